@@ -1,1 +1,29 @@
+"""Look inside video diffusion models: motion channels, correspondence and concept maps on stock diffusers.
+
+The public names come when they are first used, so that `import vidlens` itself is instant.
+`from vidlens.all import *` brings them all into a notebook."""
+import importlib
+import logging
+from typing import Any
+
 __version__ = "0.1.0"
+
+# module -> its public names. A module that lists its own name is public itself (`from vidlens import world`).
+_TABLE = {
+    'grid': 'Grid',
+}
+_HOME = {name: module for module, names in _TABLE.items() for name in names.split()}
+__all__ = sorted(_HOME)
+
+logging.getLogger('vidlens').addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f'vidlens has no public name {name!r}; it has: {", ".join(__all__)}')
+    module = importlib.import_module(f'vidlens.{_HOME[name]}')
+    return module if name == _HOME[name] else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
