@@ -15,9 +15,8 @@ EXTRA = '_requirements'
 class SdistWithSettings(sdist):
     "A source archive without settings.ini could not run this file."
 
-    def add_defaults(self):
-        super().add_defaults()
-        self.filelist.append('settings.ini')
+    def make_release_tree(self, base_dir, files):
+        super().make_release_tree(base_dir, [*files, 'settings.ini'])
 
 
 setuptools.setup(

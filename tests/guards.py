@@ -22,10 +22,12 @@ def tracked():
     "Files that belong to the project: what git tracks or would add; without git, all but hidden and built ones."
     git = subprocess.run(['git', '-c', f'safe.directory={ROOT}', 'ls-files', '-co', '--exclude-standard', '-z'],
                          cwd=ROOT, capture_output=True, text=True) if (ROOT / '.git').exists() else None
-    names = git.stdout.split('\0') if git and git.returncode == 0 else [
-        f.relative_to(ROOT).as_posix() for top in TOP for f in [ROOT / top, *(ROOT / top).rglob('*')]
-        if not re.search(r'__pycache__|_cache|/_|\.ipynb_checkpoints', f.as_posix()) or f.parent == LIB]
-    return sorted(ROOT / n for n in names if n and (ROOT / n).is_file())
+    if git and git.returncode == 0:
+        files = [ROOT / name for name in git.stdout.split('\0') if name]
+    else:
+        files = [f for top in TOP for f in [ROOT / top, *(ROOT / top).rglob('*')]
+                 if not re.search(r'/(__pycache__|\.\w+_cache|\.ipynb_checkpoints|_proc)/', f'/{f.relative_to(ROOT)}')]
+    return sorted(f for f in files if f.is_file())
 
 
 def texts():

@@ -105,7 +105,8 @@ def test_layering_can_fail():
 
 def test_diet_can_fail():
     def nb(**output):
-        return {'cells': [{'cell_type': 'code', 'outputs': [{'output_type': 'display_data', **output}]}], 'metadata': {}}
+        cell = {'cell_type': 'code', 'outputs': [{'output_type': 'display_data', **output}]}
+        return {'cells': [cell], 'metadata': {}}
     assert not diet(nb(data={'image/png': 'x' * 50 * KB}), 60 * KB)
     assert diet(nb(), 121 * KB) and diet(nb() | {'metadata': {'widgets': {}}}, KB) and diet(nb(execution_count=1), KB)
     assert diet({'cells': nb()['cells'] * 81, 'metadata': {}}, KB) and diet(nb(name='stderr'), KB)

@@ -193,7 +193,8 @@ def test_still_images(tmp_path, suffix, mode):
     im = Image.fromarray(np.full((48, 64), 32768, np.uint16)) if mode == 'I;16' else im.convert(mode)
     im.save(tmp_path / f'x{suffix}')
     v = read_video(tmp_path / f'x{suffix}')
-    want = np.full((48, 64, 3), .5) if mode == 'I;16' else np.asarray(im.convert('RGB')) / 255
+    with Image.open(tmp_path / f'x{suffix}') as saved:
+        want = np.full((48, 64, 3), .5) if mode == 'I;16' else np.asarray(saved.convert('RGB')) / 255
     assert v.shape == (1, 48, 64, 3) and np.abs(v[0].numpy() - want).mean() < .01
     assert probe_video(tmp_path / f'x{suffix}').frames == 1
 
@@ -252,9 +253,9 @@ def test_resize_details():
 
 # Writing
 
-@pytest.mark.parametrize('suffix, floor', [('.mp4', 38), ('.webm', 38), ('.gif', 30), ('.webp', 36)])
+@pytest.mark.parametrize('suffix, floor', [('.mp4', 33), ('.webm', 33), ('.gif', 33), ('.webp', 33)])
 def test_round_trip(tmp_path, suffix, floor):
-    v = smooth()
+    v = (smooth() + as_video(quarters())) / 2
     p = write_video(v, tmp_path / f'a{suffix}', fps=12.5)
     back = read_video(p)
     assert back.shape == v.shape and psnr(back, v) > floor
@@ -270,16 +271,16 @@ def test_odd_sizes(tmp_path, h, w):
     assert torch.equal(read_video(tmp_path / 'a.webp'), (v * 255).round() / 255)
     assert read_video(tmp_path / 'a.gif').shape[1:] == v.shape[1:]
     back = read_video(write_video(v, tmp_path / 'a.mp4'))
-    assert back.shape[1:3] == (h + h % 2, w + w % 2) and (h * w < 100 or psnr(back[:, :h, :w], v) > 30)
+    assert back.shape[1:3] == (h + h % 2, w + w % 2) and (h < 10 or psnr(back[:, :h, :w], v) > 30)
 
 
 def test_one_frame_grey_and_uint8(tmp_path):
     assert read_video(write_video(smooth(1), tmp_path / 'one.mp4')).shape == (1, 48, 64, 3)
     assert read_video(write_video(smooth(1), tmp_path / 'one.gif')).shape == (1, 48, 64, 3)
-    grey = (smooth()[..., 0] * 255).round().to(torch.uint8)
+    grey = (smooth()[..., 2] * 255).round().to(torch.uint8)
     for i, v in enumerate((grey, grey[..., None], grey.numpy(), grey.float() / 255)):
         back = read_video(write_video(v, tmp_path / f'{i}.webp', quality=100))
-        assert torch.equal(back[..., 1], grey / 255)
+        assert torch.equal(back[..., 1] * 255, grey.float())
 
 
 def test_gif_against_pillow(tmp_path):

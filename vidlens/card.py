@@ -66,7 +66,7 @@ class Text:
             raise ValueError(f'{phrase!r} is not in the prompt {self.prompt!r}: choose among {", ".join(self.words)}')
         return sorted({owner[j] for h in hits for j in range(h, h + len(want))})
 
-# %% ../nbs/03_card.ipynb #56d569dd
+# %% ../nbs/03_card.ipynb #7d8a030f
 @dataclass(frozen=True)
 class Card:
     """What vidlens knows of a backbone family.
@@ -88,11 +88,11 @@ class Card:
     denoisers: tuple[str, ...] = ('transformer',)
     causal: bool = True
 
-    def blocks(self, model: nn.Module) -> list[tuple[str, nn.Module, Stack]]:
+    def blocks(self, model: Any) -> list[tuple[str, nn.Module, Stack]]:
         "(path, block, stack) of each layer, in order; layer numbers run through all stacks."
         return [(f'{s.path}.{i}', b, s) for s in self.stacks for i, b in enumerate(getattr(model, s.path))]
 
-    def n_layers(self, model: nn.Module) -> int:
+    def n_layers(self, model: Any) -> int:
         "Layers in all stacks."
         return sum(len(getattr(model, s.path)) for s in self.stacks)
 
@@ -113,16 +113,16 @@ class Card:
         return getattr(pipe, 'vae_scale_factor_temporal', 4), getattr(pipe, 'vae_scale_factor_spatial', 8)
 
     @staticmethod
-    def patch(model: nn.Module) -> tuple[int, int]:
+    def patch(model: Any) -> tuple[int, int]:
         "(temporal, spatial) patch of the transformer."
         p, pt = model.config.patch_size, getattr(model.config, 'patch_size_t', None)
         return (p[0], p[1]) if isinstance(p, (tuple, list)) else (pt or 1, p)
 
-# %% ../nbs/03_card.ipynb #faf1b9b2
+# %% ../nbs/03_card.ipynb #4b6595a1
 CARDS: dict[str, Card] = {}
 
 
-def model_of(pipe) -> nn.Module:
+def model_of(pipe) -> Any:
     "The denoiser of a pipeline, or the module itself."
     for name in ('transformer', 'transformer_2', 'unet'):
         if isinstance(getattr(pipe, name, None), nn.Module):

@@ -21,9 +21,9 @@ from .grid import Grid
 from .tape import Site, Tape, _index, _tensors
 
 # %% auto #0
-__all__ = ['Wanted', 'CaptureError', 'Capture', 'capture', 'parse_bytes', 'cost', 'Edit', 'edit', 'until_enough']
+__all__ = ['Wanted', 'CaptureError', 'Capture', 'capture', 'parse_bytes', 'cost', 'Edit', 'edit', 'until_enough', 'quiet']
 
-# %% ../nbs/04_hooks.ipynb #cd42d115
+# %% ../nbs/04_hooks.ipynb #64e9c070
 class CaptureError(RuntimeError):
     "What was asked cannot be captured; the message says what would work."
 
@@ -64,7 +64,7 @@ class _Reader:
         self.last_t: dict[str, float] = {}
         self.signature = inspect.signature(type(model_of(pipe)).forward)
 
-    def __call__(self, model: nn.Module, args, kwargs) -> _Call:
+    def __call__(self, model: Any, args, kwargs) -> _Call:
         given = self.signature.bind_partial(model, *args, **kwargs).arguments
         x, words = given['hidden_states'], given.get('encoder_hidden_states')
         t = float(torch.as_tensor(given['timestep']).flatten()[0])
@@ -99,7 +99,7 @@ class _Reader:
             return [('uncond', slice(0, rows // 2)), ('cond', slice(rows // 2, rows))]
         return [('unknown', slice(0, rows))]
 
-# %% ../nbs/04_hooks.ipynb #e8415eae
+# %% ../nbs/04_hooks.ipynb #7e5db423
 class _Mode(TorchFunctionMode):
     "Active while one attention module runs."
 
@@ -131,7 +131,7 @@ class _Seam:
         self.undo: list[Callable[[], None]] = []
         self.modes: list[_Mode | None] = []
         self.call: _Call | None = None
-        self.stopping = False
+        self.stopping = self.muted = False
         self.seen: Counter = Counter()
 
     def install(self) -> None:
@@ -159,7 +159,7 @@ class _Seam:
     def _hook(self, handle) -> None:
         self.undo.append(handle.remove)
 
-    def _hook_block(self, block: nn.Module, stack: Stack, layer: int) -> None:
+    def _hook_block(self, block: Any, stack: Stack, layer: int) -> None:
         for group, name in (('', stack.attn), ('x', stack.cross)):
             if name:
                 attn = getattr(block, name)
@@ -167,7 +167,7 @@ class _Seam:
                 self._hook(attn.register_forward_hook(lambda m, a, out: self._pop(), always_call=True))
         self._hook(block.register_forward_hook(lambda m, a, out: self._block(layer, out)))
 
-    def _listen_to_names(self, model: nn.Module) -> None:
+    def _listen_to_names(self, model: Any) -> None:
         "Pipelines say `with transformer.cache_context('cond')`: listen, and pass it on."
         if not hasattr(model, 'cache_context'):
             return
@@ -188,6 +188,8 @@ class _Seam:
     def _begin(self, model, args, kwargs) -> None:
         while self.modes:  # an interrupt may have left one behind
             self._pop()
+        if self.muted:
+            return
         self.call = self.read(model, args, kwargs)
         self.seen['calls'] += 1
         for x in self.listeners:
@@ -238,8 +240,8 @@ class _Seam:
             raise _Enough
         return new
 
-# %% ../nbs/04_hooks.ipynb #a51ccd02
-def _denoisers(pipe, card: Card) -> list[nn.Module]:
+# %% ../nbs/04_hooks.ipynb #c27dd6d0
+def _denoisers(pipe, card: Card) -> list[Any]:
     found = [getattr(pipe, n, None) for n in card.denoisers]
     return [m for m in found if isinstance(m, nn.Module)] or [model_of(pipe)]
 
@@ -604,7 +606,7 @@ def edit(pipe, kinds: str, f: Callable[..., Any], layers: Wanted = None, steps: 
     apart. Raises ValueError for what does not exist."""
     return Edit(pipe, kinds, f, layers, steps, **options)
 
-# %% ../nbs/04_hooks.ipynb #3fe615a2
+# %% ../nbs/04_hooks.ipynb #1f86a159
 @contextmanager
 def until_enough(pipe) -> Iterator[None]:
     "Stop the denoiser after the last layer that the open captures need. Without an open capture it runs to the end."
@@ -619,3 +621,16 @@ def until_enough(pipe) -> Iterator[None]:
         seam._end(None, None, None)
     finally:
         seam.stopping = before
+
+@contextmanager
+def quiet(pipe) -> Iterator[None]:
+    "Forwards in this block are not shown to the open captures and edits: helper steps of a solver, for example."
+    seam = _OPEN.get(id(model_of(pipe)))
+    before = seam.muted if seam else False
+    try:
+        if seam:
+            seam.muted = True
+        yield
+    finally:
+        if seam:
+            seam.muted = before

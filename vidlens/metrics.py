@@ -54,7 +54,7 @@ def _same_tracks(pred, truth, *flags: tuple[object, str]) -> tuple[Tensor, ...]:
                              f'{tuple(pred.shape[-3:-1])} like the tracks')
     return (pred, truth, *out)
 
-# %% ../nbs/10_metrics.ipynb #ab5f3137
+# %% ../nbs/10_metrics.ipynb #80d2aa13
 def evaluated_frames(query, frames: int, mode: str = 'first') -> Tensor:
     """Which frames count for which point: (points, frames) bool (TAP-Vid, Doersch et al. 2022).
 
@@ -64,7 +64,7 @@ def evaluated_frames(query, frames: int, mode: str = 'first') -> Tensor:
     query = _numbers(query, 'query')
     t = (query[..., 0] if query.ndim > 1 else query).round()
     if t.numel() and not (0 <= t.min() and t.max() < frames):
-        raise ValueError(f'query times go from {t.min():g} to {t.max():g}, but the tracks have frames 0 to {frames - 1}')
+        raise ValueError(f'query times go from {t.min():g} to {t.max():g}, but the tracks end at frame {frames - 1}')
     f = torch.arange(frames, device=t.device)
     return f > t[..., None] if mode == 'first' else f != t[..., None]
 
@@ -203,7 +203,7 @@ def auc(scores, labels) -> Tensor:
     area = ((rank * labels).sum(-1) - true * (true + 1) / 2) / (true * false)
     return area.masked_fill(scores.isnan().any(-1), torch.nan)
 
-# %% ../nbs/10_metrics.ipynb #30c77df5
+# %% ../nbs/10_metrics.ipynb #461b4f89
 class Interval(NamedTuple):
     "A mean and its percentile interval: floats, or tensors if the values had more axes."
     mean: float | Tensor
@@ -227,8 +227,8 @@ def bootstrap(values, groups=None, n: int = 2000, seed: int = 0, level: float = 
     """Mean of values with a percentile bootstrap interval: (mean, lo, hi).
 
     values: (units,) or (units, ...), where each entry of the further axes (layers ...) has its own interval. groups:
-    (units,) labels, e.g. the video of each point; whole groups are drawn with replacement. NaN values are left out. With fewer than two
-    groups lo and hi are NaN: there is nothing to resample. The same seed gives the same interval on every device."""
+    (units,) labels, e.g. the video of each point; whole groups are drawn with replacement. NaN values are left out.
+    With fewer than two groups lo and hi are NaN: nothing can be resampled. A seed gives one interval on all devices."""
     x = _numbers(values, 'values').cpu().double()
     if not x.ndim or not len(x):
         raise ValueError(f'values have shape {tuple(x.shape)}, but must be (units, ...) with at least one unit')
@@ -258,7 +258,7 @@ def paired_difference(a, b, groups=None, n: int = 2000, seed: int = 0, level: fl
     a, b: (units, ...) of the same videos or points in the same order; a NaN on either side leaves the pair out."""
     a, b = _numbers(a, 'a'), _numbers(b, 'b')
     if a.shape != b.shape:
-        raise ValueError(f'a has shape {tuple(a.shape)} and b {tuple(b.shape)}, but pairs are the same units in one order')
+        raise ValueError(f'a has shape {tuple(a.shape)} and b {tuple(b.shape)}, but pairs need the same units')
     return bootstrap(a - b.to(a.device), groups, n, seed, level)
 
 # %% ../nbs/10_metrics.ipynb #d78805c7

@@ -14,17 +14,19 @@ import torch
 # %% auto #0
 __all__ = ['TINY', 'tiny']
 
-# %% ../nbs/03b_tiny.ipynb #2e9843f1
-def _tokenizer(kind: type | None = None, length: int = 64):
-    "A word-level tokenizer that knows every short word by its hash: any prompt works offline."
+# %% ../nbs/03b_tiny.ipynb #e9dadfad
+def _tokenizer(length: int = 64, template: tuple[str, int, str] = ('', 0, '')):
+    "Letters, and whether one starts a word. `template`: text before the prompt, its number of tokens, text after it."
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     letters = 'abcdefghijklmnopqrstuvwxyz0123456789'
-    pieces = ['<pad>', '</s>', '<unk>', '▁', *('▁' + c for c in letters), *letters, *',.;:!?-_\'"()<>|']
+    pieces = ['<pad>', '</s>', '<unk>', '▁', *('▁' + c for c in letters), *letters, *',.;:!?-_\'"()<>|', '␟', '␞']
     pairs = [(a, b) for a in ('▁', *('▁' + c for c in letters)) for b in letters if a + b in pieces]
     tok = Tokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, pairs, unk_token='<unk>'))
-    tok.normalizer = normalizers.Lowercase()
+    before, n, after = template
+    marks = [normalizers.Replace(t, m) for t, m in ((before, '␟' * (n - 1)), (after, '␞')) if t]
+    tok.normalizer = normalizers.Sequence([*marks, normalizers.Lowercase()])
     tok.pre_tokenizer = pre_tokenizers.Metaspace(replacement='▁', prepend_scheme='always')
     tok.decoder = decoders.Metaspace()
     return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token='<pad>', eos_token='</s>', unk_token='<unk>',
@@ -36,7 +38,7 @@ def _t5(width: int = 16):
 
     return T5EncoderModel(T5Config(vocab_size=128, d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
 
-# %% ../nbs/03b_tiny.ipynb #be2f2f85
+# %% ../nbs/03b_tiny.ipynb #529ee171
 def _cogvideox(frames: int, side: int):
     from diffusers import (AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline,
                            CogVideoXTransformer3DModel)
@@ -72,6 +74,7 @@ def _wan(frames: int, side: int):
 def _hunyuanvideo(frames: int, side: int):
     from diffusers import (AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline,
                            HunyuanVideoTransformer3DModel)
+    from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE as template
     from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
     vae = AutoencoderKLHunyuanVideo(latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1,
@@ -82,12 +85,14 @@ def _hunyuanvideo(frames: int, side: int):
         in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=12, num_layers=2, num_single_layers=2,
         num_refiner_layers=1, patch_size=2, patch_size_t=1, guidance_embeds=True, text_embed_dim=16,
         pooled_projection_dim=8, rope_axes_dim=(4, 4, 4))
+    before, after = template['template'].split('{}')
+    tokenizer = _tokenizer(1024, (before, template['crop_start'], after))
     small: dict[str, Any] = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2)
     text = LlamaModel(LlamaConfig(vocab_size=128, max_position_embeddings=1024, pad_token_id=0, **small))
     pooled = CLIPTextModel(CLIPTextConfig(vocab_size=128, projection_dim=8, pad_token_id=0, eos_token_id=1,
-                                          **(small | {'hidden_size': 8})))
-    return HunyuanVideoPipeline(text_encoder=text, tokenizer=_tokenizer(length=512), text_encoder_2=pooled,
-                                tokenizer_2=_tokenizer(length=77), vae=vae, transformer=transformer,
+                                          bos_token_id=3, **(small | {'hidden_size': 8})))
+    return HunyuanVideoPipeline(text_encoder=text, tokenizer=tokenizer, text_encoder_2=pooled,
+                                tokenizer_2=_tokenizer(77), vae=vae, transformer=transformer,
                                 scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0))
 
 # %% ../nbs/03b_tiny.ipynb #b18d2134

@@ -314,7 +314,7 @@ def write_video(video: Tensor, path: str | os.PathLike, fps: float = 8, quality:
             image.save(part, **({} if kind == '.png' else {'quality': quality, 'subsampling': 0}))
     return p
 
-# %% ../nbs/02_video.ipynb #14dd0fd2
+# %% ../nbs/02_video.ipynb #d5356dfa
 _Source = Iterator[tuple[float, float, Callable[[], np.ndarray]]]
 
 
@@ -357,6 +357,8 @@ def _image_frames(path: Path, background: Any) -> _Source:
         t = 0.
         for i in range(n):
             im.seek(i)
+            if im.format != 'GIF':  # the others tell a frame's delay only once it is decoded
+                im.load()
             # Browsers show delays of 0 and 10 ms as 100 ms; so do we.
             ms = im.info.get('duration', 100) or 100
             end = t + (ms if ms > 10 else 100) / 1000

@@ -1,0 +1,147 @@
+"""IMAP's published numbers, through named options."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vidlens.grid import Grid
+from vidlens.maps import (
+    concept_attention_map,
+    concept_maps,
+    cross_attention_map,
+    gram_col,
+    select_heads,
+    separability,
+    surrogate,
+)
+
+GOLDEN = Path(__file__).parent / 'golden'
+NAMES = {'CHI': 'chi', 'Fisher': 'fisher', 'DBI': 'dbi'}
+
+
+def load(name):
+    return {k: torch.from_numpy(v.astype(np.float32) if v.dtype == np.float16 else v) if v.ndim else v.item()
+            for k, v in np.load(GOLDEN / f'{name}.npz', allow_pickle=False).items()}
+
+
+def close(a, b, tol=1e-5):
+    assert a.shape == b.shape
+    assert ((a.double() - b.double()).abs() <= 1e-4 * b.double().abs() + tol * b.double().abs().max()).all()
+
+
+def grid_of(z):
+    return Grid(z['p_F'], z['p_h'], z['p_w'])
+
+
+def hidden(z):
+    n = z['p_text_len']
+    cut = slice(0, -n) if z.get('p_text_seq_back') else slice(n, None)
+    return z['in_hidden'][:, cut]
+
+
+def published_scores(z):
+    return separability(hidden(z), grid_of(z), degenerate='published')
+
+
+@pytest.mark.parametrize('case', ['back', 'front', 'subsampled'])
+def test_07_scores(case):
+    z = load(f'07_select_head__{case}')
+    for name, by in NAMES.items():
+        close(published_scores(z)[by], z[f'out_score_{name}'])
+        close(separability(hidden(z), grid_of(z))[by], z[f'out_score_{name}'])   # the default agrees where all is well
+
+
+def test_07_degenerate():
+    z = load('07_select_head__degenerate')
+    s, right = published_scores(z), separability(hidden(z), grid_of(z))
+    close(s['chi'], z['out_score_CHI'])
+    close(s['dbi'], z['out_score_DBI'])
+    ours, theirs = s['fisher'].double(), z['out_score_Fisher']
+    close(ours[[0, 1, 3]], theirs[[0, 1, 3]])
+    assert .1 < ours[2] / theirs[2] < 10
+    for name, by in NAMES.items():
+        assert select_heads(s[by], 2, lowest=by == 'dbi').tolist() == z[f'out_heads_{name}_top2'].tolist()
+        assert right[by][1:3].isnan().all()
+        assert select_heads(right[by], 2, lowest=by == 'dbi').tolist() == [0, 3]
+
+
+@pytest.mark.parametrize('case', ['back', 'front', 'subsampled'])
+def test_07_heads(case):
+    z, seen = load(f'07_select_head__{case}'), 0
+    for name, by in NAMES.items():
+        s, options = published_scores(z)[by], dict(lowest=by == 'dbi', strict=False)
+        for key, want in z.items():
+            if not key.startswith(f'out_heads_{name}_'):
+                continue
+            what, seen = key.removeprefix(f'out_heads_{name}_'), seen + 1
+            if what.startswith('threshold'):   # published order: by head number
+                at = z[f'p_{what.removesuffix("_custom").replace("threshold_default", "default_threshold")}_{name}']
+                got = sorted(select_heads(s, None, threshold=at, **options).tolist())
+            else:
+                k, skip = [int(v) for v in what.removeprefix('topk').split('_except')] if 'topk' in what else (2, 0)
+                got = select_heads(s, k, skip=skip, **options).tolist()
+            assert got == want.tolist(), key
+    assert seen == (3 if case == 'subsampled' else 30)
+
+
+@pytest.mark.parametrize('case', ['a', 'b'])
+def test_08_surrogate(case):
+    z = load(f'08_select_visual_token__{case}')
+    q, k, grid = z['in_image_query'], z['in_text_key'], grid_of(z)
+    assert torch.equal(surrogate(q, k, grid), z['out_index_heads_texts_frames'])
+    twice = cross_attention_map(q, k, grid, scale=1 / q.shape[-1], reduce=None)
+    close(twice.flatten(2), z['out_returned_logits_heads_texts_patches'])
+
+
+CASES = ['cogvideox_concepts', 'cogvideox_prompt', 'hunyuan_concepts', 'wan_prompt']
+
+
+def outputs(z):
+    "Attention outputs of the video and of the concepts, recomputed from q, k, v."
+    q, scale = z['in_image_query'], z['p_sdpa_scale']
+    if 'in_image_key' not in z:
+        return F.scaled_dot_product_attention(q, z['in_text_key'], z['in_text_value'], scale=scale), None
+    o = F.scaled_dot_product_attention(q, torch.cat([z['in_text_key'], z['in_image_key']], 1),
+                                       torch.cat([z['in_text_value'], z['in_image_value']], 1), scale=scale)
+    c = F.scaled_dot_product_attention(z['in_concept_query'], torch.cat([z['in_concept_key'], z['in_image_key']], 1),
+                                       torch.cat([z['in_concept_value'], z['in_image_value']], 1), scale=scale)
+    return o, c
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_09_maps(case):
+    z = load(f'09_imap_maps__{case}')
+    grid, q = grid_of(z), z['in_image_query']
+    key = z['in_concept_key'] if z['p_qk_matching_target'] == 'concepts' else z['in_text_key']
+    o, _ = outputs(z)
+    close(o, z['out_attn_out_visual'])
+    index = surrogate(q, key, grid)
+    assert torch.equal(index, z['out_token_index_heads_texts_frames'])
+    close(gram_col(o, index, grid), z['out_gram_raw_heads_texts_frames_patches'])
+    by = NAMES[z['p_sep_score']]
+    scores = separability(o, grid, degenerate='published')[by]
+    close(scores, z['out_head_scores'])
+    heads = select_heads(scores, z['p_topk'], lowest=by == 'dbi')
+    assert heads.tolist() == z['out_selected_heads'].tolist()
+    each = concept_maps(q, o, key, grid, normalise='slots', reduce=None)
+    close(each.flatten(2), z['out_imap_per_head_zscored'], 1e-3)
+    selected = concept_maps(q, o, key, grid, heads, normalise='slots')
+    close(selected.flatten(1), z['out_map_sel_imap'], 1e-3)
+    every = concept_maps(q, o, key, grid, normalise='slots', reduce='sum')
+    close(every.flatten(1), z['out_map_imap'], 1e-3)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_09_rivals(case):
+    z = load(f'09_imap_maps__{case}')
+    grid, q = grid_of(z), z['in_image_query']
+    o, o_concept = outputs(z)
+    if o_concept is None:   # Wan: logits scaled twice, softmax over the texts
+        cross = cross_attention_map(q, z['in_text_key'], grid, scale=1 / q.shape[-1], softmax='slots')
+    else:
+        cross = cross_attention_map(q, z['in_concept_key'], grid, scale=1.)
+        close(o_concept, z['out_attn_out_concept'])
+        close(concept_attention_map(o_concept, o, grid).flatten(1), z['out_map_concept_attention_maps'])
+    close(cross.flatten(1), z['out_map_cross_attention_maps'])
