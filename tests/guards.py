@@ -47,40 +47,45 @@ def cells(nb):
 
 
 def modules():
-    "module -> number of its notebook, from each notebook's default_exp."
+    "module -> number of its notebook; a folder of notebooks (model.net) comes after all of nbs."
     found = {}
     for nb in notebooks():
         exp = re.findall(r'^#\|\s*default_exp\s+(\S+)', '\n'.join(''.join(c['source']) for c in cells(nb)), re.M)
-        number = re.match(r'\d+[a-z]?', nb.name)
-        found.update((name, number[0] if number and nb.parent == NBS else '99') for name in exp)
+        number = re.match(r'\d*[a-z]?(?=_)|', nb.name)[0]
+        found.update((name, number if nb.parent == NBS else f'99{number}') for name in exp)
     return found
 
 
-def imports(source):
-    "Dotted names of the modules that this source imports, inside functions too."
+def sources():
+    files = [f for f in LIB.rglob('*.py') if not f.stem.startswith('_')]
+    return {'.'.join(f.relative_to(LIB).with_suffix('').parts): f.read_text(encoding='utf-8') for f in files}
+
+
+def imports(source, package):
+    "Dotted names that a module of this package imports, inside functions too: vidlens.grid.Grid."
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = '.'.join(filter(None, ['vidlens' if node.level else '', node.module]))
-            yield from (f'vidlens.{a.name}' for a in node.names) if base == 'vidlens' else [base]
+            above = package.split('.')[:len(package.split('.')) + 1 - node.level] if node.level else []
+            yield from ('.'.join([*above, *filter(None, [node.module]), a.name]) for a in node.names)
 
 
 def layering(numbers, sources):
     for name, source in sources.items():
         me, method = numbers[name], '10' <= numbers[name] < '15'
-        for target in imports(source):
-            top, _, rest = target.partition('.')
-            other = numbers.get(rest.split('.')[0])
+        for target in imports(source, f'vidlens.{name}'.rpartition('.')[0]):
+            top, *rest = target.split('.')
+            other = next((o for n in range(len(rest), 0, -1) if (o := numbers.get('.'.join(rest[:n])))), None)
             if method and top in ('diffusers', 'transformers'):
                 yield f'{name} ({me}) is a method and imports {top}: take tensors and a Grid instead'
-            if top != 'vidlens' or me == '60' or rest == '__version__':
+            if top != 'vidlens' or rest == ['__version__']:
                 continue
-            if other is None:
-                yield f'{name} ({me}) imports {target}: name the module, from vidlens.grid import Grid'
-            elif other >= me or method and other != '00' and not '10' <= other < '15':
+            if other is None and me < '50':
+                yield f'{name} ({me}) imports {target}: below 50 name the module, from vidlens.grid import Grid'
+            elif other is not None and (other >= me or method and other != '00' and not '10' <= other < '15'):
                 rule = 'methods import 00 and lower methods' if method else 'import only from lower numbers'
-                yield f'{name} ({me}) imports {rest} ({other}): {rule}'
+                yield f'{name} ({me}) imports {target} ({other}): {rule}'
 
 
 def diet(nb, size):

@@ -177,7 +177,8 @@ def test_animated_gif_with_alpha_and_delays(tmp_path):
         f = Image.new('RGBA', (20, 10), (0, 0, 0, 0))
         f.paste((255, 0, 0, 255), (4 * i, 0, 4 * i + 4, 10))
         frames.append(f)
-    frames[0].save(tmp_path / 'a.gif', save_all=True, append_images=frames[1:], duration=[100, 300, 100, 100], disposal=2)
+    frames[0].save(tmp_path / 'a.gif', save_all=True, append_images=frames[1:], duration=[100, 300, 100, 100],
+                   disposal=2)
     v = read_video(tmp_path / 'a.gif')
     assert v.shape == (4, 10, 20, 3)
     for i in range(4):
@@ -186,8 +187,9 @@ def test_animated_gif_with_alpha_and_delays(tmp_path):
     assert len(timed) == 6 and torch.equal(timed[1], timed[3]) and near(timed[0, 5, 15], (0, 0, 0), 1)
 
 
-@pytest.mark.parametrize('suffix, mode', [('.png', 'RGB'), ('.png', 'L'), ('.png', 'RGBA'), ('.png', 'P'), ('.jpg', 'RGB'),
-                                          ('.webp', 'RGB'), ('.bmp', 'RGB'), ('.tiff', 'CMYK'), ('.png', 'I;16')])
+@pytest.mark.parametrize('suffix, mode', [
+    ('.png', 'RGB'), ('.png', 'L'), ('.png', 'RGBA'), ('.png', 'P'), ('.jpg', 'RGB'), ('.webp', 'RGB'), ('.bmp', 'RGB'),
+    ('.tiff', 'CMYK'), ('.png', 'I;16')])
 def test_still_images(tmp_path, suffix, mode):
     im = Image.fromarray(quarters()[0])
     im = Image.fromarray(np.full((48, 64), 32768, np.uint16)) if mode == 'I;16' else im.convert(mode)
@@ -220,7 +222,8 @@ def test_folder_in_natural_order(tmp_path):
 # Sizes
 
 @pytest.mark.parametrize('fit', ['crop', 'pad', 'stretch'])
-@pytest.mark.parametrize('src, dst', [((48, 64), (32, 32)), ((49, 37), (31, 64)), ((20, 90), (60, 60)), ((30, 30), (45, 80))])
+@pytest.mark.parametrize('src, dst', [((48, 64), (32, 32)), ((49, 37), (31, 64)), ((20, 90), (60, 60)),
+                                      ((30, 30), (45, 80))])
 def test_points_follow_resize(src, dst, fit):
     "A soft spot is found where fit_points says, in both directions of scale."
     h, w = src

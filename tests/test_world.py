@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vidlens import world
 
 BARE = {'texture': 0, 'marks': 'gradient'}      # a flat background: every pixel that differs is the object
-STEP = {'left': (-1, 0), 'right': (1, 0), 'up': (0, -1), 'down': (0, 1), 'up left': (-.75, -.75), 'up right': (.75, -.75),
-        'down left': (-.75, .75), 'down right': (.75, .75)}
+STEP = {'left': (-1, 0), 'right': (1, 0), 'up': (0, -1), 'down': (0, 1), 'up left': (-.75, -.75),
+        'up right': (.75, -.75), 'down left': (-.75, .75), 'down right': (.75, .75)}
 
 
 def scene(caption, seed=0, **settings):
@@ -67,7 +67,8 @@ def test_centroid_goes_straight(motion, size):
 
 @pytest.mark.parametrize('tail, way', [
     ('', lambda t: t), (' slowly', lambda t: .55 * t), (' fast', lambda t: 1.5 * t),
-    (' then stops', lambda t: .75 * min(2 * t, 1)), (' then turns back', lambda t: .75 * (2 * t if t < .5 else 2 - 2 * t)),
+    (' then stops', lambda t: .75 * min(2 * t, 1)),
+    (' then turns back', lambda t: .75 * (2 * t if t < .5 else 2 - 2 * t)),
     ('late', lambda t: .75 * max(0, 2 * t - 1)), (' fast then stops', lambda t: 1.5 * .75 * min(2 * t, 1))])
 def test_schedule_and_pace(tail, way):
     caption = 'a red circle waits then moves right' if tail == 'late' else f'a red circle moves right{tail}'
@@ -113,9 +114,11 @@ def test_spin_turns_the_dot(seed):
     assert sign == np.sign(float(s.spin[0, 0])) and (centroid(whole) - centroid(whole)[0]).abs().max() < .6
 
 
-@pytest.mark.parametrize('shape, area', [('circle', math.pi), ('square', 2 * 1.22 ** 2), ('triangle', 3 ** 1.5 / 4 * 1.4 ** 2),
+@pytest.mark.parametrize('shape, area', [('circle', math.pi), ('square', 2 * 1.22 ** 2),
+                                         ('triangle', 3 ** 1.5 / 4 * 1.4 ** 2),
                                          ('star', 5 * 1.4 * .6 * math.sin(math.pi / 5)),
-                                         ('hexagon', 3 ** 1.5 / 2 * 1.1 ** 2), ('ring', math.pi * (1.15 ** 2 - .65 ** 2)),
+                                         ('hexagon', 3 ** 1.5 / 2 * 1.1 ** 2),
+                                         ('ring', math.pi * (1.15 ** 2 - .65 ** 2)),
                                          ('cross', 8 * 1.15 * .42 - 4 * .42 ** 2)])
 def test_shapes_have_their_area(shape, area):
     _, masks = scene(f'a red {shape} stays still', 2, radius=20, spread=0).render(1, 128, 128)
@@ -125,7 +128,8 @@ def test_shapes_have_their_area(shape, area):
 # ---- tracks, flow, occlusion
 
 @pytest.mark.parametrize('caption', [
-    'a red star moves up and left fast', 'a blue square spins', 'a green triangle grows', 'a cyan square shrinks then stops',
+    'a red star moves up and left fast', 'a blue square spins', 'a green triangle grows',
+    'a cyan square shrinks then stops',
     'a purple star bounces', 'a yellow square moves down then turns back while the camera pans right',
     'a red square stays still while the camera zooms in', 'a red square moves left while the camera zooms out',
     'the camera rolls clockwise while a green star stays still'])
@@ -151,8 +155,8 @@ def test_tracks_from_any_frame_are_the_same_path():
         assert (again - xy[seen]).abs().max() < 1e-2 and torch.equal(who, owner[seen])
 
 
-@pytest.mark.parametrize('caption', ['a red star moves up and left', 'a blue square spins fast', 'a green triangle grows',
-                                     'a red square stays still while the camera pans left',
+@pytest.mark.parametrize('caption', ['a red star moves up and left', 'a blue square spins fast',
+                                     'a green triangle grows', 'a red square stays still while the camera pans left',
                                      'a cyan star moves right while the camera rolls counterclockwise',
                                      'a red circle moves left and a blue square moves up'])
 def test_flow_warps_the_next_frame_onto_this(caption):
@@ -176,7 +180,8 @@ def test_hidden_points_lie_under_the_front_object():
     scenes, hidden = world.sample(12, 7, kind='two', clearance=0, spread=2, motions=list(STEP)), 0
     for i in range(12):
         c = scenes.clip(i, 9, points=40)
-        near = [np.max([np.roll(m, (a, b), (1, 2)) for a in (-1, 0, 1) for b in (-1, 0, 1)], 0) for m in c.masks.numpy()]
+        steps = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
+        near = [np.max([np.roll(m, s, (1, 2)) for s in steps], 0) for m in c.masks.numpy()]
         for p, f in np.argwhere(c.owner[:, None].numpy().repeat(9, 1) == 0):
             x, y = c.tracks[p, f].floor().int().tolist()
             if not (0 <= x < 64 and 0 <= y < 64):
@@ -209,7 +214,8 @@ def test_pan_shifts_the_content_the_other_way(way, sign):
     assert c.camera[4, :, 2].tolist() == pytest.approx(best, abs=1e-4) and torch.equal(c.camera[4, :, :2], torch.eye(2))
 
 
-@pytest.mark.parametrize('camera, scale, angle', [('zoom in', 1.5, 0), ('zoom out', 1 / 1.5, 0), ('roll clockwise', 1, -.6),
+@pytest.mark.parametrize('camera, scale, angle', [('zoom in', 1.5, 0), ('zoom out', 1 / 1.5, 0),
+                                                  ('roll clockwise', 1, -.6),
                                                   ('roll counterclockwise', 1, .6)])
 def test_zoom_and_roll_by_hand(camera, scale, angle):
     y, x = np.mgrid[:300, :400] / 300
@@ -327,8 +333,8 @@ def test_captions_round_trip(settings):
             assert d == truth and len(caption.split()) <= world.MAX_WORDS and set(caption.split()) <= known
             for k, thing in enumerate(d.things):
                 assert caption[slice(*d.spans['object'][k])] == f'{thing.colour} {thing.shape}'
-                assert re.match('stays|rests|moves|slides|glides|spins|rotates|grows|expands|shrinks|contracts|bounces|hops',
-                                caption[slice(*d.spans['motion'][k])])
+                assert re.match('stays|rests|moves|slides|glides|spins|rotates|grows|expands|shrinks|contracts|bounces|'
+                                'hops', caption[slice(*d.spans['motion'][k])])
     assert {len(world.parse(c).things) for c in s.captions()} == set(s.count.tolist())
     assert sum(a != b for a, b in zip(s.captions(), s.captions(paraphrase=False), strict=True)) > 100
 
@@ -342,8 +348,8 @@ def test_captions_make_the_scenes_again():
 def test_spans_point_at_words():
     c = world.clip('The camera pans up while a red circle waits then slides left quickly.', 0, 2)
     said = {r: c.caption[slice(*c.spans[r][0])] for r in c.spans}
-    assert said == {'object': 'red circle', 'colour': 'red', 'shape': 'circle', 'motion': 'slides left', 'pace': 'quickly',
-                    'schedule': 'waits then', 'camera': 'pans up'}
+    assert said == {'object': 'red circle', 'colour': 'red', 'shape': 'circle', 'motion': 'slides left',
+                    'pace': 'quickly', 'schedule': 'waits then', 'camera': 'pans up'}
     words = c.caption.split()
     assert [words[i] for i in c.words('motion')] == ['slides', 'left'] and c.words('object') == [6, 7]
     assert world.clip('a red circle moves left', 0, 2).words('pace') == []
@@ -361,14 +367,15 @@ def test_swaps_change_one_attribute():
     assert all('blue' in c for c in s.captions(colour='blue'))
     assert not any('then' in c for c in s.captions(motion='still'))
     twin = s.with_(motion='down')
-    assert torch.equal(twin.start, s.start) and torch.equal(twin.radius, s.radius) and torch.equal(twin.colour, s.colour)
+    assert all(torch.equal(getattr(twin, k), getattr(s, k)) for k in ('start', 'radius', 'colour'))
     assert (twin.render(1)[0] - s.render(1)[0]).abs().max() == 0
     assert s.captions(motion=['up'] * 19 + ['spin'], paraphrase=False)[19].split()[3] == 'spins'
 
 
 def test_combinations_held_out():
     def triples(combos):
-        return {(t.colour, t.shape, t.motion) for d in world.sample(3000, 1, combos=combos).describe() for t in d.things}
+        said = world.sample(3000, 1, combos=combos).describe()
+        return {(t.colour, t.shape, t.motion) for d in said for t in d.things}
     train, held = triples('train'), triples('heldout')
     assert not train & held and len(train) > 250 and 20 < len(held) < 45
     for i in range(3):
@@ -387,7 +394,8 @@ def test_mixture_and_wishes():
     assert float((s.camera > 0).float().mean()) == pytest.approx(.23, abs=.03)
     two = s[s.count == 2]
     assert (two.colour[:, 0] != two.colour[:, 1]).all()
-    assert {d.camera for d in world.sample(50, 0, cameras=['pan left', 'zoom in']).describe()} == {'pan left', 'zoom in'}
+    cameras = {'pan left', 'zoom in'}
+    assert {d.camera for d in world.sample(50, 0, cameras=list(cameras)).describe()} == cameras
     assert {t.motion for d in world.sample(50, 0, motions='spin').describe() for t in d.things} == {'spin'}
     same = world.sample(100, 0, kind='two', same_colour=1)
     assert (same.colour[:, 0] == same.colour[:, 1]).all() and (same.shape[:, 0] != same.shape[:, 1]).all()
@@ -443,7 +451,8 @@ def test_clearance_parts_two_objects():
     (lambda: world.sample(2).captions(motion=['up']), 'motion has 1 entries, but there are 2 scenes'),
     (lambda: world.sample(2, kind='single').with_(1, motion='up'), 'object 1 is not in every scene'),
     (lambda: world.sample(2)[2], 'scene 2 is outside this batch of 2'),
-    (lambda: world.clip('a red star spins', frames=4).track_points([[4, 3., 3.]]), r'\(4.0, 3.0, 3.0\) is outside.*t must be'),
+    (lambda: world.clip('a red star spins', frames=4).track_points([[4, 3., 3.]]),
+     r'\(4.0, 3.0, 3.0\) is outside.*t must be'),
     (lambda: world.clip('a red star spins', frames=4).track_points([[1, 64., 3.]]), r'x must be in \[0, 64\)'),
     (lambda: world.clip('a red star spins', frames=4).track_points([1, 2, 3]), r'must be \(batch, points, 3\)'),
     (lambda: world.clip('a red star spins', frames=2).words('verb'), "role 'verb' is unknown"),

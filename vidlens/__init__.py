@@ -11,6 +11,20 @@ __version__ = "0.1.0"
 # module -> its public names. A module that lists its own name is public itself (`from vidlens import world`).
 _TABLE = {
     'grid': 'Grid',
+    'world': 'world',
+    'video': 'read_video write_video probe_video resize take_frames strip',
+    'card': 'Card card_of sites',
+    'tape': 'Tape Site save_tape load_tape',
+    'hooks': 'capture edit CaptureError',
+    'run': 'load generate encode decode fit_video renoise invert schedule',
+    'metrics': 'pck tapvid bootstrap paired_difference',
+    'channels': 'find_channels motion_features similarity remove_content',
+    'matching': 'match match_features nearest_patch points_on_grid Tracks',
+    'maps': 'concept_maps calinski_harabasz lambda2 select_heads',
+    'lens': 'score track imap moft best_layer features',
+    'plots': 'show overlay draw_tracks layer_step_map head_atlas',
+    'reporting': 'report Section Item',
+    'tour': 'look_inside write_findings',
 }
 _HOME = {name: module for module, names in _TABLE.items() for name in names.split()}
 __all__ = sorted(_HOME)

@@ -28,7 +28,7 @@ class Stack:
     cross: str | None = None
     joint: bool = True  # do text tokens take part in the video's own attention?
 
-# %% ../nbs/03_card.ipynb #1bde079c
+# %% ../nbs/03_card.ipynb #dbed44e2
 @dataclass(frozen=True)
 class Text:
     """The text slots of one prompt, in the order of the model's text tokens.
@@ -49,7 +49,7 @@ class Text:
 
     def slots(self, phrase: str) -> list[int]:
         "Slots that spell `phrase` (every occurrence). Raises ValueError with the prompt's words if it is not there."
-        text, owner, starts = '', [], set()
+        text, owner, starts = '', list[int](), set[int]()
         for i, piece in enumerate(self.pieces):
             if bool(self.pad[i]):
                 continue

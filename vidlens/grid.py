@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# %% ../nbs/00_grid.ipynb #a272c59d
+# %% ../nbs/00_grid.ipynb #59e8c5fe
 def _float(x) -> Tensor:
     "x as a float tensor; lists and arrays are taken too."
     return x if isinstance(x, Tensor) and x.is_floating_point() else torch.as_tensor(np.asarray(x), dtype=torch.float32)
@@ -100,8 +100,9 @@ class Grid:
     def unflatten(self, x: Tensor, dim: int = -2) -> Tensor:
         "Split the token axis `dim` of x into (frames, rows, cols). Raises ValueError if it is not `n` long."
         if x.shape[dim] != self.n:
-            raise ValueError(f'axis {dim} of a tensor of shape {tuple(x.shape)} has {x.shape[dim]} entries, but this grid '
-                             f'has {self.frames}x{self.rows}x{self.cols} = {self.n} tokens: cut the text tokens off first')
+            raise ValueError(f'axis {dim} of a tensor of shape {tuple(x.shape)} has {x.shape[dim]} entries, but this '
+                             f'grid has {self.frames}x{self.rows}x{self.cols} = {self.n} tokens: cut the text tokens '
+                             f'off first')
         return x.unflatten(dim, self.shape)
 
     def flatten(self, x: Tensor, dim: int = -4) -> Tensor:
@@ -113,7 +114,7 @@ class Grid:
         return x.flatten(dim, dim + 2)
 
     def to_token(self, xy) -> Tensor:
-        "Continuous token coordinates (u, v) = (column, row) of pixels (x, y); (..., 2) float. A token's centre is whole."
+        "Continuous token coordinates (u, v) = (column, row) of pixels (x, y); (..., 2) float. Centres are whole."
         return _float(xy) / self.stride - .5
 
     def to_px(self, uv) -> Tensor:
@@ -144,7 +145,7 @@ class Grid:
     def times(self, at: str = 'sits') -> Tensor:
         """The RGB time of each token frame, (frames,) float32.
 
-        'sits': the last frame it covers in a causal VAE (0, r, 2r ...), the middle otherwise; 'middle': always the middle."""
+        'sits': the last frame it covers in a causal VAE (0, r, 2r ...), the middle otherwise; 'middle': always that."""
         if at not in ('sits', 'middle'):
             raise ValueError(f"at={at!r} is unknown: use 'sits' or 'middle'")
         spans = torch.tensor([self.span(f) for f in range(self.frames)], dtype=torch.float32)

@@ -98,7 +98,7 @@ def overlay(video: Tensor, maps: Tensor, grid: Grid | None = None, alpha: float 
     heat, a = _lut(cmap)[(up * 255).round().long()][which], (alpha * seen)[which][..., None]
     return v * (1 - a) + heat * a
 
-# %% ../nbs/30_plots.ipynb #ae402181
+# %% ../nbs/30_plots.ipynb #3e8cecae
 # Five of Okabe and Ito's colours, bright enough on dark video, ordered as a path for the colours in between.
 _SAFE = ((86, 180, 233), (0, 158, 115), (240, 228, 66), (230, 159, 0), (213, 94, 0))
 _SAFE_HEX = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7f7f7f', '#b8a600')
@@ -145,7 +145,7 @@ def draw_tracks(video: Tensor, tracks: Any, visible: Any = None, trail: int = 8,
     s = scale or max(1, round(256 / max(v.shape[1:3])))
     colours = _point_colours(t if truth is None else true) / np.float32(255)
     out = v.repeat_interleave(s, 1).repeat_interleave(s, 2).contiguous()
-    r = radius or max(2.5, min(out.shape[1:3]) / 64)
+    r = radius or max(3., min(out.shape[1:3]) / 76)
     p, q, dark = t.numpy() * s, true.numpy() * s, np.float32(.08)
     for f, frame in enumerate(out.numpy()):
         for i, c in enumerate(colours):
@@ -214,7 +214,7 @@ def side_by_side(videos: Sequence[Tensor], labels: Sequence[str] | None = None, 
         parts += [v] if i == 0 else [v.new_ones(n, v.shape[1], gap, 3), v]
     return torch.cat(parts, 2)
 
-# %% ../nbs/30_plots.ipynb #c8f464f0
+# %% ../nbs/30_plots.ipynb #7a760ef2
 def data_uri(data: bytes, kind: str) -> str:
     "Bytes of an image as a data: address; kind is 'png', 'jpeg', 'webp' or 'gif'."
     return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
@@ -237,19 +237,31 @@ def image_bytes(image: Any, kilobytes: float = 60) -> tuple[bytes, str]:
 
 
 def moving_bytes(video: Tensor, fps: float = 8, kilobytes: float = 100, scale: int | None = None) -> bytes:
-    """An animated WebP of at most this many kilobytes as far as it can be: quality falls first, then size.
+    """An animated WebP of at most this many kilobytes as far as it can be.
 
-    `scale` None enlarges small videos by whole steps to about 192 pixels."""
+    Where it does not fit, quality falls, then the size down to 200 pixels, then every other frame goes (and is shown
+    twice as long), then the size again. `scale` None brings small videos by whole steps to about 256 pixels, large ones
+    to 640."""
     v = as_video(video).cpu()
-    s = scale or max(1, round(192 / max(v.shape[1:3])))
+    longest = max(v.shape[1:3])
+    s = scale or max(1, round(256 / longest))
+    size, most = min(s * longest, 10 ** 9 if scale else 640), kilobytes * 1000
     data = b''
-    for shrink in (1., .7, .5, .35, .25, .18, .12):
-        h, w = (max(2, round(x * s * shrink)) for x in v.shape[1:3])
-        small = v.repeat_interleave(s, 1).repeat_interleave(s, 2) if shrink == 1 else resize(v, h, w, 'stretch')
-        for quality in (85, 60, 40):
-            data = video_bytes(small, 'webp', fps, quality)
-            if len(data) <= kilobytes * 1000:
-                return data
+    for _ in range(12):
+        high, wide = (max(2, round(x * size / longest)) for x in v.shape[1:3])
+        whole = size == s * longest
+        small = v.repeat_interleave(s, 1).repeat_interleave(s, 2) if whole else resize(v, high, wide, 'stretch')
+        data = video_bytes(small, 'webp', fps, 50)
+        over = len(data) / most
+        for quality in (80, 65) if over <= 1 else (30,) if over < 1.5 else ():
+            better = video_bytes(small, 'webp', fps, quality)
+            data = better if len(better) <= most else data
+        if len(data) <= most:
+            return data
+        if size > 200 or len(v) < 4:
+            size = max(round(size * max(.4, .95 * over ** -.5)), 200 if size > 200 else 2)
+        else:
+            v, fps = v[::2], fps / 2
     return data
 
 
@@ -324,7 +336,7 @@ def show(x: Any, over: Any = None, tracks: Any = None, fps: float = 8, scale: in
     data = moving_bytes(v, fps, kilobytes * .74, scale)  # base64 makes 4 bytes of 3
     return _picture(data, 'webp', caption or f'video of {n} frames, {h}x{w} pixels, {fps:g} frames a second', caption)
 
-# %% ../nbs/30_plots.ipynb #5b4d7911
+# %% ../nbs/30_plots.ipynb #0d8d65a7
 def _figure(width: float, height: float, rows: int = 1, cols: int = 1, style: str = 'white', **kwargs: Any) -> Any:
     "(figure, axes): a matplotlib figure in seaborn's look that a notebook can display, unknown to pyplot."
     import seaborn
@@ -370,7 +382,10 @@ def _heat(ax: Any, a: np.ndarray, rows: list[str], cols: list[str], unit: str, c
         for i, label in enumerate(axis.get_ticklabels()):
             label.set_visible(i % max(1, math.ceil(n / 24)) == 0)
     ax.tick_params(length=0)
-    ax.figure.colorbar(im, ax=ax, label=unit, pad=.02).outline.set_visible(False)
+    bar = ax.figure.colorbar(im, ax=ax, pad=.02)
+    bar.outline.set_visible(False)
+    bar.set_label(unit, size=ax.xaxis.label.get_size())
+    bar.ax.tick_params(labelsize=ax.get_xticklabels()[0].get_size(), length=3)
     if annotate:
         for (i, j), value in np.ndenumerate(a):
             if not np.isnan(value):

@@ -52,7 +52,7 @@ class Section:
     text: str = ''
     items: Sequence[Any] = ()
 
-# %% ../nbs/32_reporting.ipynb #9a9d87ff
+# %% ../nbs/32_reporting.ipynb #939aa24d
 def _text(x: Any) -> str:
     "Any value as harmless text: markup is escaped, control characters that HTML forbids become a visible mark."
     return html.escape(re.sub(r'[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]', '\ufffd', str(x)))
@@ -82,21 +82,35 @@ def _number(x: Any) -> bool:
     return isinstance(x, (int, float, np.number)) and not isinstance(x, bool)
 
 
+def _column(values: Sequence) -> list[str]:
+    "The cells of one column; floats get the same number of decimals, at most four digits in all of the largest."
+    floats = [float(v) for v in values if isinstance(v, (float, np.floating)) and np.isfinite(v)]
+    if not floats or not all(_number(v) or v is None for v in values):
+        return [_value(v) for v in values]
+    top = max(map(abs, floats))
+    if not (top == 0 or .01 <= top < 1e5):
+        return [_value(v) for v in values]
+    most = max(0, 3 - (int(np.log10(top)) if top >= 1 else 0))
+    digits = next((d for d in range(most) if all(abs(v - round(v, d)) < 1e-9 for v in floats)), most)
+    return [f'{v:.{digits}f}' if isinstance(v, (float, np.floating)) and np.isfinite(v) else _value(v) for v in values]
+
+
 def _rows(rows: Sequence[Mapping]) -> str:
     "A table of dicts: columns in order of first appearance, numbers to the right."
     columns = list(dict.fromkeys(k for r in rows for k in r))
-    right = {c for c in columns if all(_number(r[c]) or r[c] is None for r in rows if c in r)}
-    kind = {c: ' class="n"' if c in right else '' for c in columns}
+    cells = {c: _column([r.get(c) for r in rows]) for c in columns}
+    kind = {c: ' class="n"' if all(_number(r[c]) or r[c] is None for r in rows if c in r) else '' for c in columns}
     head = ''.join(f'<th scope="col"{kind[c]}>{_text(c)}</th>' for c in columns)
-    body = ''.join('<tr>' + ''.join(f'<td{kind[c]}>{_value(r.get(c))}</td>' for c in columns) + '</tr>' for r in rows)
+    lines = (''.join(f'<td{kind[c]}>{cells[c][i]}</td>' for c in columns) for i in range(len(rows)))
+    body = ''.join(f'<tr>{line}</tr>' for line in lines)
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="table"><table><thead><tr>{head}</tr></thead>'
             f'<tbody>{body}</tbody></table></div>')
 
 
-def _img(data: bytes, kind: str, alt: str, size: tuple[int, int], crisp: bool = False) -> str:
-    "An image element; its size keeps the page from jumping."
-    crisp_class = ' class="crisp"' if crisp else ''
-    return f'<img{crisp_class} src="{data_uri(data, kind)}" alt="{_text(alt)}" width="{size[0]}" height="{size[1]}">'
+def _img(data: bytes, kind: str, alt: str, size: tuple[int, int], look: str = '') -> str:
+    "An image element; its size keeps the page from jumping. `look` is a class of the style sheet."
+    look = f' class="{look}"' if look else ''
+    return f'<img{look} src="{data_uri(data, kind)}" alt="{_text(alt)}" width="{size[0]}" height="{size[1]}">'
 
 
 def _opened_size(data: bytes) -> tuple[int, int]:
@@ -107,7 +121,7 @@ def _opened_size(data: bytes) -> tuple[int, int]:
     with Image.open(io.BytesIO(data)) as im:
         return im.size
 
-# %% ../nbs/32_reporting.ipynb #72fcbce9
+# %% ../nbs/32_reporting.ipynb #678f8836
 def _video_html(item: Item, label: str) -> tuple[str, str]:
     "(HTML, facts) of a video."
     from PIL import Image
@@ -117,7 +131,7 @@ def _video_html(item: Item, label: str) -> tuple[str, str]:
     alt = item.alt or item.caption or f'video of {n} frames, {h}x{w} pixels'
     if n == 1:
         data, kind = image_bytes(middle, item.kilobytes)
-        return _img(data, kind, alt, (w, h), max(h, w) <= 160), f'{w}×{h}'
+        return _img(data, kind, alt, (w, h), 'crisp' if max(h, w) <= 160 else ''), f'{w}×{h}'
     data = moving_bytes(v, item.fps, item.kilobytes)
     size = _opened_size(data)
     still, kind = image_bytes(middle.resize(size, Image.Resampling.NEAREST), 30)
@@ -154,11 +168,11 @@ def _item_html(item: Item, label: str) -> str:
     elif hasattr(x, 'savefig'):
         data = figure_bytes(x, 160)
         size = _opened_size(data)
-        body = _img(data, 'png', alt or 'chart', (round(size[0] / 1.6), round(size[1] / 1.6)))
+        body = _img(data, 'png', alt or 'chart', (round(size[0] / 1.6), round(size[1] / 1.6)), 'chart')
     elif hasattr(x, 'to_plotly_json'):
         data = _plotly_png(x, label)
         size = _opened_size(data)
-        body = _img(data, 'png', alt or 'chart', (size[0] // 2, size[1] // 2))
+        body = _img(data, 'png', alt or 'chart', (size[0] // 2, size[1] // 2), 'chart')
     elif hasattr(x, 'getbands'):
         data, kind = image_bytes(x, item.kilobytes)
         body = _img(data, kind, alt or f'image of {x.width}x{x.height} pixels', x.size)
@@ -172,7 +186,7 @@ def _item_html(item: Item, label: str) -> str:
     kind = 'plate' if '<img' in body else 'block'
     return f'<figure class="{kind}{" wide" if item.wide else ""}">{body}{caption}</figure>'
 
-# %% ../nbs/32_reporting.ipynb #f488e843
+# %% ../nbs/32_reporting.ipynb #ddb8cbb5
 _STYLE = '''
 :root{color-scheme:light dark;--ink:#1c1e21;--soft:#5c636b;--line:#dfe2e6;--ground:#fff;--card:#f6f7f8;--accent:#0b63a5}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e6e9;--soft:#9aa2ab;--line:#32373d;--ground:#16181b;--card:#1e2125;
@@ -188,8 +202,10 @@ header p{color:var(--soft);margin:.6rem 0 0;max-width:44rem}
 nav{position:sticky;top:28px;align-self:start;font-size:.875rem;max-height:calc(100vh - 56px);overflow:auto}
 nav ol{list-style:none;margin:0;padding:0;counter-reset:s}
 nav li{counter-increment:s;margin:0}
-nav a{display:block;padding:.28rem 0;color:var(--soft);text-decoration:none;line-height:1.4}
-nav a::before{content:counter(s);display:inline-block;width:1.7em;color:var(--accent);font-variant-numeric:tabular-nums}
+nav a{display:block;padding:.28rem 0 .28rem 1.7em;text-indent:-1.7em;color:var(--soft);text-decoration:none;
+line-height:1.4}
+nav a::before{content:counter(s);display:inline-block;width:1.7em;text-indent:0;color:var(--accent);
+font-variant-numeric:tabular-nums}
 nav a:hover,nav a:focus-visible{color:var(--accent)}
 section{margin-bottom:56px;scroll-margin-top:24px}
 h2{font-size:1.3rem;line-height:1.3;letter-spacing:-.01em;margin:0 0 .6rem;font-weight:650}
@@ -200,12 +216,13 @@ figure{margin:0;min-width:0;max-width:100%}
 .plate{flex:0 1 auto}
 .plate picture{display:block}
 .plate img{display:block;max-width:100%;height:auto;border-radius:6px;background:#fff}
+.plate img.chart{padding:10px}
 .plate figcaption{max-width:100%;width:0;min-width:100%}
 .wide,.block{flex:1 1 100%}
 .wide img{width:100%}
 .crisp{image-rendering:pixelated;min-width:160px}
 figcaption{font-size:.85rem;line-height:1.45;color:var(--soft);margin-top:.5rem}
-figcaption small{white-space:nowrap;opacity:.85;font-variant-numeric:tabular-nums}
+figcaption small{display:block;opacity:.85;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto;max-width:100%}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.42rem .95rem .42rem 0;border-bottom:1px solid var(--line);vertical-align:top}
@@ -224,9 +241,10 @@ footer{grid-column:1/-1;border-top:1px solid var(--line);margin-top:8px;padding:
 font-size:.82rem}
 :focus-visible{outline:2px solid var(--accent);outline-offset:3px;border-radius:3px}
 @media(max-width:820px){.page{display:block;padding:0 18px}header{padding:32px 0 18px;margin-bottom:22px}
-h1{font-size:1.6rem}nav{position:static;max-height:none;border-bottom:1px solid var(--line);padding-bottom:18px;margin-bottom:28px}
+h1{font-size:1.6rem}.facts{grid-template-columns:repeat(auto-fill,minmax(124px,1fr))}
+nav{position:static;max-height:none;border-bottom:1px solid var(--line);padding-bottom:18px;margin-bottom:28px}
 section{margin-bottom:42px}.items{gap:20px}.plate{flex-basis:auto}
-nav a{padding:.42rem 0}}
+nav a{padding-top:.42rem;padding-bottom:.42rem}}
 @media print{nav{display:none}.page{display:block}section,figure{break-inside:avoid}}
 @media(prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 '''

@@ -193,7 +193,7 @@ def whole_file(path: str | os.PathLike, force: bool = False) -> Iterator[Path]:
     finally:
         part.unlink(missing_ok=True)
 
-# %% ../nbs/02_video.ipynb #c83e16b1
+# %% ../nbs/02_video.ipynb #5840b583
 def _bytes8(video: Tensor, scale: int = 1) -> np.ndarray:
     "(F, H*scale, W*scale, 3) uint8 array; whole-number scale, no smoothing."
     if not isinstance(scale, int) or scale < 1:
@@ -224,9 +224,10 @@ def video_bytes(video: Tensor, kind: str = 'webp', fps: float = 8, quality: int 
     if kind == 'gif':
         if rate > 50:
             raise ValueError(f'fps={fps} is too fast for GIF (delays are whole 1/100 s): use fps <= 50, or .webp')
-        # One palette from an even sample of the clip: colours do not flicker from frame to frame.
-        sample = arrays[np.linspace(0, len(arrays) - 1, min(len(arrays), 16)).round().astype(int)]
-        palette = Image.fromarray(np.concatenate(list(sample))).quantize(256, Image.Quantize.MEDIANCUT, kmeans=1)
+        # One palette, from pixels spread over the whole clip: colours do not flicker from frame to frame.
+        pixels = arrays.reshape(-1, 3)
+        sample = Image.fromarray(np.ascontiguousarray(pixels[::max(1, len(pixels) // 100_003)][None]))
+        palette = sample.quantize(256, Image.Quantize.MEDIANCUT, kmeans=1)
         frames = [f.quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
         options: dict[str, Any] = {'duration': _delays(len(frames), rate, 10), 'optimize': False}
     elif kind == 'webp':
@@ -413,7 +414,7 @@ def _folder_frames(path: Path, background: Any) -> _Source:
             raise ValueError(f'{p} is not an image that can be read: remove it from the folder, or write it again')
         yield i, i + 1, functools.partial(_still, p, background)
 
-# %% ../nbs/02_video.ipynb #eb6b1f26
+# %% ../nbs/02_video.ipynb #3820acb7
 def _display_matrix(frame: Any) -> tuple[int, int, int, int]:
     "(a, b, c, d) of the display matrix of a decoded frame; the identity where there is none."
     for side in frame.side_data:
@@ -453,8 +454,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         box = av.open(str(path))
     except av.FFmpegError as e:
-        raise ValueError(f'{path} is not a video or image that can be read ({e.strerror}): give a container such as .mp4, '
-                         '.mov, .webm, .avi, an image, or a folder of images') from None
+        raise ValueError(f'{path} is not a video or image that can be read ({e.strerror}): give a container such as '
+                         '.mp4, .mov, .webm, .avi, an image, or a folder of images') from None
     with box:
         if not box.streams.video:
             kinds = ', '.join(sorted({s.type for s in box.streams})) or 'none'

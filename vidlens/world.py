@@ -162,7 +162,7 @@ class Layers:
         m = self.to_px[:, 0]
         return _after(m, _inverse(m[:, :1]).expand_as(m))
 
-# %% ../nbs/01_world.ipynb #2cafbaaf
+# %% ../nbs/01_world.ipynb #e4472752
 _WAYS = {'left': ('left', 'to the left'), 'right': ('right', 'to the right'), 'up': ('up', 'upwards'),
          'down': ('down', 'downwards')}
 
@@ -194,8 +194,9 @@ def _can(motion: str, schedule: str) -> bool:
 
 # which role may follow which
 _NEXT = {'start': ('a', 'camera'), 'a': ('colour',), 'colour': ('shape',), 'shape': ('wait', 'motion'),
-         'wait': ('motion',), 'motion': ('pace', 'then', 'and', 'while', 'end'), 'pace': ('then', 'and', 'while', 'end'),
-         'then': ('and', 'while', 'end'), 'and': ('a',), 'while': ('camera', 'a'), 'camera': ('while', 'end')}
+         'wait': ('motion',), 'motion': ('pace', 'then', 'and', 'while', 'end'),
+         'pace': ('then', 'and', 'while', 'end'), 'then': ('and', 'while', 'end'), 'and': ('a',),
+         'while': ('camera', 'a'), 'camera': ('while', 'end')}
 _LEXICON = {tuple(p.split()): (role, value) for role, values in _PHRASES.items()
             for value, phrases in values.items() for p in phrases}
 MAX_WORDS = 24
@@ -226,8 +227,8 @@ class Thing:
 class Description:
     """What a caption says: one or two things and the camera.
 
-    `spans`: character spans (start, end) in the caption by role: 'object' (colour and shape), 'colour', 'shape', 'motion'
-    have one entry a thing; 'pace' and 'schedule' one or None; 'camera' at most one. It does not take part in ==."""
+    `spans`: character spans (start, end) in the caption by role: 'object' (colour and shape), 'colour', 'shape',
+    'motion' have one entry a thing; 'pace' and 'schedule' one or None; 'camera' at most one. Ignored by ==."""
     things: tuple[Thing, ...]
     camera: str = 'still'
     spans: dict[str, list[_Span | None]] = field(default_factory=dict, compare=False)
@@ -265,7 +266,7 @@ def tell(description: Description, chances: Iterator[float] | None = None) -> st
         row = row[0] + join + row[1]
     return ' '.join(choose(_PHRASES[role][value]) for role, value in row)
 
-# %% ../nbs/01_world.ipynb #1a7df86f
+# %% ../nbs/01_world.ipynb #41a2718b
 def _lex(caption: str) -> list[tuple[str, str, _Span]]:
     "The caption as (role, value, character span), longest phrase first; raises ValueError for unknown words."
     text, words, at = caption.lower().replace(',', ' ').replace('.', ' '), [], 0
@@ -279,8 +280,8 @@ def _lex(caption: str) -> list[tuple[str, str, _Span]]:
         raise ValueError(f'not words of this world: {", ".join(map(repr, unknown))}{_hint(unknown[0], known)} '
                          f'The vocabulary is: {" ".join(known)}')
     if not 1 <= len(words) <= MAX_WORDS:
-        raise ValueError(f'the caption has {len(words)} words, but must have 1 to {MAX_WORDS}: tell one or two objects, '
-                         "as in 'a red circle moves left'")
+        raise ValueError(f'the caption has {len(words)} words, but must have 1 to {MAX_WORDS}: tell one or two '
+                         "objects, as in 'a red circle moves left'")
     out, i = [], 0
     while i < len(words):
         phrases = [tuple(w for w, _ in words[i:j]) for j in range(min(i + 6, len(words)), i, -1)]
@@ -314,8 +315,8 @@ def _check_sense(thing: Thing) -> None:
         raise ValueError(f'a {thing.colour} {thing.shape} that stays still has no pace and no schedule: leave out '
                          "'slowly', 'fast', 'waits then' and 'then ...', or let it move")
     if not _can(thing.motion, thing.schedule):
-        raise ValueError(f"only a motion in a direction can turn back, not {thing.motion!r}: say 'moves left then turns "
-                         "back'")
+        raise ValueError(f"only a motion in a direction can turn back, not {thing.motion!r}: say "
+                         "'moves left then turns back'")
 
 
 def parse(caption: str) -> Description:
@@ -340,12 +341,12 @@ def parse(caption: str) -> Description:
         spans['object'].append((said['colour'][1][0], said['shape'][1][1]))
     return Description(tuple(things), camera, spans)
 
-# %% ../nbs/01_world.ipynb #b984d0f1
+# %% ../nbs/01_world.ipynb #812587f3
 KNOBS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     'radius': ((10, 13), (7, 11)),             # of one object
     'radius_two': ((8, 10), (6, 9)),           # of each of two objects
     'spread': ((8, 8), (22, 22)),              # objects start at most this far from the centre, along each axis
-    'travel': ((20, 25), (12, 28)),            # way of an object over the clip at normal pace; a bounce is .6 of it high
+    'travel': ((20, 25), (12, 28)),            # way of an object over the clip at normal pace; bounces rise .6 of it
     'spin': ((2.5, 3.5), (1.5, 5)),            # angle of a spinning object
     'growth': ((1.8, 2.1), (1.4, 2.2)),        # factor on the radius of a growing object
     'pan': ((20, 26), (12, 30)),               # way of the camera
@@ -356,7 +357,7 @@ KNOBS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     'light': ((0, 0), (.1, .35)),              # swing of the light's strength
     'turn': ((0, 0), (0, 1.5)),                # angle by which an object turns on its way
     'same_colour': ((0, 0), (.5, .5)),         # share of pairs of one colour (they differ in shape)
-    'clearance': ((1.1, 1.1), (.3, .3)),       # smallest distance of two objects in sums of their radii; below 1: occlusion
+    'clearance': ((1.1, 1.1), (.3, .3)),       # least distance of two objects in sums of radii; below 1: occlusion
 }
 
 
@@ -375,7 +376,7 @@ def _knobs(difficulty: float, given: Mapping[str, Any]) -> dict[str, tuple[float
         out[k] = (float(lo), float(hi))
     return out  # type: ignore[return-value]
 
-# %% ../nbs/01_world.ipynb #c26378f3
+# %% ../nbs/01_world.ipynb #d52a78a9
 _UNIT = 64           # units on the short side
 _FINE, _COARSE = 28, 7   # cells of the background's noise
 _NOISE = 2 * _FINE ** 2 + 4 * _COARSE ** 2 + 6
@@ -444,8 +445,8 @@ class Scenes:
                 for count, camera, *row in zip(*rows)]
 
     def captions(self, paraphrase: bool = True, which: int = 0, **swap: str | Sequence[str]) -> list[str]:
-        """One caption a scene, in paraphrases or canonical; `swap` tells another colour, shape, motion, schedule, pace (of
-        object `which`) or camera than is to be seen: one for all, or one a scene."""
+        """One caption a scene, in paraphrases or canonical; `swap` tells another colour, shape, motion, schedule, pace
+        (of object `which`) or camera than is to be seen: one for all, or one a scene."""
         said = self.with_(which, **swap) if swap else self
         chances = self.chances.tolist() if paraphrase else [None] * len(self)
         return [tell(d, iter(c) if c else None) for d, c in zip(said.describe(), chances)]
@@ -476,7 +477,7 @@ class Scenes:
 
     def render(self, frames: int = 17, height: int = 64, width: int = 64, chunk: int | None = None
                ) -> tuple[Tensor, Tensor]:
-        """Draw: video (batch, frames, height, width, 3) float32 in [0, 1], masks (batch, 2, frames, height, width) bool.
+        """Video (batch, frames, height, width, 3) float32 in [0, 1] and masks (batch, 2, frames, height, width) bool.
 
         A mask tells the pixels that an object covers by more than half and is not covered in itself; a missing second
         object's is empty. Drawn in pieces of about `chunk` pixels, so that they stay in the processor's cache."""
@@ -496,8 +497,9 @@ class Scenes:
         return video, masks
 
     def moving(self, frames: int = 17) -> Tensor:
-        """Whether an object moves of itself between a frame and a neighbouring one, (batch, 2, frames) bool; what the camera
-        does to it does not count."""
+        """Whether an object moves of itself between a frame and a neighbouring one, (batch, 2, frames) bool.
+
+        What the camera does to it does not count."""
         step = _progress(self, frames).diff(dim=-1) != 0
         step &= (self.motion != list(MOTIONS).index('still'))[..., None]
         step &= (torch.arange(2).to(self.count) < self.count[:, None])[..., None]
@@ -523,7 +525,7 @@ class Scenes:
         return Clip(video[0], caption, parse(caption).spans, masks[0, :n], one.moving(frames)[0, :n],
                     one.camera_moving(frames)[0], layers, _choose_points(masks[0, :n], points, background))
 
-# %% ../nbs/01_world.ipynb #b8fc5ae7
+# %% ../nbs/01_world.ipynb #c2822f13
 def _table(values) -> Tensor:
     return torch.tensor([v if isinstance(v, tuple) else (v,) for v in values], dtype=torch.float32)
 
@@ -536,7 +538,8 @@ def _tau(frames: int, like: Tensor) -> Tensor:
 def _progress(scenes: Scenes, frames: int) -> Tensor:
     "How far along its way each object is, (batch, 2, frames), from 0 to 1."
     t = _tau(frames, scenes.start)
-    by_schedule = {'whole': t, 'stops': (2 * t).clamp(max=1), 'late': (2 * t - 1).clamp(min=0), 'back': 1 - (2 * t - 1).abs()}
+    by_schedule = {'whole': t, 'stops': (2 * t).clamp(max=1), 'late': (2 * t - 1).clamp(min=0),
+                   'back': 1 - (2 * t - 1).abs()}
     return torch.stack([by_schedule[s] for s in SCHEDULES])[scenes.schedule]
 
 
@@ -554,7 +557,8 @@ def _pose(scenes: Scenes, frames: int) -> Tensor:
     q = p * pace * _table(SCHEDULES.values()).to(p)[scenes.schedule]
     way = q * scenes.travel[..., None]
     hop = -.6 * scenes.travel[..., None] * bounce * (math.pi * hops * p).sin().abs()
-    angle = scenes.angle[..., None] + q * (scenes.spin[..., None] * spin + scenes.turn[..., None] * (dx.abs() + dy.abs() > 0))
+    turn = scenes.spin[..., None] * spin + scenes.turn[..., None] * (dx.abs() + dy.abs() > 0)
+    angle = scenes.angle[..., None] + q * turn
     radius = scenes.radius[..., None] * scenes.growth[..., None] ** (grow * q)
     return _similarity(radius, angle, scenes.start[:, :, None] + torch.stack([dx * way, dy * way + hop], -1))
 
@@ -579,7 +583,7 @@ def _light(scenes: Scenes, frames: int) -> Tensor:
     "Strength of the light, (batch, frames)."
     return 1 + scenes.light[:, None] * (2 * math.pi * (_tau(frames, scenes.light) + scenes.noise[:, -1:])).sin()
 
-# %% ../nbs/01_world.ipynb #34fc99be
+# %% ../nbs/01_world.ipynb #48276629
 _GROUND, _SKIN = 160, 64       # texture pixels of the background (one a unit) and of an object
 _BRIGHT = (.30, .59, .11)
 
@@ -596,7 +600,8 @@ def _crop(photos: Tensor, chances: Tensor, size: int) -> Tensor:
     n, h, w, _ = photos.shape
     which, y, x = (chances * torch.tensor([n, h - size, w - size]).to(chances)).long().unbind(-1)
     side = torch.arange(size, device=chances.device)
-    return photos[which[:, None, None], (y[:, None] + side)[:, :, None], (x[:, None] + side)[:, None]].permute(0, 3, 1, 2)
+    rows, cols = (y[:, None] + side)[:, :, None], (x[:, None] + side)[:, None]
+    return photos[which[:, None, None], rows, cols].permute(0, 3, 1, 2)
 
 
 @lru_cache
@@ -632,7 +637,7 @@ def _textures(scenes: Scenes) -> tuple[Tensor, Tensor | None]:
 
 
 def _look_up(texture: Tensor, m: Tensor, half: float, height: int, width: int) -> Tensor:
-    "A texture that spans -half to half, seen through maps (batch, frames, 2, 3): (batch, channels, frames, height, width)."
+    "A texture that spans -half to half, through maps (batch, frames, 2, 3): (batch, channels, frames, height, width)."
     grid = torch.stack(_plane(m, height, width), -1).div_(half).flatten(1, 2)
     out = F.grid_sample(texture, grid, mode='bilinear', padding_mode='reflection', align_corners=False)
     return out.unflatten(2, (-1, height))
@@ -652,7 +657,7 @@ def _shade(scenes: Scenes, k: int, u: Tensor, v: Tensor, px: Tensor) -> Tensor:
 
 def _paint(scenes: Scenes, layers: Layers, textures: tuple[Tensor, Tensor | None], light: Tensor, video: Tensor,
            masks: Tensor) -> None:
-    "Draw a few clips or frames into video (batch, frames, height, width, 3) and masks (batch, 2, frames, height, width)."
+    "Draw into video (batch, frames, height, width, 3) and masks (batch, 2, frames, height, width)."
     h, w, (ground, skin) = layers.height, layers.width, textures
     inverse, scale = _inverse(layers.to_px), _scale(layers.to_px)[..., None, None]
     frame, cover = _look_up(ground, inverse[:, 0], _GROUND / 2, h, w), []
@@ -676,7 +681,7 @@ def _paint(scenes: Scenes, layers: Layers, textures: tuple[Tensor, Tensor | None
     masks[:, 0] = first > .5
     video[:] = frame.mul_(light[:, None, :, None, None]).clamp_(0, 1).permute(0, 2, 3, 4, 1)
 
-# %% ../nbs/01_world.ipynb #25b988fc
+# %% ../nbs/01_world.ipynb #623e44a5
 _TABLES: dict[str, Sequence[str]] = {'colour': list(COLOURS), 'shape': SHAPES, 'motion': list(MOTIONS),
                                      'schedule': list(SCHEDULES), 'pace': list(PACES), 'camera': list(CAMERAS)}
 _CAN = torch.tensor([[_can(m, s) for s in SCHEDULES] for m in MOTIONS])
@@ -713,16 +718,17 @@ def _check_queries(queries: Tensor, frames: int, height: int, width: int) -> Ten
     for i, (name, size) in enumerate((('t', frames), ('x', width), ('y', height))):
         bad = q[(q[..., i] < 0) | (q[..., i] >= size) | ((i == 0) & (q[..., 0] % 1 != 0))]
         if len(bad):
-            raise ValueError(f'query (t, x, y) = {tuple(round(v, 2) for v in bad[0].tolist())} is outside a clip of {frames} '
-                             f'frames at {height}x{width}: {name} must be in [0, {size})' + ', whole' * (i == 0))
+            raise ValueError(f'query (t, x, y) = {tuple(round(v, 2) for v in bad[0].tolist())} is outside a clip of '
+                             f'{frames} frames at {height}x{width}: {name} must be in [0, {size})'
+                             + ', whole' * (i == 0))
     return q
 
-# %% ../nbs/01_world.ipynb #514c5b10
+# %% ../nbs/01_world.ipynb #7505f6d3
 _TRIES = 32
 _COLUMNS = {'kind': (), 'camera': (), 'same': (), 'thing': (2,), 'schedule': (2,), 'pace': (2,), 'mark': (2,),
             'mark_angle': (2,), 'place': (_TRIES, 2, 2), 'radius': (2,), 'angle': (2,), 'travel': (2,), 'spin': (2,),
-            'growth': (2,), 'turn': (2,), 'sign': (2, 2), 'pan': (), 'zoom': (), 'roll': (), 'texture': (), 'clutter': (),
-            'light': (), 'noise': (_NOISE,), 'chances': (20,)}
+            'growth': (2,), 'turn': (2,), 'sign': (2, 2), 'pan': (), 'zoom': (), 'roll': (), 'texture': (),
+            'clutter': (), 'light': (), 'noise': (_NOISE,), 'chances': (20,)}
 
 
 def _dice(n: int, seed: int) -> dict[str, Tensor]:
@@ -759,7 +765,7 @@ def _weights(name: str, choice: _Choice, table, default: Mapping[str, float] | N
         raise ValueError(f'{name}={choice!r} leaves nothing to draw: name at least one of {", ".join(table)}')
     return torch.tensor([float(named.get(k, 0.)) for k in table])
 
-# %% ../nbs/01_world.ipynb #a3a13e6f
+# %% ../nbs/01_world.ipynb #8a3fd522
 _STILL_KINDS = ('pan', 'zoom', 'roll')      # the camera moves, the object does not
 
 
@@ -772,7 +778,7 @@ def _kind_cameras() -> Tensor:
 
 
 def _allowed(combos: str) -> Tensor:
-    "Which (colour, shape, motion) are in use, (colours, shapes, motions) bool: a tenth of them is held out by a fixed rule."
+    "Which (colour, shape, motion) are in use, (colours, shapes, motions) bool: a fixed rule holds out a tenth."
     _known('combos', combos, ('train', 'heldout', 'all'))
     c, s, m = (torch.arange(len(t)) for t in (COLOURS, SHAPES, MOTIONS))
     held = (3 * c[:, None, None] + 5 * s[:, None] + 7 * m + 1) % 10 == 0
@@ -821,7 +827,8 @@ def _draw_marks(dice: dict[str, Tensor], marks: _Choice) -> Tensor:
     return _pick(_weights('mark', marks, MARKS).expand(len(dice['mark']), 2, -1), dice['mark'])
 
 
-def _place(dice: dict[str, Tensor], words: dict[str, Tensor], knobs: dict[str, tuple[float, float]], photos: bool) -> Scenes:
+def _place(dice: dict[str, Tensor], words: dict[str, Tensor], knobs: dict[str, tuple[float, float]],
+           photos: bool) -> Scenes:
     "Scenes from what the caption says and the dice: sizes, places and looks."
     def draw(name, knob=None):
         lo, hi = knobs[knob or name]
@@ -840,12 +847,13 @@ def _place(dice: dict[str, Tensor], words: dict[str, Tensor], knobs: dict[str, t
 
 
 def _starts(scenes: Scenes, chances: Tensor, spread: float, clearance: float) -> Tensor:
-    """Where objects start, (batch, 2, 2): near the centre, their centres at least 8 units inside the frame at all times, and
-    apart from each other as far as the tries allow."""
+    """Where objects start, (batch, 2, 2): near the centre, at least 8 units inside the frame at all times,
+    and apart from each other as far as the tries allow."""
     pose, view = _pose(scenes, 9), _view(scenes.camera, scenes.pan, scenes.zoom, scenes.roll, 9)
     way = pose[..., 2] + view[:, None, :, :, 2]
     reach = spread + 10 * (scenes.count[:, None, None] > 1)
-    lo, hi = torch.maximum(-reach, -24 - way.amin(2)), torch.minimum(reach, 24 - way.amax(2))
+    room = 24 / _scale(view)[:, None, :, None]
+    lo, hi = torch.maximum(-reach, (-room - way).amax(2)), torch.minimum(reach, (room - way).amin(2))
     lo, hi = torch.where(lo > hi, (lo + hi) / 2, lo), torch.where(lo > hi, (lo + hi) / 2, hi)
     starts = lo[:, None] + (hi - lo)[:, None] * chances
     gap = (starts[:, :, 0, None] - starts[:, :, 1, None] + (way[:, 0] - way[:, 1])[:, None]).norm(dim=-1)
@@ -861,8 +869,8 @@ def sample(n: int, seed: int = 0, *, kind: _Choice = None, motions: _Choice = No
            difficulty: float = 0., device: str | torch.device = 'cpu', **knobs) -> Scenes:
     """n random scenes. Choices are a name, names, or names with weights; None means the usual mixture.
 
-    kind: single, two (objects), pan, zoom, roll (an object at rest, a moving camera), mixed (both move). combos: 'train' and
-    'heldout' part the triples (colour, shape, motion). family 'heldout': other shapes and colours, textures from
+    kind: single, two (objects), pan, zoom, roll (object at rest, moving camera), mixed (both move). combos: 'train'
+    and 'heldout' part the triples (colour, shape, motion). family 'heldout': other shapes and colours, textures from
     photographs (`photos`). knobs: see `KNOBS`. Raises ValueError for unknown names, with the nearest ones."""
     _known('family', family, FAMILIES)
     dice, ranges = _dice(n, seed), _knobs(difficulty, knobs)
@@ -877,7 +885,8 @@ def sample(n: int, seed: int = 0, *, kind: _Choice = None, motions: _Choice = No
     can = _weights('schedule', schedules, SCHEDULES, usual) * _CAN[things[..., 2]]
     can[..., 0] += can.sum(-1) == 0
     schedule = _pick(can, dice['schedule'])
-    pace = _pick(_weights('pace', paces, PACES, {'normal': .7, 'slow': .15, 'fast': .15}).expand(n, 2, -1), dice['pace'])
+    usual = {'normal': .7, 'slow': .15, 'fast': .15}
+    pace = _pick(_weights('pace', paces, PACES, usual).expand(n, 2, -1), dice['pace'])
     if paces is None:       # captions of two objects stay short
         pace = torch.where(two[:, None] & (schedule > 0), 0, pace)
     words = {'count': 1 + two.long(), 'camera': camera, 'colour': things[..., 0], 'shape': things[..., 1],
@@ -903,17 +912,19 @@ def from_captions(captions: Sequence[str], seed: int = 0, *, marks: _Choice = No
 
 def clip(caption: str, seed: int = 0, frames: int = 17, height: int = 64, width: int = 64, *, points: int = 16,
          background: int = 16, **settings) -> 'Clip':
-    "The clip that a caption describes, with all its truth; settings as in `from_captions`. Raises ValueError as `parse`."
-    out = from_captions([caption], seed, **settings).clip(0, frames, height, width, points=points, background=background)
+    "The clip that a caption describes and its truth; settings as in `from_captions`. Raises ValueError as `parse`."
+    scenes = from_captions([caption], seed, **settings)
+    out = scenes.clip(0, frames, height, width, points=points, background=background)
     return replace(out, caption=caption, spans=parse(caption).spans)
 
-# %% ../nbs/01_world.ipynb #c8a68144
+# %% ../nbs/01_world.ipynb #6ae546c3
 @dataclass(frozen=True, repr=False)
 class Clip:
     """One video and what is true of it.
 
-    video (frames, height, width, 3) float32 in [0, 1]; spans as in `Description`; masks (objects, frames, height, width)
-    bool, the visible part; moving (objects, frames) and camera_moving (frames,) bool; queries (points, 3) as (t, x, y)."""
+    video (frames, height, width, 3) float32 in [0, 1]; spans as in `Description`; masks (objects, frames, height,
+    width) bool, the visible part; moving (objects, frames) and camera_moving (frames,) bool; queries (points, 3) as
+    (t, x, y)."""
 
     video: Tensor
     caption: str
@@ -959,8 +970,8 @@ class Clip:
         return self.layers.camera()[0]
 
     def track_points(self, queries) -> tuple[Tensor, Tensor, Tensor]:
-        """True paths of any points (points, 3) as (t, x, y): tracks (points, frames, 2), visible (points, frames), owner
-        (points,). Raises ValueError for points outside the clip."""
+        """True paths of any points (points, 3) as (t, x, y): tracks (points, frames, 2), visible (points, frames),
+        owner (points,). Raises ValueError for points outside the clip."""
         q = torch.as_tensor(queries).float().to(self.video.device)
         return tuple(x[0] for x in self.layers.track(_check_queries(q[None], *self.video.shape[:3])))  # type: ignore
 
@@ -981,7 +992,7 @@ class Clip:
 
 
 def _choose_points(masks: Tensor, points: int, background: int) -> Tensor:
-    "Pixel centres of frame 0 on each object and on the background, a pixel away from edges where possible: (points, 3)."
+    "Pixel centres of frame 0 on each object and on the background, away from edges where possible: (points, 3)."
     g, out = torch.Generator().manual_seed(0), []
     ground = ~masks[:, 0].any(0)
     for n, area in [(background, ground), *((points, m) for m in masks[:, 0])]:
@@ -991,7 +1002,7 @@ def _choose_points(masks: Tensor, points: int, background: int) -> Tensor:
         out.append(torch.cat([torch.zeros(len(yx), 1), yx.flip(1) + .5], 1))
     return torch.cat(out).to(masks.device)
 
-# %% ../nbs/01_world.ipynb #6417b61c
+# %% ../nbs/01_world.ipynb #04c31c06
 def pan_over(image, camera: str = 'pan left', frames: int = 17, height: int = 64, width: int = 64, *, pan: float = 24,
              zoom: float = 1.5, roll: float = .6, background: int = 16) -> Clip:
     """A camera moving over a picture (height, width, 3), uint8 or float in [0, 1]: a clip without objects.
@@ -1003,8 +1014,8 @@ def pan_over(image, camera: str = 'pan left', frames: int = 17, height: int = 64
         raise ValueError(f'the picture has shape {tuple(picture.shape)}, but must be (height, width, 3), at least 8x8')
     picture = picture.float() / (1 if picture.is_floating_point() else 255)
     if picture.min() < 0 or picture.max() > 1:
-        raise ValueError(f'the picture has values from {picture.min():.3g} to {picture.max():.3g}, but floats must be in '
-                         '[0, 1]: divide by 255, or give uint8')
+        raise ValueError(f'the picture has values from {picture.min():.3g} to {picture.max():.3g}, but floats must '
+                         'be in [0, 1]: divide by 255, or give uint8')
     _check_size(frames, height, width)
     far, into, around = torch.tensor([[float(pan)], [float(zoom)], [float(roll)]])
     view = _view(_numbers('camera', camera, 1), far, into, around, frames)
@@ -1018,7 +1029,7 @@ def pan_over(image, camera: str = 'pan left', frames: int = 17, height: int = 64
     shrink = min(1., float(min(height, width) / _UNIT / k))
     small = F.interpolate(picture.permute(2, 0, 1)[None], [max(1, round(n * shrink)) for n in picture.shape[:2]],
                           mode='bilinear', antialias=True)
-    video = _look_up(small, _after(fit.expand_as(inverse), inverse), 1., height, width)[0].permute(1, 2, 3, 0).contiguous()
+    video = _look_up(small, _after(fit.expand_as(inverse), inverse), 1., height, width)[0].permute(1, 2, 3, 0)
     caption = _PHRASES['camera'][camera][0]
     spans: dict[str, list] = {k: [] for k in ('object', 'colour', 'shape', 'motion', 'pace', 'schedule')}
     spans['camera'] = [(len('the camera '), len(caption))]
@@ -1026,4 +1037,5 @@ def pan_over(image, camera: str = 'pan left', frames: int = 17, height: int = 64
     moves = torch.full((frames,), camera != 'still' and frames > 1)
     y, x = (v.flatten() for v in torch.meshgrid(*(torch.linspace(0, n, int(background ** .5) + 2)[1:-1] for n in
                                                   (height, width)), indexing='ij'))
-    return Clip(video, caption, spans, none, none[:, :, 0, 0], moves, layers, torch.stack([0 * x, x, y], -1))
+    queries = torch.stack([0 * x, x, y], -1)
+    return Clip(video.contiguous(), caption, spans, none, none[:, :, 0, 0], moves, layers, queries)

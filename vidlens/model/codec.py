@@ -17,16 +17,16 @@ from .. import world
 # %% auto #0
 __all__ = ['Codec', 'fit_codec', 'token_mask']
 
-# %% ../../nbs/model/00_codec.ipynb #70b3eff9
+# %% ../../nbs/model/00_codec.ipynb #f28473e6
 _SIDE, _DEPTH = 4, 4        # pixels and frames of a block
 
 
 def _blocks(video: Tensor) -> Tensor:
     "Video (batch, frames, height, width, 3) in [0, 1] as blocks (batch, latent frames, rows, cols, 192) in [-1, 1]."
-    b, f, h, w, _ = video.shape
+    _, f, h, w, _ = video.shape
     if (f - 1) % _DEPTH or h % _SIDE or w % _SIDE:
-        raise ValueError(f'a video of {f} frames at {h}x{w} cannot be cut into blocks: it needs 1 + a multiple of {_DEPTH} '
-                         f'frames (17, say) and sides that are multiples of {_SIDE}')
+        raise ValueError(f'a video of {f} frames at {h}x{w} cannot be cut into blocks: it needs 1 + a multiple of '
+                         f'{_DEPTH} frames (17, say) and sides that are multiples of {_SIDE}')
     x = torch.cat([video[:, :1].expand(-1, _DEPTH - 1, -1, -1, -1), video], 1) * 2 - 1
     x = x.unflatten(3, (-1, _SIDE)).unflatten(2, (-1, _SIDE)).unflatten(1, (-1, _DEPTH))
     return x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4)

@@ -1,0 +1,156 @@
+"""The command line: exit status, one sentence for bad input, files whole or not at all."""
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vidlens
+from vidlens.cli import main, parser, point, read_points
+from vidlens.reporting import Section
+from vidlens.tour import Findings, content_words, numbers, sections, write_findings
+from vidlens.video import write_video
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory):
+    "One run of the demo on a real file: a clip of another size and length, written and read again."
+    folder = tmp_path_factory.mktemp('demo')
+    y, x = torch.meshgrid(torch.arange(90.), torch.arange(120.), indexing='ij')
+    frames = [((x - 30 - 2 * t) ** 2 + (y - 45) ** 2 < 200).float()[..., None] * torch.tensor([.9, .1, .1]) + .2 for t in range(25)]
+    write_video(torch.stack(frames).clamp(0, 1), folder / 'clip.mp4')
+    status = main(['demo', '--video', str(folder / 'clip.mp4'), '--prompt', 'a red circle moves right', '--of', '6', '--step', '-2',
+                   '--word', 'circle', '--point', '0,20,30', '--point', '0,40.5,32', '--out', str(folder / 'out'), '--quiet'])
+    return status, folder / 'out', folder / 'clip.mp4'
+
+
+def test_demo_writes_report_numbers_and_pictures(demo):
+    status, out, _ = demo
+    assert status == 0
+    assert {'report.html', 'numbers.json', 'tracks.csv', 'tracks.npz', 'channels.npz', 'video.gif', 'tracks.gif', 'words.gif',
+            'check.gif', 'layers.png', 'pca.png', 'curves.png'} == {p.name for p in out.iterdir()}
+    page = (out / 'report.html').read_text()
+    assert 'Which layer matches points?' in page and 'a red circle moves right' in page
+    found = json.loads((out / 'numbers.json').read_text())
+    assert found['best layer']['layer'] in range(6) and found['words']['words'] == ['circle']
+
+
+def test_tracks_csv_and_npz_agree(demo):
+    _, out, _ = demo
+    z = np.load(out / 'tracks.npz')
+    rows = list(csv.DictReader(open(out / 'tracks.csv')))
+    assert z['xy'].shape == (2, 17, 2) and len(rows) == 34
+    assert float(rows[17]['x']) == pytest.approx(40.5) and float(rows[17]['t']) == 0
+    assert float(rows[-1]['y']) == pytest.approx(float(z['xy'][1, -1, 1]), abs=.01)
+
+
+def test_nothing_is_overwritten_without_force(demo, capsys):
+    _, out, clip = demo
+    before = (out / 'report.html').read_bytes()
+    assert main(['demo', '--video', str(clip), '--out', str(out), '--quiet']) == 2
+    assert '--force' in capsys.readouterr().err and (out / 'report.html').read_bytes() == before
+
+
+@pytest.mark.slow
+def test_demo_generates_and_prints_json(tmp_path, capsys):
+    assert main(['demo', '--of', '4', '--step', '-2', '--json', '--quiet', '--out', str(tmp_path / 'o')]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)['facts']['video'] == 'generated' and said.err == ''
+
+
+@pytest.mark.parametrize('line, says', [
+    (['demo', '--prompt', 'a purple dog moves left'], "does not know 'dog'"),
+    (['demo', '--prompt', ' '.join(['red'] * 40)], 'more than the'),
+    (['demo', '--word', 'blue'], "'blue' is not in the prompt"),
+    (['demo', '--step', '30'], 'outside a run of 30 steps'),
+    (['demo', '--of', '0'], 'at least 1'),
+    (['demo', '--video', 'no-such-clip.mp4'], 'no-such-clip.mp4'),
+    (['demo', '--model', './no-such-model'], 'no such folder'),
+    (['demo', '--device', 'tpu9'], "'cpu' or 'cuda'"),
+    (['demo', '--dtype', 'int8'], 'float32, bfloat16 or float16'),
+    (['demo', '--point', '0,500,3'], 'outside the video'),
+    (['demo', '--points', 'no-such.csv'], 'no file no-such.csv'),
+])
+def test_bad_input_is_one_sentence_and_status_2(line, says, tmp_path, capsys):
+    assert main([*line, '--out', str(tmp_path / 'o'), '--quiet']) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.startswith('vidlens: ') and said.count('\n') == 1 and 'Traceback' not in said
+    assert not (tmp_path / 'o').exists()
+
+
+@pytest.mark.parametrize('line, says', [
+    (['demo', '--point', '1,2'], 'write frame,x,y in pixels'),
+    (['demo', '--seed', 'x'], 'invalid int value'),
+    (['fly'], 'invalid choice'),
+    ([], 'required'),
+])
+def test_bad_arguments_have_status_2(line, says, capsys):
+    with pytest.raises(SystemExit) as e:
+        main(line)
+    assert e.value.code == 2 and says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('text, says', [('a,b\n1,2\n', 'needs t,x,y'), ('t,x,y\n', 'holds no points'),
+                                        ('t,x,y\n0,1,red\n', 'line 2')])
+def test_bad_csv_names_the_line(text, says, tmp_path):
+    (tmp_path / 'p.csv').write_text(text)
+    with pytest.raises(ValueError, match=says):
+        read_points(tmp_path / 'p.csv')
+
+
+def test_points_come_from_csv_and_from_the_line(tmp_path):
+    (tmp_path / 'p.csv').write_text('t,x,y\n0,1,2\n4,5.5,6\n')
+    assert read_points(tmp_path / 'p.csv') == [(0, 1, 2), (4, 5.5, 6)] and point('3,4,5') == (3, 4, 5)
+
+
+def test_every_command_has_the_habit():
+    commands = next(a for a in parser()._actions if hasattr(a, 'choices') and a.choices).choices
+    for name, command in commands.items():
+        options = {o for a in command._actions for o in a.option_strings}
+        assert {'--model', '--out', '--seed', '--device', '--dtype', '--json', '--force'} <= options, name
+
+
+def test_interrupt_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('vidlens.tour.imap', stop)
+    assert main(['demo', '--of', '4', '--step', '-2', '--quiet', '--out', str(tmp_path / 'o')]) == 130
+    assert 'interrupted' in capsys.readouterr().err
+    assert (tmp_path / 'o' / 'report.html').exists() and (tmp_path / 'o' / 'tracks.csv').exists()
+    assert not (tmp_path / 'o' / 'words.gif').exists()
+
+
+def test_failure_is_status_1(tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError('the disk is full')
+
+    monkeypatch.setattr('vidlens.tour.score', fail)
+    assert main(['demo', '--quiet', '--out', str(tmp_path / 'o')]) == 1
+    assert 'failed: RuntimeError: the disk is full' in capsys.readouterr().err
+
+
+def test_installed_program_says_its_version():
+    out = subprocess.run([Path(sys.executable).parent / 'vidlens', '--version'], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == f'vidlens {vidlens.__version__}'
+
+
+def test_report_of_nothing_but_the_command():
+    "An interruption before the first part leaves an honest page."
+    found = Findings()
+    assert [s.title for s in sections(found, {}, 'vidlens demo')] == ['Again'] and numbers(found) == {'facts': {}}
+    assert isinstance(sections(found, {}, 'x')[0], Section)
+
+
+def test_content_words():
+    assert content_words('a red circle and the blue star'.split()) == ['red', 'circle', 'blue', 'star']
+
+
+def test_write_findings_refuses_a_file_as_folder(tmp_path):
+    (tmp_path / 'f').write_text('')
+    with pytest.raises(FileExistsError, match='is a file'):
+        write_findings(Findings(), tmp_path / 'f')
