@@ -42,7 +42,7 @@ def call(pipe, prompts='a cat runs', steps=2, guided=False, seed=0, negative='bl
 
 def blocks(pipe):
     t = pipe.transformer
-    return [*getattr(t, 'transformer_blocks', []), *getattr(t, 'blocks', []), *getattr(t, 'single_transformer_blocks', [])]
+    return [b for stack in ('transformer_blocks', 'blocks', 'single_transformer_blocks') for b in getattr(t, stack, [])]
 
 
 def attention(block):
@@ -57,8 +57,8 @@ def state(pipe):
     modules = {f'{name}.{path}': m for name, part in pipe.components.items() if isinstance(part, nn.Module)
                for path, m in part.named_modules()}
     hooks = {(path, h): tuple(getattr(m, h)) for path, m in modules.items() for h in HOOKS}
-    own = {path: tuple(k for k in vars(m) if k in ('cache_context', 'forward', '__call__')) for path, m in modules.items()}
-    flags = {path: (m.training, tuple(p.requires_grad for p in m.parameters(recurse=False))) for path, m in modules.items()}
+    own = {path: tuple(k for k in vars(m) if k in ('cache_context', 'forward')) for path, m in modules.items()}
+    flags = {path: (m.training, *(p.requires_grad for p in m.parameters(recurse=False))) for path, m in modules.items()}
     return hooks, own, flags, torch._C._len_torch_function_stack(), torch.is_grad_enabled()
 
 

@@ -25,7 +25,7 @@ from .hooks import CaptureError
 # %% auto #0
 __all__ = ['habit', 'add_points', 'point', 'read_points', 'asked_points', 'run_demo', 'parser', 'main']
 
-# %% ../nbs/50_cli.ipynb #40af69cf
+# %% ../nbs/50_cli.ipynb #dcf1853b
 class _Parser(argparse.ArgumentParser):
     "argparse, with the whole habit in one place: bad input is one sentence and exit status 2."
 
@@ -58,7 +58,7 @@ def point(text: str) -> tuple[float, float, float]:
     try:
         t, x, y = (float(v) for v in text.split(','))
     except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is no point: write frame,x,y in pixels, such as 0,32,20.5') from None
+        raise argparse.ArgumentTypeError(f'{text!r} is no point: write frame,x,y in pixels, as 0,32,20.5') from None
     return t, x, y
 
 

@@ -307,7 +307,7 @@ def _leave(seam: _Seam, listener: _Listener) -> None:
         _OPEN.pop(seam.key, None)
         seam.remove()
 
-# %% ../nbs/04_hooks.ipynb #ced2e47e
+# %% ../nbs/04_hooks.ipynb #702f3f11
 Wanted = int | Iterable[int] | slice | None
 _GROUPS = {'': ('q', 'k', 'v', 'o'), 'x': ('xq', 'xk', 'xv', 'xo'), 'hidden': ('hidden',)}
 
@@ -341,9 +341,9 @@ def _asked(wanted: Wanted, name: str) -> list[int] | slice | None:
                          f'for example {name}=3, {name}=[0, -1] or {name}=range(2, 5)') from None
 
 
-def _kinds(kinds: str | Iterable[str], card: Card, extra: tuple[str, ...] = ()) -> dict[str, list[str]]:
+def _kinds(kinds: Any, card: Card, extra: tuple[str, ...] = ()) -> dict[str, list[str]]:
     "Kinds by the module that shows them: {'': ['q', 'k'], 'x': ['xk'], 'hidden': ['hidden']}."
-    names = kinds.split() if isinstance(kinds, str) else list(kinds)
+    names = kinds.split() if isinstance(kinds, str) else list(kinds) if isinstance(kinds, Iterable) else [kinds]
     cross = any(s.cross for s in card.stacks)
     groups = {g: ks + (extra if g == '' else ()) for g, ks in _GROUPS.items() if g != 'x' or cross}
     known = [k for ks in groups.values() for k in ks]
@@ -413,7 +413,7 @@ class _Listener:
     def hidden(self, layer: int, call: _Call, x: Tensor) -> Tensor:
         return x
 
-# %% ../nbs/04_hooks.ipynb #bf1e5edb
+# %% ../nbs/04_hooks.ipynb #58778bfa
 class Capture(_Listener):
     "See `capture`."
 
@@ -524,7 +524,15 @@ def capture(pipe, kinds: str | Iterable[str] = 'q k', layers: Wanted = None, ste
     device, dtype   where and how to keep tensors, for example 'cpu', 'float16';  grad: keep the graph
 
     Raises ValueError for what does not exist, CaptureError where nothing can be or was captured."""
-    return Capture(pipe, kinds, layers, steps, **options)
+    return Capture(pipe, kinds, layers, steps, **_known(Capture, options))
+
+
+def _known(kind: type, options: dict[str, Any]) -> dict[str, Any]:
+    "The options, if they are options of this kind of listener. Raises TypeError."
+    names = [n for n in inspect.signature(kind).parameters if n != 'pipe']
+    for o in options.keys() - names:
+        raise TypeError(f'{kind.__name__.lower()} has no option {o!r}: choose among {", ".join(names)}')
+    return options
 
 # %% ../nbs/04_hooks.ipynb #f15a741e
 _UNITS = {'B': 1, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9, 'TB': 10**12, 'KIB': 2**10, 'MIB': 2**20, 'GIB': 2**30,
@@ -636,7 +644,7 @@ def _why_nothing(x: _Listener, group: str, what: str) -> str:
             f"{getattr(backend, 'value', backend)!r}): choose the native one, "
             f"pipe.transformer.set_attention_backend('native')")
 
-# %% ../nbs/04_hooks.ipynb #06068851
+# %% ../nbs/04_hooks.ipynb #1ed08231
 class Edit(_Listener):
     "See `edit`."
 
@@ -724,7 +732,7 @@ def edit(pipe, kinds: str, f: Callable[..., Any], layers: Wanted = None, steps: 
     'hidden' after a block, or 'mask', boolean (rows, heads, queries, keys), True where attention is allowed.
     `layers`, `steps`, `heads`, `branch` as in `capture`; all tokens are shown, `site.video` and `site.text` tell them
     apart. Raises ValueError for what does not exist, CaptureError if nothing was edited."""
-    return Edit(pipe, kinds, f, layers, steps, **options)
+    return Edit(pipe, kinds, f, layers, steps, **_known(Edit, options))
 
 # %% ../nbs/04_hooks.ipynb #40c05808
 @contextmanager

@@ -279,7 +279,7 @@ def decode(pipe, latents: Tensor) -> Tensor:
     x = pipe.vae.decode(card.unscale(pipe.vae, z.to(pipe._execution_device, pipe.vae.dtype))).sample
     return (x[0].movedim(0, -1).float().cpu() / 2 + .5).clamp(0, 1)
 
-# %% ../nbs/05_run.ipynb #b259ae2b
+# %% ../nbs/05_run.ipynb #35dc2347
 @dataclass(frozen=True)
 class Step:
     "One denoising step: its number, timestep, and the shares of signal and noise in its input."
@@ -316,13 +316,12 @@ def step_at(pipe, step: int | None = None, sigma: float | None = None, steps: in
         raise ValueError(f'give either step (0 to {steps - 1}, 0 the noisiest) or sigma (0 to 1), got step={step!r}, '
                          f'sigma={sigma!r}')
     if step is not None:
-        if not -steps <= step < steps:
-            raise ValueError(f'step={step} is outside a run of {steps} steps: use 0 (noisiest) to {steps - 1}, or '
+        if not isinstance(step, int) or not -steps <= step < steps:
+            raise ValueError(f'step={step!r} is outside a run of {steps} steps: use 0 (noisiest) to {steps - 1}, or '
                              f'-{steps} to -1')
         return plan[step]
-    assert sigma is not None
-    if not 0 <= sigma <= 1:
-        raise ValueError(f'sigma={sigma} is no share of noise: use 0 (clean) to 1 (pure noise)')
+    if not isinstance(sigma, (int, float)) or not 0 <= sigma <= 1:
+        raise ValueError(f'sigma={sigma!r} is no share of noise: use 0 (clean) to 1 (pure noise)')
     near = min(plan, key=lambda p: abs(p.s - sigma)).index
     sch = pipe.scheduler
     if is_flow(sch):
@@ -331,7 +330,7 @@ def step_at(pipe, step: int | None = None, sigma: float | None = None, steps: in
     s = noise_level(sch, t)
     return Step(near, t, (1 - s * s) ** .5, s)
 
-# %% ../nbs/05_run.ipynb #ae7116a3
+# %% ../nbs/05_run.ipynb #9cef9245
 @dataclass(frozen=True)
 class Renoised:
     "One forward on a noised video: the step, clean and noised latents, and the prediction (None after an early exit)."
@@ -343,7 +342,7 @@ class Renoised:
     grid: Grid
 
 
-def renoise(pipe, video: Tensor, prompt: str = '', step: int | None = None, steps: int = 50, sigma: float | None = None,
+def renoise(pipe, video: Tensor | None, prompt: str = '', step: int | None = None, steps: int = 50, sigma: float | None = None,
             seed: int = 0, how: str = 'causal', full: bool = False, latents: Tensor | None = None) -> Renoised:
     """Add noise to a real video and run the model once; open captures see it.
 
@@ -355,13 +354,21 @@ def renoise(pipe, video: Tensor, prompt: str = '', step: int | None = None, step
     Raises ValueError with the sizes, steps or words that fit."""
     at = step_at(pipe, -5 if step is None and sigma is None else step, sigma, steps)
     text_of(pipe, prompt)
-    z = encode(pipe, video, how) if latents is None else latents
+    z = _latents(pipe, 'renoise', video, latents, how)
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z)
     x = at.a * z + at.s * noise
     given, out = conditions(pipe, prompt, z), None
     with _one_forward(pipe) if full else until_enough(pipe):
         out = predict(pipe, x, at, given, steps)
     return Renoised(at, z, x, out, card_of(pipe).grid_of_latents(pipe, tuple(z.shape)))
+
+
+def _latents(pipe, verb: str, video: Tensor | None, latents: Tensor | None, how: str = 'causal') -> Tensor:
+    if latents is not None:
+        return latents
+    if video is None:
+        raise ValueError(f'{verb} needs a video (frames, height, width, 3), or latents=z from z = encode(pipe, video)')
+    return encode(pipe, video, how)
 
 
 def conditions(pipe, prompt: str, latents: Tensor) -> dict[str, Any]:
@@ -381,7 +388,7 @@ def predict(pipe, x: Tensor, at: Step, given: dict[str, Any], steps: int = 50) -
     with torch.set_grad_enabled(grad), model.cache_context('cond', **told):
         return model(hidden_states=x, timestep=t, **given, return_dict=False)[0]
 
-# %% ../nbs/05_run.ipynb #ee6d4bda
+# %% ../nbs/05_run.ipynb #938ace4a
 @dataclass(frozen=True)
 class Inverted:
     """`noise`: latents at the noisiest step; `error`: relative RMS of the reconstructed latents; `psnr`: of the
@@ -416,20 +423,22 @@ def invert(pipe, video: Tensor | None = None, prompt: str = '', steps: int = 30,
 
     Each step is solved by 1 + `refine` forwards, so all in all `steps * (2 + refine)`, with the way back. Open captures
     see the last forward of each step. Raises ValueError for sizes and prompts that do not fit."""
-    if video is None and latents is None:
-        raise ValueError('invert needs a video, or latents from encode(pipe, video)')
+    if not isinstance(refine, int) or refine < 0:
+        raise ValueError(f'refine={refine!r}, but must be a whole number, 0 or more: 2 is good')
     text_of(pipe, prompt)
-    z = encode(pipe, as_video(video)) if latents is None else latents
+    z = _latents(pipe, 'invert', video, latents)
     kind = 'flow' if is_flow(pipe.scheduler) else pipe.scheduler.config.prediction_type
     plan, given, x = schedule(pipe, steps), conditions(pipe, prompt, z), z.float()
-    ends = [*plan, Step(len(plan), 0.0, 1.0, 0.0)]
+    ends, said = [*plan, Step(len(plan), 0.0, 1.0, 0.0)], torch.zeros_like(x)
     for i in reversed(range(len(plan))):
         c, d = _blend(kind, ends[i + 1], ends[i])
-        guess = x
+        ahead, along = _blend(kind, ends[i], ends[i + 1]) if i + 1 < len(plan) else (1., 0.)
+        guess = ahead * x + along * said  # a first guess: on as the last prediction, of the step before, points
         with quiet(pipe):
             for _ in range(refine):
                 guess = (x - d * predict(pipe, guess, plan[i], given, steps).float()) / c
-        x = (x - d * predict(pipe, guess, plan[i], given, steps).float()) / c
+        said = predict(pipe, guess, plan[i], given, steps).float()
+        x = (x - d * said) / c
         if on_step:
             on_step(i)
     with quiet(pipe):

@@ -137,7 +137,7 @@ def _tensors(v: Any) -> list[Tensor]:
         return [t for x in v.values() for t in _tensors(x)]
     return [t for x in v for t in _tensors(x)] if isinstance(v, (list, tuple)) else []
 
-# %% ../nbs/03a_tape.ipynb #e73646c5
+# %% ../nbs/03a_tape.ipynb #cdda443c
 _VERSION = 'tape 1'
 
 
@@ -158,6 +158,7 @@ def save_tape(tape: Tape, path: str | Path, force: bool = False) -> Path:
         x = x.detach().cpu().contiguous()  # a file holds each tensor for itself, so none may share memory with another
         shared = any(x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr() for y in names.values())
         names['/'.join(map(str, key))] = x.clone() if shared else x
+    head['sites'] = list(names)  # the file itself sorts them
     with whole_file(path, force) as part:
         save_file(names, part, metadata={'tape': json.dumps(head, default=str)})
     return Path(path)
@@ -174,7 +175,7 @@ def load_tape(path: str | Path) -> Tape:
         with safe_open(path, framework='pt') as f:
             head = json.loads((f.metadata() or {}).get('tape', 'null'))
             ours = isinstance(head, dict) and head.pop('vidlens', None) == _VERSION
-            data = {_key(name): f.get_tensor(name) for name in f.keys()} if ours else {}
+            data = {_key(name): f.get_tensor(name) for name in head.pop('sites')} if ours else {}
     except (SafetensorError, ValueError) as e:
         raise ValueError(f'{path} is not a whole tape ({e}): it may be cut off or another kind of file; '
                          f'write it again with save_tape') from e

@@ -14,10 +14,10 @@ import torch
 # %% auto #0
 __all__ = ['TINY', 'tiny']
 
-# %% ../nbs/03b_tiny.ipynb #e9dadfad
+# %% ../nbs/03b_tiny.ipynb #6ce731d6
 def _tokenizer(length: int = 64, template: tuple[str, int, str] = ('', 0, '')):
     "Letters, and whether one starts a word. `template`: text before the prompt, its number of tokens, text after it."
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     letters = 'abcdefghijklmnopqrstuvwxyz0123456789'
@@ -29,6 +29,8 @@ def _tokenizer(length: int = 64, template: tuple[str, int, str] = ('', 0, '')):
     tok.normalizer = normalizers.Sequence([*marks, normalizers.Lowercase()])
     tok.pre_tokenizer = pre_tokenizers.Metaspace(replacement='▁', prepend_scheme='always')
     tok.decoder = decoders.Metaspace()
+    if not before:  # as T5 and CLIP do
+        tok.post_processor = processors.TemplateProcessing(single='$A </s>', special_tokens=[('</s>', 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token='<pad>', eos_token='</s>', unk_token='<unk>',
                                    model_max_length=length)
 

@@ -37,7 +37,7 @@ _log = logging.getLogger('vidlens')
 __all__ = ['Findings', 'look_inside', 'check_queries', 'content_words', 'twin_of', 'pictures', 'numbers', 'sections',
            'write_findings', 'refuse_existing', 'save_tracks']
 
-# %% ../nbs/45_tour.ipynb #8e751f92
+# %% ../nbs/45_tour.ipynb #25331c20
 @dataclass
 class Findings:
     """What `look_inside` found, as values; `write_findings` makes pictures and files of it.
@@ -84,19 +84,20 @@ def look_inside(pipe, prompt: str = 'a red circle moves left', video: Tensor | N
     if asked:
         say(f'where are {", ".join(asked)}?')
         found.maps = imap(pipe, words=asked, prompt=prompt, tape=tape)
-    say('which channels carry motion? 16 panning clips')
-    found.motion = moft(pipe, n=16, seed=seed, layer=found.best['layer'], of=of)
+    say('which channels carry motion? 24 panning clips')
+    found.motion = moft(pipe, n=24, seed=seed, of=of)
     found.facts['seconds'] = round(time.monotonic() - began, 1)
     return found
 
-# %% ../nbs/45_tour.ipynb #fc37ec8b
+# %% ../nbs/45_tour.ipynb #ec71c446
 def _run(pipe, found: Findings, prompt: str, video: Tensor | None, step: int, of: int, seed: int,
          progress: bool) -> Tape:
     "Generate, or add noise to the video, with the capture open."
     kinds = 'q k xq xk xo' if card_of(pipe).text == 'cross' else 'q k o'
     with capture(pipe, kinds, steps=step) as tape:
         if video is None:
-            found.video = found.shown = generate(pipe, [prompt], seed, of, progress=progress)[0].video
+            sample: Any = generate(pipe, prompt, seed, of, progress=progress)
+            found.video = found.shown = sample.video
         else:
             found.shown, found.video = _fitted(pipe, video)
             renoise(pipe, found.video, prompt, step=step, steps=of, seed=seed)
@@ -123,11 +124,11 @@ def check_queries(points: Any, frames: int, height: int, width: int) -> Tensor:
     if not bool(ok.all()):
         t, px, py = x[~ok][0].tolist()
         raise ValueError(f'point {t:g},{px:g},{py:g} is outside the video as the model sees it: t goes from 0 to '
-                         f'{frames - 1}, x to {width}, y to {height} pixels')
+                         f'{frames - 1}, x to {width} and y to {height} pixels')
     return x
 
 
-_SMALL_WORDS = set('a an the and or of in on at to with while then is are it its his her this that from by for as'.split())
+_SMALL_WORDS = set('a an the and or of in on at to with while then is are it its his her this that from by for'.split())
 
 
 def content_words(words: Sequence[str], most: int = 4) -> list[str]:
@@ -180,7 +181,7 @@ def _facts(pipe, prompt: str, seed: int, source: str, tape: Tape) -> dict[str, A
             'captured': f'{tape.nbytes / 2**20:.1f} MiB',
             'dtype': tape.facts['dtype'], **{f'{k} version': v for k, v in tape.facts['versions'].items()}}
 
-# %% ../nbs/45_tour.ipynb #9024a3f0
+# %% ../nbs/45_tour.ipynb #1effdd97
 def pictures(found: Findings) -> dict[str, Any]:
     "The findings as videos (tensors) and figures, by name; parts that were not found are left out."
     out: dict[str, Any] = {}
@@ -223,9 +224,11 @@ def numbers(found: Findings) -> dict[str, Any]:
                                   'explained': m.channels.explained[:2].tolist()} | m.facts
         if m.probe:
             out['direction probe'] = {'classes': m.probe.classes, 'chance': m.probe.chance, 'rows': m.probe.rows()}
+        if m.every:
+            out['direction probe, all channels'] = {'rows': m.every.rows()}
     return out
 
-# %% ../nbs/45_tour.ipynb #6a9bd11a
+# %% ../nbs/45_tour.ipynb #a77a5035
 def sections(found: Findings, art: dict[str, Any], command: str) -> list[Section]:
     "The report's sections, one for each part that was found."
     out = []
@@ -235,8 +238,8 @@ def sections(found: Findings, art: dict[str, Any], command: str) -> list[Section
         out.append(Section('Which layer matches points?', _layer_text(found),
                            [Item(art['layers'], 'matching accuracy by step and layer')]))
     if found.tracks and found.check and found.best and found.scores:
-        text = (f'Query-key matching in layer {found.best["layer"]}, from a place in one frame to all others. On a clip '
-                f'of the world that was not used for the choice, the median error is {found.check["median"]:.1f} px '
+        text = (f'Query-key matching in layer {found.best["layer"]}, from a place in one frame to all others. On a '
+                f'clip of the world that was not used for the choice, the median error is {found.check["median"]:.1f} px '
                 f'(a token has {found.scores.threshold:.0f} px).')
         out.append(Section('Where do points go?', text, [
             Item(art['tracks'], 'this video'), Item(art['check'], 'a clip with known tracks; rings are the truth')]))
@@ -261,12 +264,12 @@ def _layer_text(found: Findings) -> str:
 
 def _motion_text(m: MotionChannels) -> str:
     text = (f'{len(m.channels)} of {m.channels.width} channels of layer {m.layer}, found by principal components of '
-            f'panning clips (MOFT), after the mean over frames and what all clips share are removed.')
-    if m.probe:
-        r = m.probe.kept
-        text += (f' A linear probe on them tells the direction of held-out clips in {r.accuracy:.0%} of '
-                 f'{m.probe.facts["clips"]} (95 % interval {r.interval[0]:.0%} to {r.interval[1]:.0%}; chance '
-                 f'{m.probe.chance:.0%}).')
+            f'panning clips after the mean over frames is removed (MOFT).')
+    if m.probe and m.every:
+        some, every = m.probe.removed, m.every.removed
+        text += (f' A linear probe tells the direction of {m.probe.facts["clips"]} held-out clips in {some.accuracy:.0%} '
+                 f'from these channels, in {every.accuracy:.0%} from all of them (chance {m.probe.chance:.0%}; from the '
+                 f'features of another clip {every.control:.0%}).')
     return text
 
 

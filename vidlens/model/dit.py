@@ -31,7 +31,7 @@ from .net import (LONG, SHORT, Config, check_world, fingerprint, load_weights, m
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['SWAPS', 'PROMPTS', 'mixture', 'Clips', 'v_loss', 'Muon', 'rate', 'Training', 'save', 'restore', 'WordSwaps', 'draw',
+__all__ = ['SWAPS', 'PROMPTS', 'mixture', 'Clips', 'v_loss', 'Muon', 'Training', 'save_run', 'restore_run', 'WordSwaps', 'draw',
            'Progress', 'train', 'main']
 
 # %% ../../nbs/model/02_dit.ipynb #83a76ba4
@@ -190,8 +190,8 @@ class Muon:
             for p, flip, move in zip(ps, tall, moves):
                 p.mul_(1 - self.lr * self.decay).sub_(move.mT if flip else move, alpha=self.lr * .2 * max(shape) ** .5)
 
-# %% ../../nbs/model/02_dit.ipynb #1445643a
-def rate(config: Config, seen: int) -> float:
+# %% ../../nbs/model/02_dit.ipynb #26c1a732
+def _rate(config: Config, seen: int) -> float:
     "Factor on the learning rates after `seen` clips."
     warm = min(1., (seen + config.batch) / config.warmup)
     return warm * max(.02, 1 - _decayed(config, seen))
@@ -200,7 +200,7 @@ def rate(config: Config, seen: int) -> float:
 def _decayed(config: Config, seen: int) -> float:
     return 0. if config.decay_from is None else _ramp(seen, config.decay_from, config.samples)
 
-# %% ../../nbs/model/02_dit.ipynb #12bf4287
+# %% ../../nbs/model/02_dit.ipynb #110b29fa
 class Training:
     """A run: network, running mean, optimisers, clips. `seen` counts clips, `elapsed` seconds of training.
 
@@ -228,7 +228,7 @@ class Training:
         c, begin = self.config, time.perf_counter()
         batch = self.clips.at(self.seen)
         self.drawing += time.perf_counter() - begin
-        self.muon.lr, self.adam.param_groups[0]['lr'] = (x * rate(c, self.seen) for x in (c.muon, c.adam))
+        self.muon.lr, self.adam.param_groups[0]['lr'] = (x * _rate(c, self.seen) for x in (c.muon, c.adam))
         g = torch.Generator(self.device).manual_seed(c.seed * 10**10 + self.seen)
         weight = c.object_weight + (1 - c.object_weight) * _decayed(c, self.seen)
         loss, errors, t = v_loss(self.net, batch, self.alphas, c, weight, g, self.half)
@@ -242,8 +242,8 @@ class Training:
         self.seen, self.elapsed = self.seen + len(t), self.elapsed + time.perf_counter() - begin
         return errors, t
 
-# %% ../../nbs/model/02_dit.ipynb #31e8a6a1
-def save(run: Training, path: str | Path) -> None:
+# %% ../../nbs/model/02_dit.ipynb #07909b77
+def save_run(run: Training, path: str | Path) -> None:
     "Write a run's whole state to a checkpoint."
     tensors: dict[str, Tensor] = {}
     for name, module in (('net', run.net), ('mean', run.mean)):
@@ -255,7 +255,7 @@ def save(run: Training, path: str | Path) -> None:
                                             'elapsed': run.elapsed, 'world': fingerprint()})
 
 
-def restore(path: str | Path, device: str | torch.device = 'cpu', half: bool = False, accept_world: bool = False,
+def restore_run(path: str | Path, device: str | torch.device = 'cpu', half: bool = False, accept_world: bool = False,
             **changes) -> Training:
     """The run that a checkpoint holds, with `changes` to its configuration (samples, decay_from, batch).
 
@@ -372,7 +372,7 @@ def _contact_sheet(videos: Tensor, captions: Sequence[str], path: str | Path) ->
         ImageDraw.Draw(sheet).text((66 * rows.shape[1] + 6, 66 * i + 26), caption, fill='black')
     sheet.save(path)
 
-# %% ../../nbs/model/02_dit.ipynb #fecf4157
+# %% ../../nbs/model/02_dit.ipynb #831e11b4
 _BINS = (0, 500, 700, 900, 1000)
 
 
@@ -405,7 +405,7 @@ class Progress:
         row: dict[str, Any] = {
             'seen': run.seen, 'minutes': round(run.elapsed / 60, 1), 'device': str(run.device),
             'per second': round((run.seen - seen) / spent, 1), 'drawing': round((run.drawing - drawing) / spent, 2),
-            'rate': round(rate(run.config, run.seen), 3)}
+            'rate': round(_rate(run.config, run.seen), 3)}
         for lo, hi in pairwise(_BINS):
             some = e[(t >= lo) & (t < hi)]
             row[f'loss {lo}'] = round(float(some.mean()), 4) if len(some) else None
@@ -441,8 +441,8 @@ class Progress:
         videos = draw(self.run.mean, self.run.tokenizer, self.run.codec, PROMPTS)
         _contact_sheet(videos, PROMPTS, self.out / 'samples.png')
 
-# %% ../../nbs/model/02_dit.ipynb #905c671d
-def train(run: Training, out: str | Path, minutes: float = math.inf, save_every: float = 3., swaps_every: float = 15.,
+# %% ../../nbs/model/02_dit.ipynb #a067490a
+def train(run: Training, out: str | Path, minutes: float = math.inf, save_every: float = 3., swaps_every: float = 30.,
           samples_every: float = 30.) -> None:
     "Go on with a run until its `samples` are seen or the minutes are over; intervals in minutes. Writes into `out`."
     out = Path(out)
@@ -463,22 +463,22 @@ def train(run: Training, out: str | Path, minutes: float = math.inf, save_every:
                                  f'{out} with lower rates (muon, adam in the configuration)')
             progress.add(errors, t)
             if passed('save', save_every):
-                save(run, out / 'checkpoint.safetensors')
+                save_run(run, out / 'checkpoint.safetensors')
                 progress.row(passed('swaps', swaps_every))
                 progress.plot()
             if passed('samples', samples_every):
                 progress.samples()
     except KeyboardInterrupt:
         _log.info('stopped after %s clips', run.seen)
-        save(run, out / 'checkpoint.safetensors')
+        save_run(run, out / 'checkpoint.safetensors')
         return
-    save(run, out / 'checkpoint.safetensors')
+    save_run(run, out / 'checkpoint.safetensors')
     if progress.errors:
         progress.row(True)
         progress.plot()
         progress.samples()
 
-# %% ../../nbs/model/02_dit.ipynb #f1b06a08
+# %% ../../nbs/model/02_dit.ipynb #d75517b9
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog='python -m vidlens.model.dit', description='Train the bundled video model.')
     p.add_argument('--out', type=Path, required=True, help='folder of the run: checkpoint, progress, samples')
@@ -487,6 +487,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument('--decay-from', type=int, help='let the learning rate fall from this clip on, to the end of the run')
     p.add_argument('--config', type=Path, help='JSON file with a configuration (new runs)')
     p.add_argument('--batch', type=int, help='clips a step')
+    p.add_argument('--set', nargs='*', default=[], metavar='NAME=VALUE', help='other entries of the configuration')
     p.add_argument('--device', default='cpu', help='cpu or cuda')
     p.add_argument('--precision', choices=['float32', 'bfloat16'], help='of matrix products; default bfloat16 on CUDA')
     p.add_argument('--minutes', type=float, default=math.inf, help='stop after so many minutes; resume later')
@@ -494,16 +495,26 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return p.parse_args(argv)
 
 
+def _setting(text: str) -> tuple[str, Any]:
+    "NAME=VALUE of an entry of the configuration; raises ValueError."
+    name, _, value = text.partition('=')
+    try:
+        return name, getattr(Config.of({name: json.loads(value)}), name)
+    except json.JSONDecodeError:
+        raise ValueError(f'--set {text}: give NAME=VALUE with a number or a list, such as muon=0.002') from None
+
+
 def _begin(a: argparse.Namespace) -> Training:
     "A new run or the one in --out; raises FileNotFoundError or ValueError."
     path = a.out / 'checkpoint.safetensors'
-    changes = {k: v for k in ('samples', 'decay_from', 'batch') if (v := getattr(a, k)) is not None}
+    changes: dict[str, Any] = dict(_setting(s) for s in a.set)
+    changes |= {k: v for k in ('samples', 'decay_from', 'batch') if (v := getattr(a, k)) is not None}
     if a.device.startswith('cuda') and not torch.cuda.is_available():
         raise ValueError(f'device {a.device!r}, but this torch ({torch.__version__}) sees no CUDA device: '
                          'use --device cpu')
     half = (a.precision or ('bfloat16' if a.device.startswith('cuda') else 'float32')) == 'bfloat16'
     if a.resume:
-        return restore(path, a.device, half, a.accept_world, **changes)
+        return restore_run(path, a.device, half, a.accept_world, **changes)
     if path.exists():
         raise ValueError(f'{a.out} already holds a run: go on with it with --resume, or choose another --out')
     config = replace(Config.read(a.config) if a.config else Config(), **changes)

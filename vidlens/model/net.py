@@ -102,15 +102,15 @@ def token_ids(tokenizer, captions: Sequence[str], length: int = SHORT) -> Tensor
     return tokenizer(list(captions), padding='max_length', max_length=length, truncation=True,
                      return_tensors='pt').input_ids
 
-# %% ../../nbs/model/01_net.ipynb #991907c8
+# %% ../../nbs/model/01_net.ipynb #56ef1233
 def _make_transformer(config: Config):
     "A stock CogVideoXTransformer3DModel for 17 frames of 64x64 pixels; its blocks begin as identities."
     from diffusers import CogVideoXTransformer3DModel
 
     model: Any = CogVideoXTransformer3DModel(
         num_attention_heads=config.heads, attention_head_dim=config.head_width, num_layers=config.layers,
-        in_channels=16, out_channels=16, patch_size=2, time_embed_dim=128, text_embed_dim=config.text_width, sample_width=16,
-        sample_height=16, sample_frames=17, temporal_compression_ratio=4, max_text_seq_length=LONG,
+        in_channels=16, out_channels=16, patch_size=2, time_embed_dim=128, text_embed_dim=config.text_width,
+        sample_width=16, sample_height=16, sample_frames=17, temporal_compression_ratio=4, max_text_seq_length=LONG,
         use_rotary_positional_embeddings=True, use_learned_positional_embeddings=False)
     starts = [n.linear for b in model.transformer_blocks for n in (b.norm1, b.norm2)]
     for layer in (*starts, model.norm_out.linear, model.proj_out):
@@ -124,8 +124,8 @@ def _make_text_encoder(config: Config, tokens: int):
 
     return T5EncoderModel(T5Config(
         vocab_size=tokens, d_model=config.text_width, d_kv=32, d_ff=2 * config.text_width,
-        num_layers=config.text_layers, num_heads=4, dropout_rate=0., feed_forward_proj='gated-gelu', pad_token_id=0, eos_token_id=1,
-        tie_word_embeddings=False))
+        num_layers=config.text_layers, num_heads=4, dropout_rate=0., feed_forward_proj='gated-gelu',
+        pad_token_id=0, eos_token_id=1, tie_word_embeddings=False))
 
 
 def make_scheduler():

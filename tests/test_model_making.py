@@ -1,0 +1,181 @@
+"""The making of the bundled model, shortened: it trains, survives being killed, refuses bad checkpoints, and packs."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vidlens import world
+from vidlens.model import net as net_module
+from vidlens.model.codec import fit_codec
+from vidlens.model.dit import Clips, Training, main, restore_run, save_run, train, v_loss
+from vidlens.model.export import check_pipeline, pack
+from vidlens.model.net import Config, fingerprint, make_tokenizer, read_checkpoint
+from vidlens.model.vae import VaeConfig, VaeTraining, restore_vae, save_vae
+
+TINY = dict(layers=2, heads=2, head_width=16, text_width=32, text_layers=1, warmup=64, batch=8, long_text=.2)
+SETUP = f"""
+import torch; torch.set_num_threads(1)
+from vidlens import world
+from vidlens.model.codec import fit_codec
+from vidlens.model.dit import Config, Training, train
+run = Training(Config(**{TINY!r}), world.vocabulary(), fit_codec(64))
+"""
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    "Sums are split by threads: with one, two processes find the same bits."
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+
+@pytest.fixture(scope='module')
+def codec():
+    return fit_codec(64)
+
+
+@pytest.fixture
+def run(codec):
+    return Training(Config(**TINY), world.vocabulary(), codec)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_learns(run):
+    batch = run.clips.at(0)
+    run.clips.at = lambda seen: batch
+    def loss():
+        with torch.no_grad():
+            return float(v_loss(run.net, batch, run.alphas, run.config, 1., torch.Generator().manual_seed(0))[0])
+    before = loss()
+    for _ in range(30):
+        errors, _ = run.step()
+        assert torch.isfinite(errors).all()
+    assert loss() < .95 * before
+
+
+def test_learns_in_bfloat16(codec):
+    run = Training(Config(**TINY), world.vocabulary(), codec, half=True)
+    for _ in range(3):
+        assert torch.isfinite(run.step()[0]).all()
+    assert {p.dtype for p in run.net.parameters()} == {torch.float32}
+
+
+def test_held_out_combinations_are_never_shown(codec):
+    clips = Clips(Config(**TINY | {'batch': 512, 'empty': 0.}), codec, make_tokenizer())
+    seen = set()
+    for start in (0, 300_000):
+        clips.codec = type('NoCodec', (), {'encode': staticmethod(lambda video: video[:, :1])})   # drawing is enough
+        clips._draw(start)
+        seen |= {(t.colour, t.shape, t.motion) for c in clips.captions for t in world.parse(c).things}
+    held = {(t.colour, t.shape, t.motion) for d in world.sample(2000, combos='heldout').describe() for t in d.things}
+    assert len(seen) > 100 and len(held) > 20 and not seen & held
+
+
+def test_killed_run_goes_on_bit_for_bit(run, tmp_path):
+    path = tmp_path / 'checkpoint.safetensors'
+    code = SETUP + f'train(run, {str(tmp_path)!r}, save_every=0, swaps_every=1e9, samples_every=1e9)'
+    env = os.environ | {'OMP_NUM_THREADS': '1'}
+    process = subprocess.Popen([sys.executable, '-c', code], env=env, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = restore_run(path)
+    assert resumed.seen > 0
+    end = resumed.seen + 40
+    for r in (resumed, run):
+        while r.seen < end:
+            r.step()
+    for name, r in (('a', resumed), ('b', run)):
+        save_run(r, tmp_path / name)
+    assert same(load_file(tmp_path / 'a'), load_file(tmp_path / 'b'))
+
+
+def test_end_of_a_run_is_chosen_late(run, tmp_path):
+    run.step()
+    save_run(run, tmp_path / 'c')
+    ending = restore_run(tmp_path / 'c', decay_from=8, samples=24)
+    ending.step(), ending.step()
+    assert ending.muon.lr < run.muon.lr * 2 and ending.seen == 24
+    with pytest.raises(ValueError, match='decay_from is 99'):
+        restore_run(tmp_path / 'c', decay_from=99, samples=24)
+
+
+def test_bad_checkpoints_are_told(run, tmp_path, monkeypatch, capsys):
+    path = tmp_path / 'checkpoint.safetensors'
+    run.step()
+    save_run(run, path)
+    tensors, facts = read_checkpoint(path, 'dit')
+
+    def altered(name, **about):
+        known = {'kind': 'dit', 'format': '1', 'facts': json.dumps(facts)}
+        save_file(tensors, tmp_path / name, known | about)
+        return tmp_path / name
+
+    half = tmp_path / 'half'
+    half.write_bytes(path.read_bytes()[:-1000])
+    wider = json.dumps(facts | {'config': facts['config'] | {'layers': 3}})
+    cases = [(tmp_path / 'none', FileNotFoundError, 'no checkpoint at'), (half, ValueError, 'only half written'),
+             (altered('kind', kind='vae'), ValueError, "holds 'vae'"), (altered('old', format='0'), ValueError, 'format 0'),
+             (altered('wider', facts=wider), ValueError, 'do not fit'),
+             (altered('words', facts=json.dumps(facts | {'words': facts['words'][1:]})), ValueError, 'without the words a'),
+             (altered('looks', facts=json.dumps(facts | {'world': 'abc'})), ValueError, '--accept-world')]
+    for file, error, message in cases:
+        with pytest.raises(error, match=message):
+            restore_run(file)
+    assert restore_run(tmp_path / 'looks', accept_world=True).seen == run.seen
+    assert main(['--out', str(tmp_path)]) == 2 and 'already holds a run' in capsys.readouterr().err
+    monkeypatch.setitem(net_module.world.KNOBS, 'radius', ((9, 13), (7, 11)))
+    with pytest.raises(ValueError, match='but this one is'):
+        restore_run(path)
+
+
+def test_a_broken_write_leaves_the_old_checkpoint(run, tmp_path, monkeypatch):
+    path = tmp_path / 'checkpoint.safetensors'
+    run.step()
+    save_run(run, path)
+    old = path.read_bytes()
+    run.step()
+    def killed(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(os, 'replace', killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_run(run, path)
+    assert path.read_bytes() == old
+
+
+def test_bad_configurations_are_told(tmp_path, capsys):
+    for text, message in (('{', 'is not JSON'), ('{"layer": 2}', 'has no layer'), ('{"head_width": 20}', 'multiple of 16')):
+        (tmp_path / 'config.json').write_text(text)
+        assert main(['--out', str(tmp_path / 'run'), '--config', str(tmp_path / 'config.json')]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_from_nothing_to_a_stock_pipeline(codec, tmp_path):
+    run = Training(Config(**TINY | {'samples': 24}), world.vocabulary(), codec)
+    train(run, tmp_path)
+    row = json.loads((tmp_path / 'progress.jsonl').read_text().splitlines()[-1])
+    assert row['seen'] == 24 and set(row['swaps']) >= {'colour', 'motion', 'pan', 'shape', 'schedule'}
+    vae = VaeTraining(VaeConfig(channels=(8, 8, 8), batch=2), codec)
+    for _ in range(4):
+        vae.step()
+    save_vae(vae, tmp_path / 'vae')
+    again = restore_vae(tmp_path / 'vae')
+    vae.step(), again.step()
+    assert same(dict(vae.vae.named_parameters()), dict(again.vae.named_parameters()))
+    facts = pack(tmp_path / 'checkpoint.safetensors', tmp_path / 'vae', tmp_path / 'pipeline')
+    assert facts['megabytes'] < 12 and facts['clips'] == 24 and len(fingerprint()) == 12
+    pipe = check_pipeline(tmp_path / 'pipeline', num_inference_steps=2)
+    assert pipe.tokenizer('a red circle').input_ids == make_tokenizer()('a red circle').input_ids

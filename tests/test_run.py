@@ -1,0 +1,313 @@
+"""Loading a model and driving it in three ways: against the parts of the stock pipelines themselves."""
+import copy
+
+import pytest
+import torch
+from seam import FAMILIES, LENGTH, blocks, call, kept_hooks, pipe_of
+from torch import nn
+
+from vidlens.card import card_of
+from vidlens.hooks import capture
+from vidlens.run import (
+    Step, conditions, decode, default_size, encode, fit_video, generate, invert, load, predict, randomise, renoise,
+    schedule, step_at, text_of)
+from vidlens.tiny import tiny
+
+PROMPT = 'a red circle moves left'
+
+
+@pytest.fixture(scope='module')
+def bundled():
+    pipe = load(device='cpu')
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope='module')
+def sample(bundled):
+    return generate(bundled, PROMPT, seed=3, steps=10)
+
+
+# -- load
+
+def weights(pipe, *parts):
+    return {f'{part}.{n}': p for part in parts for n, p in getattr(pipe, part).named_parameters()}
+
+
+def test_the_twin_has_the_mean_and_spread_of_every_tensor(bundled):
+    twin = load(device='cpu', random=True, seed=1)
+    own, drawn = (weights(p, 'transformer', 'text_encoder') for p in (bundled, twin))
+    assert own.keys() == drawn.keys()
+    for name, w in own.items():
+        r, n = drawn[name], w.numel()
+        spread = float(w.std(correction=0)) if n > 1 else float(w.abs().mean())
+        assert abs(float(r.mean() - w.mean())) <= 5 * spread / n ** .5 + 1e-7, name
+        assert n < 100 or abs(float(r.std(correction=0)) / spread - 1) < 5 / n ** .5, name
+        assert not torch.equal(w, r) or spread == 0, name
+    assert all(torch.equal(w, twin.vae.state_dict()[k]) for k, w in bundled.vae.state_dict().items())
+
+
+def test_the_twin_is_seeded(bundled):
+    a, b, c = (weights(load(device='cpu', random=True, seed=s), 'transformer') for s in (1, 1, 2))
+    assert all(torch.equal(x, b[k]) for k, x in a.items()) and any(not torch.equal(x, c[k]) for k, x in a.items())
+
+
+@pytest.mark.parametrize('random', [False, True])
+def test_no_block_is_an_identity(random):
+    pipe, changes = load(device='cpu', random=random), []
+    undo = [b.register_forward_hook(lambda m, args, kwargs, out: changes.append(
+        float((out[0] - kwargs['hidden_states']).norm() / kwargs['hidden_states'].norm())), with_kwargs=True)
+            for b in blocks(pipe)]
+    x = torch.randn(1, 5, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    predict(pipe, x, step_at(pipe, 5, steps=10), conditions(pipe, PROMPT, x), 10)
+    for handle in undo:
+        handle.remove()
+    assert len(changes) == len(blocks(pipe)) and min(changes) > .02
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_randomise_spares_what_was_not_named(family):
+    pipe = tiny(family)
+    before = copy.deepcopy(pipe.vae.state_dict())
+    randomise(pipe, seed=0, parts=('transformer',))
+    assert all(torch.equal(x, pipe.vae.state_dict()[k]) for k, x in before.items())
+    fresh = tiny(family)
+    assert all(torch.equal(x, pipe.text_encoder.state_dict()[k]) for k, x in fresh.text_encoder.state_dict().items())
+    assert not all(torch.equal(x, pipe.transformer.state_dict()[k]) for k, x in fresh.transformer.state_dict().items())
+
+
+def test_stock_from_pretrained_reads_the_bundled_folder(bundled):
+    from importlib.resources import files
+
+    from diffusers import CogVideoXPipeline
+
+    folder = files('vidlens') / 'assets' / 'pipeline'
+    stock = CogVideoXPipeline.from_pretrained(folder)
+    assert type(stock) is type(bundled) and not list(folder.rglob('*.py'))
+    for part in ('transformer', 'text_encoder', 'vae'):
+        module = type(getattr(stock, part)).__module__
+        assert module.startswith(('diffusers.', 'transformers.'))
+        assert all(torch.equal(p, weights(stock, part)[k]) for k, p in weights(bundled, part).items())
+    assert {f.suffix for f in folder.rglob('*') if f.is_file()} <= {'.json', '.safetensors', '.model', '.txt'}
+    assert sum(f.stat().st_size for f in folder.rglob('*.safetensors')) <= 12 * 2**20
+
+
+def test_dtypes_and_modes():
+    pipe = load('tiny/wan', device='cpu', dtype='bf16', seed=2)
+    assert pipe.transformer.dtype == torch.bfloat16
+    assert load('tiny/wan', device='cpu', dtype=torch.float16).transformer.dtype == torch.float16
+    parts = [m for m in pipe.components.values() if isinstance(m, nn.Module)]
+    assert not any(m.training or any(p.requires_grad for p in m.parameters()) for m in parts)
+    a, b = (load('tiny/wan', seed=s).transformer.proj_out.weight.float() for s in (0, 3))
+    assert not torch.equal(a.cpu(), b.cpu())
+
+
+def test_a_saved_pipeline_loads_again(tmp_path):
+    tiny('wan').save_pretrained(tmp_path / 'wan')
+    pipe = load(tmp_path / 'wan', device='cpu')
+    assert torch.equal(call(pipe, steps=1), call(pipe_of('wan'), steps=1))
+    (tmp_path / 'wan/transformer/diffusion_pytorch_model.safetensors').write_bytes(b'cut')
+    with pytest.raises(ValueError, match='wan could not be loaded .*whole .safetensors'):
+        load(tmp_path / 'wan')
+
+
+# -- generate
+
+def test_generate_is_the_pipelines_own_call(bundled, sample):
+    own = bundled(PROMPT, num_inference_steps=10, generator=torch.Generator().manual_seed(3), output_type='pt',
+                  max_sequence_length=16).frames[0].movedim(1, -1)
+    assert torch.equal(sample.video, own.clamp(0, 1)) and sample.facts['steps'] == 10
+    assert sample.video.shape == (17, 64, 64, 3) and sample.video.dtype == torch.float32
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_batches_hold_what_single_runs_hold(family):
+    "Each video has its own seed, and num_videos_per_prompt works for every family."
+    pipe, options = pipe_of(family), dict(steps=2, frames=5, size=(32, 32))
+    batch = generate(pipe, ['a cat', 'two dogs'], seed=5, **options)
+    alone = [generate(pipe, p, seed=5 + i, **options) for i, p in enumerate(['a cat', 'two dogs'])]
+    assert [s.seed for s in batch] == [5, 6]
+    assert all(torch.allclose(a.video, b.video, atol=1e-4) for a, b in zip(batch, alone))
+    twice = generate(pipe, ['a cat', 'two dogs'], seed=5, num_videos_per_prompt=2, **options)
+    assert [s.prompt for s in twice] == ['a cat'] * 2 + ['two dogs'] * 2 and [s.seed for s in twice] == [5, 6, 7, 8]
+    assert torch.allclose(twice[0].video, batch[0].video, atol=1e-4)
+    guided = dict(true_cfg_scale=3.) if family == 'hunyuanvideo' else dict(guidance=4)
+    with capture(pipe, 'q', layers=0, branch='both') as tape:
+        generate(pipe, ['a cat', 'two dogs'], negative='blur', **options, **guided)
+    assert {x.shape[0] for x in tape.data.values()} == {2} and {k[3] for k in tape} == {'cond', 'uncond'}
+
+
+def test_generate_reports_steps_and_restores_the_bar(bundled):
+    seen, before = [], dict(bundled._progress_bar_config)
+    generate(bundled, PROMPT, steps=2, guidance=1, on_step=lambda i, t, z: seen.append((i, t, tuple(z.shape))))
+    assert seen == [(i, float(t), (1, 5, 16, 16, 16)) for i, t in enumerate(bundled.scheduler.timesteps)]
+    assert bundled._progress_bar_config == before
+
+
+# -- latents
+
+def real(frames, side=32, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.rand(1, 3, 3, 4, 4, generator=g)
+    return torch.nn.functional.interpolate(x, (frames, side, side), mode='trilinear')[0].movedim(0, -1).clamp(0, 1)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_encode_is_the_vaes_mode_in_the_familys_scale(family):
+    pipe, video = pipe_of(family), real(5)
+    z = encode(pipe, video)
+    assert torch.equal(z, encode(pipe, video))
+    vae, x = pipe.vae, video.movedim(-1, 0)[None] * 2 - 1
+    with torch.no_grad():
+        raw = vae.encode(x).latent_dist.mean
+        direct = (vae.decode(raw).sample[0].movedim(0, -1) / 2 + .5).clamp(0, 1)
+    if family == 'wan':
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+        want = (raw - mean) / std
+    else:
+        want = raw * vae.config.scaling_factor
+    want = want.transpose(1, 2) if family == 'cogvideox' else want
+    assert torch.allclose(z, want, atol=1e-5)
+    assert torch.allclose(decode(pipe, z), direct, atol=1e-4)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_decode_is_what_the_pipeline_does(family):
+    pipe = pipe_of(family)
+    z, shown = call(pipe, steps=1), call(pipe, steps=1, output_type='pt')[0].movedim(1, -1)
+    assert torch.allclose(decode(pipe, z), shown.clamp(0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_frames_are_coded_alone(family):
+    pipe, video = pipe_of(family), real(6)
+    z, axis = encode(pipe, video, 'frames'), card_of(pipe).axes.index('f')
+    assert z.shape[axis] == 6
+    for i in (0, 5):
+        assert torch.allclose(z.narrow(axis, i, 1), encode(pipe, video[i:i + 1]), atol=1e-5)
+
+
+def test_fit_video(bundled):
+    assert default_size(bundled) == (17, 64, 64)
+    for frames, found in ((50, 17), (17, 17), (16, 13), (4, 1), (1, 1)):
+        video = fit_video(bundled, torch.rand(frames, 40, 90, 3))
+        assert video.shape == (found, 64, 64, 3)
+        encode(bundled, video)
+
+
+# -- the schedule
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_schedule_is_that_of_a_run(family):
+    pipe = pipe_of(family)
+    before = dict(vars(pipe.scheduler))
+    plan = schedule(pipe, 4)
+    assert vars(pipe.scheduler).keys() == before.keys()
+    call(pipe, steps=4)
+    assert torch.allclose(torch.tensor([float(p.t) for p in plan]), pipe.scheduler.timesteps.float(), atol=1e-3)
+    assert [p.index for p in plan] == [0, 1, 2, 3] and all(a.s > b.s for a, b in zip(plan, plan[1:]))
+    assert step_at(pipe, -1, steps=4) == plan[3] and step_at(pipe, 0, steps=4) == plan[0]
+    at = step_at(pipe, sigma=.4)
+    assert abs(at.s - .4) < .01 and abs(at.a - (.6 if family != 'cogvideox' else (1 - at.s ** 2) ** .5)) < .01
+
+
+# -- renoise
+
+@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('where', [dict(step=-4, steps=10), dict(sigma=.5)])
+def test_renoise_blends(family, where):
+    pipe, ran = pipe_of(family), []
+    undo = [b.register_forward_pre_hook(lambda m, a, i=i: ran.append(i)) for i, b in enumerate(blocks(pipe))]
+    with capture(pipe, 'q', layers=1, branch='both') as tape:
+        found = renoise(pipe, real(5), 'a cat', seed=7, **where)
+    noise = torch.randn(found.latents.shape, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(found.noisy, found.step.a * found.latents + found.step.s * noise)
+    assert ran == [0, 1] and found.prediction is None and found.grid == tape.grid
+    assert {k[2:] for k in tape} == {(found.step.index, 'cond')} and tape.get('q', 1).shape[0] == 1
+    assert abs(tape.times[found.step.index][1] - found.step.s) < 1e-6
+    ran.clear()
+    whole = renoise(pipe, real(5), 'a cat', seed=7, full=True, **where)
+    t = torch.tensor([whole.step.t])
+    with torch.no_grad(), pipe.transformer.cache_context('cond'):
+        t = t.long() if whole.step.t == int(whole.step.t) else t
+        plain = pipe.transformer(hidden_states=whole.noisy, timestep=t, **conditions(pipe, 'a cat', whole.latents),
+                                 return_dict=False)[0]
+    assert torch.equal(whole.prediction, plain) and torch.equal(whole.noisy, found.noisy)
+    assert ran == [*range(len(blocks(pipe)))] * 2
+    for handle in undo:
+        handle.remove()
+    assert not kept_hooks(pipe)
+
+
+def test_renoise_frame_by_frame(bundled, sample):
+    with capture(bundled, 'q', layers=0) as tape:
+        found = renoise(bundled, sample.video, PROMPT, how='frames')
+    assert found.grid.frames == 17 and tape.get('q', 0).shape[2] == found.grid.n == 17 * 64
+
+
+def test_renoise_takes_latents_and_needs_no_budget_for_other_steps(bundled, sample):
+    z = encode(bundled, sample.video)
+    with capture(bundled, 'q k', layers=2) as tape:
+        a = renoise(bundled, sample.video, PROMPT)
+    with capture(bundled, 'q k', layers=2, budget=tape.nbytes) as again:
+        b = renoise(bundled, None, PROMPT, latents=z)
+    assert torch.equal(a.noisy, b.noisy) and torch.equal(tape.get('q', 2), again.get('q', 2))
+    assert a.step == step_at(bundled, -5)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_the_models_prediction_leads_back(family):
+    "The convention of signal, noise and prediction: a perfect prediction takes the noised video back in one step."
+    from vidlens.run import _blend
+
+    pipe = pipe_of(family)
+    plan, g = schedule(pipe, 6), torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(4, generator=g), torch.randn(4, generator=g)
+    for kind in ('flow',) if family != 'cogvideox' else ('v_prediction', 'epsilon'):
+        for high, low in zip(plan[1:], [*plan[2:], Step(6, 0., 1., 0.)]):
+            said = {'flow': noise - x0, 'v_prediction': high.a * noise - high.s * x0, 'epsilon': noise}[kind]
+            c, d = _blend(kind, low, high)
+            got = c * (high.a * x0 + high.s * noise) + d * said
+            assert torch.allclose(got, low.a * x0 + low.s * noise, atol=1e-5)
+
+
+# -- invert
+
+@pytest.mark.slow
+def test_inversion_leads_back(bundled, sample):
+    found = invert(bundled, sample.video, PROMPT, steps=12, refine=2)
+    rough = invert(bundled, sample.video, PROMPT, steps=12, refine=0)
+    assert found.error <= .1 and found.error < .7 * rough.error and found.psnr > rough.psnr
+    assert f'reconstruction error {found.error:.3f}' in repr(found) and found.video.shape == sample.video.shape
+
+
+def test_inversion_is_what_the_scheduler_walks_forth(bundled, sample):
+    "The way back is the stock DDIM scheduler's own, step by step."
+    found = invert(bundled, sample.video, PROMPT, steps=3, refine=1)
+    sch, x = copy.deepcopy(bundled.scheduler), found.noise
+    sch.set_timesteps(3)
+    given = conditions(bundled, PROMPT, x)
+    for p, t in zip(schedule(bundled, 3), sch.timesteps):
+        x = sch.step(predict(bundled, x, p, given, 3), t, x, eta=0., return_dict=False)[0]
+    error = float((x - encode(bundled, sample.video)).norm() / encode(bundled, sample.video).norm())
+    assert abs(error - found.error) < .02
+
+
+@pytest.mark.parametrize('family', ['wan', 'hunyuanvideo'])
+def test_inversion_by_ode(family):
+    pipe, seen = pipe_of(family), []
+    found = invert(pipe, real(5), 'a cat', steps=8, refine=8, on_step=seen.append)
+    assert found.error < .02 and found.error < .1 * invert(pipe, real(5), 'a cat', steps=8, refine=2).error
+    assert seen == [*reversed(range(8))]
+
+
+def test_captures_see_each_step_of_an_inversion_once():
+    pipe = pipe_of('wan')
+    with capture(pipe, 'q', layers=0) as tape:
+        invert(pipe, real(5), 'a cat', steps=3)
+    assert sorted(k[2] for k in tape) == [0, 1, 2] and tape.steps == 3
+
+
+def test_prompts_are_read_before_anything_runs(bundled):
+    text = text_of(bundled, PROMPT)
+    assert text.slots('moves left') == [3, 4] and len(text) == 16 and LENGTH['cogvideox'] == 16
