@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import nn
 
-from vidlens.tiny import tiny
+from vidlens.families import tiny
 
 FAMILIES = ('cogvideox', 'wan', 'hunyuanvideo')
 KINDS = {'cogvideox': 'q k v o hidden', 'wan': 'q k v o xq xk xv xo hidden', 'hunyuanvideo': 'q k v o hidden'}

@@ -6,7 +6,7 @@ from torch import nn
 
 from vidlens.card import CARDS, Text, card_of, is_flow, model_of, noise_level, sites
 from vidlens.run import load, text_of
-from vidlens.tiny import TINY, tiny
+from vidlens.families import TINY, tiny
 
 
 @pytest.fixture(scope='module')

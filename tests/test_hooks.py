@@ -14,7 +14,7 @@ from vidlens import hooks
 from vidlens.card import card_of
 from vidlens.hooks import CaptureError, capture, edit, parse_bytes, quiet, until_enough
 from vidlens.run import predict, schedule, step_at
-from vidlens.tiny import tiny
+from vidlens.families import tiny
 
 TWO = ['a cat runs', 'two dogs']
 

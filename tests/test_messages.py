@@ -13,7 +13,7 @@ from vidlens.grid import Grid
 from vidlens.hooks import CaptureError, capture, edit
 from vidlens.run import encode, generate, invert, load, renoise, step_at, text_of
 from vidlens.tape import Tape, load_tape, save_tape
-from vidlens.tiny import tiny
+from vidlens.families import tiny
 from vidlens.video import as_video, read_video, resize, take_frames, write_video
 
 VIDEO = torch.zeros(5, 32, 32, 3)

@@ -11,7 +11,7 @@ from vidlens.hooks import capture
 from vidlens.run import (
     Step, conditions, decode, default_size, encode, fit_video, generate, invert, load, predict, randomise, renoise,
     schedule, step_at, text_of)
-from vidlens.tiny import tiny
+from vidlens.families import tiny
 
 PROMPT = 'a red circle moves left'
 
