@@ -70,8 +70,8 @@ def test_demo_generates_and_prints_json(tmp_path, capsys):
     (['demo', '--of', '0'], 'at least 1'),
     (['demo', '--video', 'no-such-clip.mp4'], 'no-such-clip.mp4'),
     (['demo', '--model', './no-such-model'], 'no such folder'),
-    (['demo', '--device', 'tpu9'], "'cpu' or 'cuda'"),
-    (['demo', '--dtype', 'int8'], 'float32, bfloat16 or float16'),
+    (['demo', '--device', 'tpu9'], "'cpu'"),
+    (['demo', '--dtype', 'int8'], "use 'float32', 'bfloat16' or 'float16'"),
     (['demo', '--point', '0,500,3'], 'outside the video'),
     (['demo', '--points', 'no-such.csv'], 'no file no-such.csv'),
 ])

@@ -48,6 +48,14 @@ def test_trained_model_matches_better_than_its_twin(clips, scores):
     assert paired_difference(a, b).lo > 0
 
 
+def test_points_that_stay_do_not_count_unless_asked(pipe):
+    "A clip that stands still scores nothing by default, and everything that looks at the same place with moved=0."
+    clip = world_clips(pipe, 1, seed=3, motions='still')[0]
+    with pytest.raises(ValueError, match='moved=0'):
+        score(pipe, clip, layers=5, steps=-8).best()
+    assert score(pipe, clip, layers=5, steps=-8, moved=0).best()['accuracy'] > .5
+
+
 def test_perfect_features_score_one(pipe, clips, monkeypatch):
     "With q and k that name the place on the object, every point is found: the scorer itself loses nothing."
     clip = world_clips(pipe, 1, seed=3)[0]
@@ -59,7 +67,8 @@ def test_perfect_features_score_one(pipe, clips, monkeypatch):
         from vidlens.matching import Tracks
 
         xy = truth[clip.visible[owner][:, 0]]
-        return Tracks((xy[None] if per_head else xy), torch.ones(xy.shape[:2], dtype=torch.bool), torch.ones(xy.shape[:2]), grid.times())
+        sure = torch.ones(xy.shape[:2])
+        return Tracks(xy[None] if per_head else xy, sure.bool(), sure, grid.times())
 
     monkeypatch.setattr('vidlens.lens.match', oracle)
     found = score(pipe, clip.video, clip.caption, clip.tracks[owner], clip.visible[owner], layers=0, steps=-10)
@@ -126,7 +135,7 @@ def test_moft_finds_channels_that_tell_directions(pipe):
 def test_features_are_those_of_the_block(pipe, clips):
     x = features(pipe, clips[0].video, layer=1)
     with capture(pipe, 'hidden', layers=[1, 2]) as tape:
-        renoise(pipe, clips[0].video, step=-8, steps=30)
+        renoise(pipe, clips[0].video, step=-12, steps=30)
     assert torch.equal(x.flatten(0, 2), tape.get('hidden', 1)[0])
 
 

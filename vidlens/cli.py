@@ -89,7 +89,7 @@ def asked_points(args: argparse.Namespace) -> Tensor | None:
     found = [*(args.point or []), *(read_points(args.points) if args.points else [])]
     return torch.tensor(found) if found else None
 
-# %% ../nbs/50_cli.ipynb #72756a87
+# %% ../nbs/50_cli.ipynb #5aa4363a
 def run_demo(args: argparse.Namespace) -> dict[str, Any]:
     "The main job: look inside a video as it is generated, or inside a real one."
     from vidlens.run import load
@@ -138,7 +138,7 @@ def _add_demo(commands) -> None:
     p.add_argument('--prompt', help="what to generate, or what a --video shows (default: 'a red circle moves left')")
     p.add_argument('--video', type=Path, help='a real clip instead of a generated one; any size, any container')
     p.add_argument('--word', action='append', help='a word or phrase of the prompt to map; repeatable')
-    p.add_argument('--step', type=int, default=-8, help='step to look at, negative from the end (default -8)')
+    p.add_argument('--step', type=int, default=-12, help='step to look at, negative from the end (default -12)')
     p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
     add_points(p)
     p.set_defaults(run=run_demo)

@@ -32,13 +32,13 @@ _log = logging.getLogger('vidlens')
 __all__ = ['PUBLISHED', 'Scores', 'score', 'best_layer', 'world_clips', 'track', 'ConceptMaps', 'imap', 'MotionChannels', 'moft',
            'panning_clips', 'features']
 
-# %% ../nbs/20_lens.ipynb #97db7afc
+# %% ../nbs/20_lens.ipynb #f13bdb69
 @dataclass(frozen=True)
 class Scores:
     """Matching accuracy of each step, layer and head, clip by clip.
 
     mean: (clips, steps, layers), from the cost averaged over heads; heads: (clips, steps, layers, heads); shares of
-    visible points within `threshold` px, nan where a clip has none. steps, layers: their numbers; sigmas: noise."""
+    visible, moved points within `threshold` px, nan where a clip has none. steps, layers: their numbers; sigmas: noise."""
 
     mean: Tensor = field(repr=False)
     heads: Tensor = field(repr=False)
@@ -62,6 +62,8 @@ class Scores:
     def best(self, heads: bool = False) -> dict[str, Any]:
         "The layer (or with `heads` the single head) that matches best, at its best step, with its interval."
         table = self.heads.nanmean(0) if heads else self.map
+        if bool(table.isnan().all()):
+            raise ValueError('no visible point moves far enough to be scored: give clips that move, or score(..., moved=0)')
         where = torch.unravel_index(table.nan_to_num(-1).argmax(), table.shape)
         s, n, *h = (int(i) for i in where)
         mean, lo, hi = self.interval(self.steps[s], self.layers[n], *h)
@@ -80,8 +82,8 @@ class Scores:
 
 
 def score(pipe, video, prompt: str = '', tracks: Tensor | None = None, visible: Tensor | None = None,
-          layers: Wanted = None, steps: int | Iterable[int] = -8, of: int = 30, threshold: float | None = None,
-          seed: int = 0, latents: Sequence[Tensor] | None = None,
+          layers: Wanted = None, steps: int | Iterable[int] = -12, of: int = 30, threshold: float | None = None,
+          moved: float | None = None, seed: int = 0, latents: Sequence[Tensor] | None = None,
           on_clip: Callable[[int, int], None] | None = None) -> Scores:
     """How well each layer and head matches points whose tracks are known (DiffTrack, section 3.3; PCK).
 
@@ -89,6 +91,7 @@ def score(pipe, video, prompt: str = '', tracks: Tensor | None = None, visible: 
                or a clip of the world, or a list of them
     steps      one or several steps of a run of `of` steps; negative from the end
     threshold  px; default the side of a token
+    moved      px; only points that are as far from where they were asked count; default the side of a token
     latents    of each clip, from `encode`, where they are known already
 
     Query points are the tracks' places in frame 0; their own frame is not counted. Raises ValueError."""
@@ -99,16 +102,17 @@ def score(pipe, video, prompt: str = '', tracks: Tensor | None = None, visible: 
     found: list[list[dict[int, Tensor]]] = []
     for i, clip in enumerate(clips):
         z = encode(pipe, clip.video) if latents is None else latents[i]
-        found.append([_score_clip(pipe, clip, z, at.index, of, wanted, threshold, seed) for at in numbers])
+        found.append([_score_clip(pipe, clip, z, at.index, of, wanted, (threshold, moved), seed) for at in numbers])
         if on_clip:
             on_clip(i + 1, len(clips))
     values = torch.stack([torch.stack([torch.stack([f[n] for n in wanted]) for f in row]) for row in found])
-    grid = card_of(pipe).grid(pipe, *clips[0].video.shape[:3])
+    side = card_of(pipe).grid(pipe, *clips[0].video.shape[:3]).stride
+    facts = dict(of=of, seed=seed, clips=len(clips), moved=float(side if moved is None else moved))
     return Scores(values[..., 0], values[..., 1:], [a.index for a in numbers], [a.s for a in numbers], wanted,
-                  float(threshold or grid.stride), dict(of=of, seed=seed, clips=len(clips)))
+                  float(threshold or side), facts)
 
 
-def _score_clip(pipe, clip, z: Tensor, step: int, of: int, layers: list[int], threshold: float | None,
+def _score_clip(pipe, clip, z: Tensor, step: int, of: int, layers: list[int], px: tuple[float | None, float | None],
                 seed: int) -> dict[int, Tensor]:
     "PCK of the mean of heads, then of each head, by layer."
     points = torch.cat([torch.zeros(len(clip.tracks), 1), clip.tracks[:, 0]], 1)
@@ -118,8 +122,9 @@ def _score_clip(pipe, clip, z: Tensor, step: int, of: int, layers: list[int], th
 
     def probe(site: Site, q: Tensor, k: Tensor) -> None:
         times = grid.times().long()
-        ask = dict(truth=truth[:, times], visible=seen[:, times], threshold=threshold or grid.stride)
-        rest = (times > 0).expand(len(points), -1)
+        ask = dict(truth=truth[:, times], visible=seen[:, times], threshold=px[0] or grid.stride)
+        far = (truth[:, times] - truth[:, :1]).norm(dim=-1) >= (grid.stride if px[1] is None else px[1])
+        rest = far & (times > 0)
         one = pck(match(q[0], k[0], grid, points).xy, evaluate=rest, **ask)
         each = [pck(xy, evaluate=rest, **ask) for xy in match(q[0], k[0], grid, points, per_head=True).xy]
         out[site.layer] = torch.stack([torch.as_tensor(v, dtype=torch.float32).mean() for v in (one, *each)])
@@ -153,12 +158,12 @@ def _known(pipe, caption: str) -> str:
     except ValueError:
         return ''
 
-# %% ../nbs/20_lens.ipynb #1b03bdd5
+# %% ../nbs/20_lens.ipynb #47e7465b
 PUBLISHED = {('CogVideoX', 30): 17, ('CogVideoX', 42): 17, ('HunyuanVideo', 60): 16}
 _measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def best_layer(pipe, step: int = -8, of: int = 30) -> int:
+def best_layer(pipe, step: int = -12, of: int = 30) -> int:
     "The layer to match points by: published (DiffTrack, section 4) or measured on clips of the world."
     card, model = card_of(pipe), model_of(pipe)
     known = PUBLISHED.get((card.name, card.n_layers(model)))
@@ -167,8 +172,8 @@ def best_layer(pipe, step: int = -8, of: int = 30) -> int:
     at = step_at(pipe, step, steps=of).index
     memory = _measured.setdefault(model, {})
     if (at, of) not in memory:
-        memory[at, of] = score(pipe, world_clips(pipe, 6), steps=at, of=of).best()
-        _log.info('matching layer measured on 6 clips of the world: %s', memory[at, of])
+        memory[at, of] = score(pipe, world_clips(pipe, 12), steps=at, of=of).best()
+        _log.info('matching layer measured on 12 clips of the world: %s', memory[at, of])
     return memory[at, of]['layer']
 
 
@@ -178,9 +183,9 @@ def world_clips(pipe, n: int, seed: int = 101, **choices) -> list[world.Clip]:
     scenes = world.sample(n, seed=seed, **choices)
     return [scenes.clip(i, *default_size(pipe), paraphrase=False) for i in range(n)]
 
-# %% ../nbs/20_lens.ipynb #88ba260d
+# %% ../nbs/20_lens.ipynb #5299e278
 def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = '', layer: int | None = None,
-          step: int = -8, of: int = 30, seed: int = 0, tape: Tape | None = None, item: int = 0, **how) -> Tracks:
+          step: int = -12, of: int = 30, seed: int = 0, tape: Tape | None = None, item: int = 0, **how) -> Tracks:
     """Where points go, by query-key matching in one layer (DiffTrack, section 3.2), at every RGB frame.
 
     video    (frames, height, width, 3) of the model's size (`fit_video` makes it fit)
@@ -215,7 +220,7 @@ def _one(tape: Tape, kind: str, layer: int, item: int, tokens: str = 'video') ->
         raise ValueError(f'item={item}, but the tape holds {len(x)} videos: use 0 to {len(x) - 1}')
     return x[item]
 
-# %% ../nbs/20_lens.ipynb #6e0a1a90
+# %% ../nbs/20_lens.ipynb #d1e60043
 @dataclass(frozen=True)
 class ConceptMaps:
     """Maps of words: (words, frames, rows, cols) float32, raw, on the token grid.
@@ -236,7 +241,7 @@ class ConceptMaps:
 
 
 def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), prompt: str = '', layers: Wanted = None,
-         k: int | None = None, step: int = -8, of: int = 30, seed: int = 0, tape: Tape | None = None, item: int = 0,
+         k: int | None = None, step: int = -12, of: int = 30, seed: int = 0, tape: Tape | None = None, item: int = 0,
          normalise: str | None = None) -> ConceptMaps:
     """Where and when words of the prompt are in a video (GramCol; with `k`, IMAP, section 3).
 
@@ -279,7 +284,7 @@ def _concepts(tape: Tape, kinds: list[str], layers: list[int], words: list[str],
     facts = dict(normalise=normalise, pooled=f'mean over {len(layers)} layers, {which}', prompt=text.prompt)
     return ConceptMaps(words, torch.stack(total).mean(0), grid, heads, torch.stack(table), facts)
 
-# %% ../nbs/20_lens.ipynb #dabcf484
+# %% ../nbs/20_lens.ipynb #82a0762d
 @dataclass(frozen=True)
 class MotionChannels:
     """What `moft` found: the channels, their values over frames, and whether they tell the direction.
@@ -347,7 +352,7 @@ def panning_clips(pipe, n: int, seed: int = 0) -> tuple[list[Tensor], list[str]]
     return [made[way][i // 4].video for i, way in enumerate(labels)], labels
 
 
-def features(pipe, video: Tensor, prompt: str = '', layer: int = 0, step: int = -8, of: int = 30,
+def features(pipe, video: Tensor, prompt: str = '', layer: int = 0, step: int = -12, of: int = 30,
              seed: int = 0) -> Tensor:
     "Output of a block for a renoised video: (frames, rows, cols, channels) float32."
     with capture(pipe, 'hidden', layers=layer) as tape:

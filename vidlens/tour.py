@@ -37,7 +37,7 @@ _log = logging.getLogger('vidlens')
 __all__ = ['Findings', 'look_inside', 'check_queries', 'content_words', 'twin_of', 'pictures', 'numbers', 'sections',
            'write_findings', 'refuse_existing', 'save_tracks']
 
-# %% ../nbs/45_tour.ipynb #5b57d796
+# %% ../nbs/45_tour.ipynb #8d24e347
 @dataclass
 class Findings:
     """What `look_inside` found, as values; `write_findings` makes pictures and files of it.
@@ -59,7 +59,7 @@ class Findings:
 
 
 def look_inside(pipe, prompt: str = 'a red circle moves left', video: Tensor | None = None,
-                words: Sequence[str] | None = None, points: Any = None, step: int = -8, of: int = 30, seed: int = 0,
+                words: Sequence[str] | None = None, points: Any = None, step: int = -12, of: int = 30, seed: int = 0,
                 clips: int = 8, progress: bool = False, say: Callable[[str], None] = _log.info,
                 found: Findings | None = None) -> Findings:
     """Generate a video from `prompt` (or take `video`, of any size) and look inside it in one pass.
@@ -229,7 +229,7 @@ def numbers(found: Findings) -> dict[str, Any]:
             out['direction probe, all channels'] = {'rows': m.every.rows()}
     return out
 
-# %% ../nbs/45_tour.ipynb #8fdc2c26
+# %% ../nbs/45_tour.ipynb #8323aab8
 def sections(found: Findings, art: dict[str, Any], command: str) -> list[Section]:
     "The report's sections, one for each part that was found."
     out = []
@@ -257,7 +257,7 @@ def sections(found: Findings, art: dict[str, Any], command: str) -> list[Section
 
 def _layer_text(found: Findings) -> str:
     best, t = found.best or {}, found.twin.best() if found.twin else None
-    text = (f'Layer {best["layer"]} places {best["accuracy"]:.0%} of the points within a token (95 % interval '
+    text = (f'Layer {best["layer"]} places {best["accuracy"]:.0%} of the moving points within a token (95 % interval '
             f'{best["lo"]:.0%} to {best["hi"]:.0%} over {best["clips"]} clips of the world, whose tracks are known, at '
             f'step {best["step"]}).')
     return text + (f' The best layer of the random-weight twin places {t["accuracy"]:.0%}.' if t else '')
