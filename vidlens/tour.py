@@ -89,7 +89,7 @@ def look_inside(pipe, prompt: str = 'a red circle moves left', video: Tensor | N
     found.facts['seconds'] = round(time.monotonic() - began, 1)
     return found
 
-# %% ../nbs/45_tour.ipynb #51690388
+# %% ../nbs/45_tour.ipynb #e30feede
 def _run(pipe, found: Findings, prompt: str, video: Tensor | None, step: int, of: int, seed: int,
          progress: bool) -> Tape:
     "Generate, or add noise to the video, with the capture open."
@@ -132,7 +132,7 @@ _SMALL_WORDS = set('a an the and or of in on at to with while then is are it its
 
 
 def content_words(words: Sequence[str], most: int = 4) -> list[str]:
-    "Words that can be pointed at: the prompt's, without articles and the like, at most `most`."
+    "The prompt's words without articles and the like, at most `most`; words of motion are mapped too."
     return list(dict.fromkeys(w for w in words if w.lower() not in _SMALL_WORDS))[:most]
 
 
@@ -182,7 +182,7 @@ def _facts(pipe, prompt: str, seed: int, source: str, tape: Tape) -> dict[str, A
             'captured': f'{tape.nbytes / 2**20:.1f} MiB',
             'dtype': tape.facts['dtype'], **{f'{k} version': v for k, v in tape.facts['versions'].items()}}
 
-# %% ../nbs/45_tour.ipynb #1effdd97
+# %% ../nbs/45_tour.ipynb #0ece8622
 def pictures(found: Findings) -> dict[str, Any]:
     "The findings as videos (tensors) and figures, by name; parts that were not found are left out."
     out: dict[str, Any] = {}
@@ -203,8 +203,9 @@ def pictures(found: Findings) -> dict[str, Any]:
                                    truth_visible=c['visible'])
     if found.motion:
         out['pca'] = scatter2d(found.motion.points, found.motion.labels)
-        out['curves'] = channel_curves(found.motion.curves[..., 0], found.motion.labels, xlabel='token frame',
-                                       ylabel='value')
+        course = found.motion.curves - found.motion.curves.mean(0)  # what all directions share is time, not motion
+        spread = course.var((0, 1)).argmax()
+        out['curves'] = channel_curves(course[..., spread], found.motion.labels, xlabel='token frame', ylabel='value')
     return out
 
 
@@ -229,7 +230,7 @@ def numbers(found: Findings) -> dict[str, Any]:
             out['direction probe, all channels'] = {'rows': m.every.rows()}
     return out
 
-# %% ../nbs/45_tour.ipynb #8323aab8
+# %% ../nbs/45_tour.ipynb #c88f7278
 def sections(found: Findings, art: dict[str, Any], command: str) -> list[Section]:
     "The report's sections, one for each part that was found."
     out = []
@@ -241,7 +242,7 @@ def sections(found: Findings, art: dict[str, Any], command: str) -> list[Section
     if found.tracks and found.check and found.best and found.scores:
         text = (f'Query-key matching in layer {found.best["layer"]}, from a place in one frame to all others. On a '
                 f'clip of the world that was not used for the choice, the median error is {found.check["median"]:.1f} px '
-                f'(a token has {found.scores.threshold:.0f} px).')
+                f'(a token has {found.scores.threshold:.0f} px). Hidden points are not looked for here.')
         out.append(Section('Where do points go?', text, [
             Item(art['tracks'], 'this video'), Item(art['check'], 'a clip with known tracks; rings are the truth')]))
     if found.maps:
@@ -251,7 +252,7 @@ def sections(found: Findings, art: dict[str, Any], command: str) -> list[Section
     if found.motion:
         out.append(Section('Which channels carry motion?', _motion_text(found.motion), [
             Item(art['pca'], 'panning clips, by direction of the camera'),
-            Item(art['curves'], 'the first motion channel over frames')]))
+            Item(art['curves'], 'the motion channel that differs most between clips, less its mean over all of them')]))
     return [*out, Section('Again', 'The same report, from the command line:', [Code(command)])]
 
 
@@ -264,8 +265,10 @@ def _layer_text(found: Findings) -> str:
 
 
 def _motion_text(m: MotionChannels) -> str:
+    shared = float(m.curves.mean(0).square().sum() / m.curves.square().mean(0).sum())
     text = (f'{len(m.channels)} of {m.channels.width} channels of layer {m.layer}, found by principal components of '
-            f'panning clips after the mean over frames is removed (MOFT).')
+            f'panning clips after the mean over frames is removed (MOFT). {shared:.0%} of the power of their means over '
+            f'the frame is the same in all clips, whatever the direction: it tells which frame it is.')
     if m.probe and m.every:
         some, every = m.probe.removed, m.every.removed
         text += (f' A linear probe tells the direction of {m.probe.facts["clips"]} held-out clips in {some.accuracy:.0%} '
