@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['colour_map', 'overlay', 'draw_tracks', 'side_by_side', 'data_uri', 'image_bytes', 'moving_bytes', 'figure_bytes',
-           'show', 'layer_step_map', 'head_atlas', 'curve', 'scatter2d', 'channel_curves']
+           'show', 'layer_step_map', 'head_atlas', 'curve', 'scatter2d', 'plot_curves']
 
 # %% ../nbs/30_plots.ipynb #b1b565fc
 import base64
@@ -461,7 +461,7 @@ def head_atlas(table: Any, layers: Sequence | None = None, title: str = '', unit
     ax.set_title(title, loc='left')
     return figure
 
-# %% ../nbs/30_plots.ipynb #fe353546
+# %% ../nbs/30_plots.ipynb #990a1faa
 def _groups(labels: Any, n: int, what: str) -> dict[str, list[int]]:
     "Indices by label, in order of first appearance."
     names = [''] * n if labels is None else [str(v) for v in (labels.tolist() if hasattr(labels, 'tolist') else labels)]
@@ -533,7 +533,7 @@ def scatter2d(points: Any, labels: Any = None, title: str = '', axes: tuple[str,
     return figure
 
 
-def channel_curves(values: Any, groups: Any = None, title: str = '', xlabel: str = 'frame',
+def plot_curves(values: Any, groups: Any = None, title: str = '', xlabel: str = 'frame',
                    ylabel: str = 'value') -> Any:
     """Channels over frames, one panel per group: thin lines, their mean thick; a matplotlib figure.
 
