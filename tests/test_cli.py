@@ -74,9 +74,16 @@ def test_demo_generates_and_prints_json(tmp_path, capsys):
     (['demo', '--dtype', 'int8'], "use 'float32', 'bfloat16' or 'float16'"),
     (['demo', '--point', '0,500,3'], 'outside the video'),
     (['demo', '--points', 'no-such.csv'], 'no file no-such.csv'),
+    (['demo', '--out', 'TAKEN'], '--force'),
 ])
 def test_bad_input_is_one_sentence_and_status_2(line, says, tmp_path, capsys):
-    assert main([*line, '--out', str(tmp_path / 'o'), '--quiet']) == 2
+    if 'TAKEN' in line:  # any file of the demo, not only the report, is seen before the run
+        (tmp_path / 'taken').mkdir()
+        (tmp_path / 'taken' / 'tracks.csv').touch()
+        line = ['demo', '--out', str(tmp_path / 'taken')]
+    else:
+        line = [*line, '--out', str(tmp_path / 'o')]
+    assert main([*line, '--quiet']) == 2
     said = capsys.readouterr().err
     assert says in said and said.startswith('vidlens: ') and said.count('\n') == 1 and 'Traceback' not in said
     assert not (tmp_path / 'o').exists()
@@ -123,6 +130,12 @@ def test_interrupt_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
     assert 'interrupted' in capsys.readouterr().err
     assert (tmp_path / 'o' / 'report.html').exists() and (tmp_path / 'o' / 'tracks.csv').exists()
     assert not (tmp_path / 'o' / 'words.gif').exists()
+
+
+def test_a_bug_is_a_failure_not_bad_input(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr('vidlens.tour.score', lambda *_, **__: {}['layer'])
+    assert main(['demo', '--quiet', '--out', str(tmp_path / 'o')]) == 1
+    assert 'failed: KeyError' in capsys.readouterr().err
 
 
 def test_failure_is_status_1(tmp_path, monkeypatch, capsys):

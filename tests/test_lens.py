@@ -57,7 +57,7 @@ def test_points_that_stay_do_not_count_unless_asked(pipe):
 
 
 def test_perfect_features_score_one(pipe, clips, monkeypatch):
-    "With q and k that name the place on the object, every point is found: the scorer itself loses nothing."
+    "A matcher that is always right scores one: the scorer itself loses nothing."
     clip = world_clips(pipe, 1, seed=3)[0]
     times = torch.tensor([0, 4, 8, 12, 16])
     owner = clip.owner >= 0
@@ -103,8 +103,8 @@ def test_tape_of_a_generation_serves_all_methods(pipe):
     assert imap(pipe, words='circle', prompt='a red circle moves left', tape=tape).maps.shape == (1, 5, 8, 8)
 
 
-def test_concept_map_points_at_the_object_more_often_than_chance(pipe):
-    "The brightest token of the map of an object's words lies on the object more often than a random token does."
+def test_concept_map_points_at_the_object_more_often_than_a_random_token(pipe):
+    "The brightest token of its colour's map lies on the object; that other words' maps do so too is not denied here."
     hits, area = [], []
     for clip in world_clips(pipe, 8, seed=31, shapes=['circle', 'square', 'star', 'triangle']):
         colour = world.parse(clip.caption).things[0].colour
@@ -124,8 +124,11 @@ def test_imap_default_does_not_depend_on_what_else_is_asked(pipe, clips):
     assert torch.allclose(alone[colour], both[colour], atol=1e-6)
 
 
-def test_moft_finds_channels_that_tell_directions(pipe):
-    found = moft(pipe, n=24, layer=2)
+def test_all_channels_of_a_middle_layer_tell_pans_apart(pipe):
+    "Above chance with its interval; the chosen channels come with their control."
+    found = moft(pipe, n=24, layer=4)
+    assert found.every.removed.interval[0] > found.every.chance
+    assert 0 <= found.random <= 1 and found.probe is not None
     assert sorted(set(found.labels)) == ['pan down', 'pan left', 'pan right', 'pan up']
     assert all(found.labels.count(v) == 6 for v in set(found.labels))
     assert found.curves.shape == (24, 5, len(found.channels)) and found.channels.width == 128
@@ -139,9 +142,34 @@ def test_features_are_those_of_the_block(pipe, clips):
     assert torch.equal(x.flatten(0, 2), tape.get('hidden', 1)[0])
 
 
-def test_best_layer_is_measured_once(pipe, caplog):
+def test_best_layer_is_measured_once(pipe, monkeypatch):
+    calls = []
+    monkeypatch.setattr('vidlens.lens.score', lambda *a, **k: calls.append(1) or score(*a, **k))
     first = best_layer(pipe, -12)
-    assert best_layer(pipe, -12) == first and first in range(6)
+    assert best_layer(pipe, -12) == first and first in range(6) and len(calls) <= 1
+
+
+def test_default_layer_is_measured_at_the_size_of_the_video():
+    "Wan's own default size would be 81 frames of 480x832."
+    assert track(tiny('wan'), torch.rand(9, 32, 32, 3), [[0, 8, 8]], step=-1, of=4).xy.shape == (1, 9, 2)
+
+
+def test_a_tape_knows_its_prompts(pipe):
+    with capture(pipe, 'q k o', layers=4, steps=-1) as tape:
+        generate(pipe, ['a red circle moves left', 'a blue star moves up'], steps=3)
+    assert imap(pipe, words='star', tape=tape, item=1).facts['prompt'] == 'a blue star moves up'
+    with pytest.raises(ValueError, match="made with 'a red circle moves left'"):
+        imap(pipe, words='star', prompt='a blue star moves up', tape=tape)
+    assert track(pipe, tape=tape, item=1).xy.shape == (36, 17, 2)  # the only layer of the tape
+
+
+def test_step_chooses_where_a_tape_holds_several(pipe):
+    with capture(pipe, 'q k', steps=[1, 2]) as tape:
+        generate(pipe, 'a red circle moves left', steps=3)
+    a, b = (track(pipe, tape=tape, layer=4, step=s) for s in (1, 2))
+    assert not torch.equal(a.xy, b.xy)
+    with pytest.raises(ValueError, match=r'holds layers \[0, 1, 2, 3, 4, 5\]'):
+        track(pipe, tape=tape)
 
 
 @pytest.mark.parametrize('family', ['cogvideox', 'wan', 'hunyuanvideo'])
@@ -161,6 +189,11 @@ def test_every_verb_runs_on_every_family(family):
     (lambda p: track(p), 'track needs a video, or the tape'),
     (lambda p: imap(p, torch.rand(17, 64, 64, 3), 'dog', 'a red circle moves left'), "'dog' is not in the prompt"),
     (lambda p: imap(p, words='red', prompt='a red circle'), 'imap needs a video'),
+    (lambda p: imap(p, torch.rand(17, 64, 64, 3)), "give prompt="),
+    (lambda p: score(p, torch.rand(17, 64, 64, 3), 'a dragon', torch.zeros(3, 17, 2)), 'dragon'),
+    (lambda p: score(p, torch.rand(17, 64, 64, 3), '', torch.zeros(3, 17, 2), torch.ones(2, 17)), 'visible has shape'),
+    (lambda p: score(p, world_clips(p, 1), steps=[]), 'steps is empty'),
+    (lambda p: score(p, world_clips(p, 1), threshold=0), 'above 0'),
     (lambda p: score(p, torch.rand(17, 64, 64, 3)), 'score needs tracks'),
     (lambda p: score(p, torch.rand(17, 64, 64, 3), tracks=torch.zeros(3, 9, 2)), r'must be \(points, 17 frames, 2\)'),
     (lambda p: score(p, []), 'a list of clips'),

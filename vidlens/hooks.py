@@ -734,7 +734,7 @@ def edit(pipe, kinds: str, f: Callable[..., Any], layers: Wanted = None, steps: 
     apart. Raises ValueError for what does not exist, CaptureError if nothing was edited."""
     return Edit(pipe, kinds, f, layers, steps, **_known(Edit, options))
 
-# %% ../nbs/04_hooks.ipynb #40c05808
+# %% ../nbs/04_hooks.ipynb #c85b5231
 @contextmanager
 def _set(pipe, **marks: bool) -> Iterator[None]:
     "Some marks of the pipeline's open seam, if there is one, set for a while."
@@ -773,3 +773,10 @@ def quiet(pipe) -> Iterator[None]:
     "Forwards in this block are not shown to the open captures and edits: helper steps of a solver, for example."
     with _set(pipe, muted=True):
         yield
+
+def _note(pipe, **facts: Any) -> None:
+    "Write facts of a run, such as its prompts, on the tapes of the open captures."
+    seam = _OPEN.get(id(model_of(pipe)))
+    for x in seam.listeners if seam else ():
+        if isinstance(x, Capture):
+            x.tape.facts.update(facts)

@@ -32,7 +32,7 @@ _log = logging.getLogger('vidlens')
 __all__ = ['PUBLISHED', 'Scores', 'score', 'best_layer', 'world_clips', 'track', 'ConceptMaps', 'imap', 'MotionChannels', 'moft',
            'panning_clips', 'features']
 
-# %% ../nbs/20_lens.ipynb #f13bdb69
+# %% ../nbs/20_lens.ipynb #7c7f429e
 @dataclass(frozen=True)
 class Scores:
     """Matching accuracy of each step, layer and head, clip by clip.
@@ -55,12 +55,14 @@ class Scores:
 
     def interval(self, step: int, layer: int, head: int | None = None) -> Interval:
         "Mean and 95 % bootstrap interval over clips."
+        if step not in self.steps or layer not in self.layers:
+            raise ValueError(f'step {step}, layer {layer} was not scored: steps {self.steps}, layers {self.layers} were')
         s, n = self.steps.index(step), self.layers.index(layer)
         x = self.mean[:, s, n] if head is None else self.heads[:, s, n, head]
         return bootstrap(x[~x.isnan()])
 
     def best(self, heads: bool = False) -> dict[str, Any]:
-        "The layer (or with `heads` the single head) that matches best, at its best step, with its interval."
+        "The layer (or with `heads` the single head) that matches best on these clips, at its best step, with its interval."
         table = self.heads.nanmean(0) if heads else self.map
         if bool(table.isnan().all()):
             raise ValueError('no visible point moves far enough to be scored: give clips that move, or score(..., moved=0)')
@@ -95,10 +97,14 @@ def score(pipe, video, prompt: str = '', tracks: Tensor | None = None, visible: 
     latents    of each clip, from `encode`, where they are known already
 
     Query points are the tracks' places in frame 0; their own frame is not counted. Raises ValueError."""
-    clips = _clips(video, prompt, tracks, visible)
+    clips = _clips(pipe, video, prompt, tracks, visible)
     numbers = [step_at(pipe, s, steps=of) for s in ([steps] if isinstance(steps, int) else steps)]
     wanted = sorted(_pick(layers, card_of(pipe).n_layers(model_of(pipe)), 'layers')
                     or range(card_of(pipe).n_layers(model_of(pipe))))
+    if not numbers:
+        raise ValueError('steps is empty: give at least one, for example steps=-12')
+    if threshold is not None and not threshold > 0:
+        raise ValueError(f'threshold={threshold}, but must be a distance in pixels above 0')
     found: list[list[dict[int, Tensor]]] = []
     for i, clip in enumerate(clips):
         z = encode(pipe, clip.video) if latents is None else latents[i]
@@ -135,14 +141,18 @@ def _score_clip(pipe, clip, z: Tensor, step: int, of: int, layers: list[int], px
     return out
 
 
-def _clips(video, prompt: str, tracks: Tensor | None, visible: Tensor | None) -> list[Any]:
+def _clips(pipe, video, prompt: str, tracks: Tensor | None, visible: Tensor | None) -> list[Any]:
     "Clips of the world, or one made of the arguments."
     if isinstance(video, Tensor):
         if tracks is None:
             raise ValueError('score needs tracks (points, frames, 2): give tracks=..., or a clip of the world')
+        text_of(pipe, prompt)
         if tracks.ndim != 3 or tracks.shape[1:] != (len(video), 2):
             raise ValueError(f'tracks have shape {tuple(tracks.shape)}, but must be (points, {len(video)} frames, 2)')
-        seen = torch.ones(tracks.shape[:2], dtype=torch.bool) if visible is None else visible
+        seen = torch.ones(tracks.shape[:2], dtype=torch.bool) if visible is None else torch.as_tensor(visible).bool()
+        if seen.shape != tracks.shape[:2]:
+            raise ValueError(f'visible has shape {tuple(seen.shape)}, but tracks are of {tuple(tracks.shape[:2])} (points, '
+                             f'frames)')
         return [SimpleNamespace(video=video, caption=prompt, tracks=tracks, visible=seen)]
     clips = list(video) if isinstance(video, (list, tuple)) else [video]
     if not clips or not all(hasattr(c, 'tracks') and hasattr(c, 'video') for c in clips):
@@ -151,60 +161,64 @@ def _clips(video, prompt: str, tracks: Tensor | None, visible: Tensor | None) ->
 
 
 def _known(pipe, caption: str) -> str:
-    "The caption if the model can read it, else none: matching does not need one."
+    "A caption of the world if the model can read it, else none: matching does not need one."
     try:
         text_of(pipe, caption)
         return caption
     except ValueError:
         return ''
 
-# %% ../nbs/20_lens.ipynb #47e7465b
+# %% ../nbs/20_lens.ipynb #5a8f8e1a
 PUBLISHED = {('CogVideoX', 30): 17, ('CogVideoX', 42): 17, ('HunyuanVideo', 60): 16}
 _measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def best_layer(pipe, step: int = -12, of: int = 30) -> int:
-    "The layer to match points by: published (DiffTrack, section 4) or measured on clips of the world."
+def best_layer(pipe, step: int = -12, of: int = 30, size: tuple[int, int, int] | None = None) -> int:
+    """The layer to match points by: published (DiffTrack, section 4), or measured on 12 clips of the world.
+
+    size: (frames, height, width) of the clips; default the model's own. Measured once for each model, step and size."""
     card, model = card_of(pipe), model_of(pipe)
     known = PUBLISHED.get((card.name, card.n_layers(model)))
     if known is not None:
         return known
-    at = step_at(pipe, step, steps=of).index
+    at, size = step_at(pipe, step, steps=of).index, size or default_size(pipe)
     memory = _measured.setdefault(model, {})
-    if (at, of) not in memory:
-        memory[at, of] = score(pipe, world_clips(pipe, 12), steps=at, of=of).best()
-        _log.info('matching layer measured on 12 clips of the world: %s', memory[at, of])
-    return memory[at, of]['layer']
+    if (at, of, size) not in memory:
+        _log.info('measuring which layer matches points, on 12 clips of the world of %s frames, %s x %s', *size)
+        far = min(size[1:]) / 8  # a third of the objects' way, whatever the size of a token
+        memory[at, of, size] = score(pipe, world_clips(pipe, 12, size=size), steps=at, of=of, moved=far).best()
+    return memory[at, of, size]['layer']
 
 
-def world_clips(pipe, n: int, seed: int = 101, **choices) -> list[world.Clip]:
-    "Clips of the world at the model's own size; by default one object that moves in a straight line."
+def world_clips(pipe, n: int, seed: int = 101, size: tuple[int, int, int] | None = None, **choices) -> list[world.Clip]:
+    "n clips of the world at the model's own size, or `size`; by default one object that moves in a straight line."
     choices = dict(kind='single', motions=['left', 'right', 'up', 'down'], paces='normal', schedules='whole') | choices
     scenes = world.sample(n, seed=seed, **choices)
-    return [scenes.clip(i, *default_size(pipe), paraphrase=False) for i in range(n)]
+    return [scenes.clip(i, *(size or default_size(pipe)), paraphrase=False) for i in range(n)]
 
-# %% ../nbs/20_lens.ipynb #5299e278
+# %% ../nbs/20_lens.ipynb #8b7fdec5
 def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = '', layer: int | None = None,
           step: int = -12, of: int = 30, seed: int = 0, tape: Tape | None = None, item: int = 0, **how) -> Tracks:
     """Where points go, by query-key matching in one layer (DiffTrack, section 3.2), at every RGB frame.
 
     video    (frames, height, width, 3) of the model's size (`fit_video` makes it fit)
     queries  (points, 3) as (t, x, y) px; default a grid of 6x6 in frame 0
-    layer    default: `best_layer`;  step: of a run of `of` steps
-    tape     what a capture kept ('q k'): then nothing is run; `item` is the row of its batch
+    layer    default: `best_layer`, or the tape's only one;  step: of a run of `of` steps
+    tape     what a capture kept ('q k'): then nothing is run; `item` is the row of its batch, `step` if it holds several
     how      goes to `match`: heads, symmetric, readout, cycle ...
 
     Raises ValueError for what does not fit."""
-    layer = best_layer(pipe, step, of) if layer is None else layer
     if tape is None:
         if video is None:
             raise ValueError('track needs a video, or the tape of a capture that kept q and k')
+        frames, height, width = video.shape[:3]
+        layer = best_layer(pipe, step, of, (frames, height, width)) if layer is None else layer
         with capture(pipe, 'q k', layers=layer) as tape:
             renoise(pipe, video, prompt, step=step, steps=of, seed=seed)
-    grid = _grid(tape)
+    layer, grid = _only_layer(tape) if layer is None else layer, _grid(tape)
     if queries is None:
         queries = points_on_grid(6, grid.height, grid.width)
-    q, k = (_one(tape, kind, layer, item) for kind in 'qk')
+    q, k = (_one(tape, kind, layer, item, step) for kind in 'qk')
     return match(q, k, grid, queries, **how).at_frames(grid.video_frames)
 
 
@@ -214,13 +228,24 @@ def _grid(tape: Tape) -> Grid:
     return tape.grid
 
 
-def _one(tape: Tape, kind: str, layer: int, item: int, tokens: str = 'video') -> Tensor:
-    x = tape.get(kind, layer, tokens=tokens)
+def _only_layer(tape: Tape) -> int:
+    layers = sorted({key[1] for key in tape})
+    if len(layers) != 1:
+        raise ValueError(f'the tape holds layers {layers}: say which, layer={layers[-1] if layers else 0}')
+    return layers[0]
+
+
+def _one(tape: Tape, kind: str, layer: int, item: int, step: int, tokens: str = 'video') -> Tensor:
+    "One video's tensor; `step` chooses where the tape holds several."
+    try:
+        x = tape.get(kind, layer, step if len(tape.times) > 1 else None, tokens=tokens)
+    except KeyError as e:
+        raise ValueError(f'{e.args[0]}; capture it, or name another layer or step') from None
     if not -len(x) <= item < len(x):
         raise ValueError(f'item={item}, but the tape holds {len(x)} videos: use 0 to {len(x) - 1}')
     return x[item]
 
-# %% ../nbs/20_lens.ipynb #d1e60043
+# %% ../nbs/20_lens.ipynb #556a67a1
 @dataclass(frozen=True)
 class ConceptMaps:
     """Maps of words: (words, frames, rows, cols) float32, raw, on the token grid.
@@ -240,18 +265,20 @@ class ConceptMaps:
         return self.maps[self.words.index(word)]
 
 
-def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), prompt: str = '', layers: Wanted = None,
-         k: int | None = None, step: int = -12, of: int = 30, seed: int = 0, tape: Tape | None = None, item: int = 0,
-         normalise: str | None = None) -> ConceptMaps:
+def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), prompt: str | None = None,
+         layers: Wanted = None, k: int | None = None, step: int = -12, of: int = 30, seed: int = 0,
+         tape: Tape | None = None, item: int = 0, normalise: str | None = None) -> ConceptMaps:
     """Where and when words of the prompt are in a video (GramCol; with `k`, IMAP, section 3).
 
     words      words or phrases of the prompt; default every one of them
+    prompt     what the video shows; a tape knows its own
     layers     which to join (all);  k: only so many heads of each layer, by how well they separate frames
     step       of a run of `of` steps, for a video;  tape: what a capture kept ('q k o', or 'xq xk xo'), nothing is run
     normalise  None: raw;  'empty': against a padding slot
 
     Raises ValueError for words that are not in the prompt."""
-    text = text_of(pipe, prompt)
+    text = text_of(pipe, _prompt_of(tape, prompt, item))
+    prompt = text.prompt
     asked = [words] if isinstance(words, str) else list(words) or list(dict.fromkeys(text.words))
     slots = [text.slots(w) for w in asked]
     kinds = 'xq xk xo' if card_of(pipe).text == 'cross' else 'q k o'
@@ -261,18 +288,32 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
         with capture(pipe, kinds, layers=layers) as tape:
             renoise(pipe, video, prompt, step=step, steps=of, seed=seed)
     wanted = sorted(_pick(layers, tape.layers, 'layers') or {key[1] for key in tape})
-    return _concepts(tape, kinds.split(), wanted, asked, slots, text, k, item, normalise)
+    return _concepts(tape, kinds.split(), wanted, asked, slots, text, k, item, step, normalise)
+
+
+def _prompt_of(tape: Tape | None, prompt: str | None, item: int) -> str:
+    "The prompt that a tape was made with; another one is refused, since its words have other slots."
+    made = (tape.facts.get('prompts') if tape else None) or []
+    if not made:
+        if not prompt:
+            raise ValueError("imap maps words of a prompt: give prompt='...'")
+        return prompt
+    if not -len(made) <= item < len(made):
+        raise ValueError(f'item={item}, but the tape holds {len(made)} videos: use 0 to {len(made) - 1}')
+    if prompt not in (None, made[item]):
+        raise ValueError(f'the tape was made with {made[item]!r}, not {prompt!r}: leave prompt out')
+    return made[item]
 
 
 def _concepts(tape: Tape, kinds: list[str], layers: list[int], words: list[str], slots: list[list[int]], text: Text,
-              k: int | None, item: int, normalise: str | None) -> ConceptMaps:
+              k: int | None, item: int, step: int, normalise: str | None) -> ConceptMaps:
     "Join the chosen heads of every layer."
     grid, total, heads, table = _grid(tape), [], {}, []
     pads = text.pad.nonzero().flatten().tolist()
     if normalise == 'empty' and not pads:
         raise ValueError("normalise='empty' needs a padding slot, but the prompt fills them all: use normalise=None")
     for layer in layers:
-        q, keys, o = (_one(tape, kind, layer, item, 'text' if kind == 'k' else 'video') for kind in kinds)
+        q, keys, o = (_one(tape, kind, layer, item, step, 'text' if kind == 'k' else 'video') for kind in kinds)
         chi = calinski_harabasz(o, grid)
         chosen = torch.arange(len(chi)) if k is None else select_heads(chi, k)
         empty = keys[:, pads[:1]] if normalise == 'empty' else None
@@ -284,14 +325,15 @@ def _concepts(tape: Tape, kinds: list[str], layers: list[int], words: list[str],
     facts = dict(normalise=normalise, pooled=f'mean over {len(layers)} layers, {which}', prompt=text.prompt)
     return ConceptMaps(words, torch.stack(total).mean(0), grid, heads, torch.stack(table), facts)
 
-# %% ../nbs/20_lens.ipynb #82a0762d
+# %% ../nbs/20_lens.ipynb #661135b0
 @dataclass(frozen=True)
 class MotionChannels:
     """What `moft` found: the channels, their values over frames, and whether they tell the direction.
 
     curves: (clips, frames, channels), means over each frame without content; labels: direction of each clip; points:
     (clips, 2), principal components of the clips' courses over frames; probe: a linear read-out of the direction from
-    these channels, every: from all channels, both on held-out clips (None: too few clips)."""
+    these channels, every: from all channels, cross-validated over the clips (None: too few clips); random: mean accuracy
+    of as many channels drawn at random, ten times."""
 
     channels: Channels
     layer: int
@@ -300,6 +342,7 @@ class MotionChannels:
     points: Tensor = field(repr=False)
     probe: DirectionProbe | None = field(repr=False)
     every: DirectionProbe | None = field(repr=False)
+    random: float | None = field(repr=False)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -336,11 +379,14 @@ def _motion(found: list[Tensor], labels: list[str], layer: int, keep: float | in
     flat = (means - means.mean(0)).flatten(1)
     points = flat @ torch.linalg.svd(flat, full_matrices=False).Vh[:2].T
     few = min(labels.count(v) for v in set(labels))
-    probe = every = None
-    if few >= 3:
-        folds = min(5, few)
-        probe, every = (direction_probe(found, labels, c, folds=folds) for c in (chosen, None))
-    return MotionChannels(chosen, layer, labels, means[..., chosen.index], points, probe, every, facts)
+    if few < 3:
+        return MotionChannels(chosen, layer, labels, means[..., chosen.index], points, None, None, None, facts)
+    folds, g = min(5, few), torch.Generator().manual_seed(0)
+    probe, every = (direction_probe(found, labels, c, folds=folds) for c in (chosen, None))
+    draws = [torch.randperm(chosen.width, generator=g)[:len(chosen)] for _ in range(10)]
+    chance = [direction_probe(found, labels, c, folds=folds).removed.accuracy for c in draws]
+    return MotionChannels(chosen, layer, labels, means[..., chosen.index], points, probe, every,
+                          sum(chance) / len(chance), facts)
 
 
 def panning_clips(pipe, n: int, seed: int = 0) -> tuple[list[Tensor], list[str]]:

@@ -34,10 +34,10 @@ from .video import resize, take_frames, whole_file, write_video
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['Findings', 'look_inside', 'check_queries', 'content_words', 'twin_of', 'pictures', 'numbers', 'sections',
-           'write_findings', 'refuse_existing', 'save_tracks']
+__all__ = ['FILES', 'Findings', 'look_inside', 'check_queries', 'content_words', 'twin_of', 'pictures', 'numbers', 'finite',
+           'sections', 'write_findings', 'refuse_existing', 'save_tracks']
 
-# %% ../nbs/45_tour.ipynb #8d24e347
+# %% ../nbs/45_tour.ipynb #edbb6621
 @dataclass
 class Findings:
     """What `look_inside` found, as values; `write_findings` makes pictures and files of it.
@@ -73,14 +73,16 @@ def look_inside(pipe, prompt: str = 'a red circle moves left', video: Tensor | N
     found.prompt, asked = prompt, _asked_words(pipe, prompt, words)
     step = step_at(pipe, step, steps=of).index
     frames, height, width = default_size(pipe) if video is None else fit_video(pipe, video).shape[:3]
+    if frames < 2:
+        raise ValueError('the video has one frame, so nothing moves in it: give a clip of several frames')
     queries = points_on_grid(6, height, width) if points is None else check_queries(points, frames, height, width)
     say(f'which layer matches points? {clips} clips of the world, 3 noise levels')
-    found.scores, found.twin = _scores(pipe, of, clips, seed)
-    found.best = found.scores.best()
+    _scores(pipe, found, of, clips, seed)
+    assert found.best is not None
     say(f'{"generating" if video is None else "adding noise to the video"}, looking inside at step {step} of {of}')
     tape = _run(pipe, found, prompt, video, step, of, seed, progress)
     found.tracks = track(pipe, queries=queries, layer=found.best['layer'], tape=tape)
-    found.check = _check(pipe, found.best, of, seed)
+    found.check = _check(pipe, found.best['layer'], step, of, seed)
     if asked:
         say(f'where are {", ".join(asked)}?')
         found.maps = imap(pipe, words=asked, prompt=prompt, tape=tape)
@@ -89,7 +91,7 @@ def look_inside(pipe, prompt: str = 'a red circle moves left', video: Tensor | N
     found.facts['seconds'] = round(time.monotonic() - began, 1)
     return found
 
-# %% ../nbs/45_tour.ipynb #e30feede
+# %% ../nbs/45_tour.ipynb #bc7f6322
 def _run(pipe, found: Findings, prompt: str, video: Tensor | None, step: int, of: int, seed: int,
          progress: bool) -> Tape:
     "Generate, or add noise to the video, with the capture open."
@@ -145,31 +147,38 @@ def twin_of(pipe, seed: int = 0):
     return twin
 
 
-def _scores(pipe, of: int, clips: int, seed: int) -> tuple[Scores, Scores | None]:
+def _scores(pipe, found: Findings, of: int, clips: int, seed: int) -> None:
+    "Score the layers, then those of the twin."
     made = world_clips(pipe, clips, seed=seed + 1)
     steps = sorted({of // 4, of // 2, of - 1 - of // 4})
     latents = [encode(pipe, c.video) for c in made]  # once: coding costs more than a forward
-    scores = score(pipe, made, steps=steps, of=of, latents=latents)
-    small = sum(p.numel() for p in model_of(pipe).parameters()) < 50e6
-    return scores, score(twin_of(pipe), made, steps=steps, of=of, latents=latents) if small else None
+    found.scores = score(pipe, made, steps=steps, of=of, latents=latents)
+    found.best = found.scores.best()
+    if sum(p.numel() for p in model_of(pipe).parameters()) < 50e6:
+        found.twin = score(twin_of(pipe), made, steps=steps, of=of, latents=latents)
 
 
 def _fitted(pipe, video: Tensor) -> tuple[Tensor, Tensor]:
-    "A clip as it is shown (up to four times as fine), and as the model takes it."
+    "A clip as it is shown (up to four times as fine), and as the model takes it: a centred crop, frames taken evenly."
     small = fit_video(pipe, video)
     factor = max(1, min(4, video.shape[1] // small.shape[1], video.shape[2] // small.shape[2]))
     taken = take_frames(video, len(small), 'even')
     return resize(taken, small.shape[1] * factor, small.shape[2] * factor, 'crop'), small
 
 
-def _check(pipe, best: dict[str, Any], of: int, seed: int) -> dict[str, Any]:
-    "Tracks on one clip of the world that was not scored, beside the truth."
-    clip = world_clips(pipe, 1, seed=seed + 999)[0]
-    points = clip.queries[clip.owner >= 0]
-    found = track(pipe, clip.video, points, layer=best['layer'], step=best['step'], of=of)
-    truth, seen = clip.tracks[clip.owner >= 0], clip.visible[clip.owner >= 0]
-    error = (found.xy - truth).norm(dim=-1)[seen]
-    return dict(clip=clip, tracks=found, truth=truth, visible=seen, median=float(error.median()))
+def _check(pipe, layer: int, step: int, of: int, seed: int, clips: int = 4) -> dict[str, Any]:
+    "Tracks on clips of the world that were not scored, beside the truth: median errors of moved points, and of staying."
+    out: dict[str, Any] = {}
+    errors, still = [], []
+    for clip in world_clips(pipe, clips, seed=seed + 999):
+        points, truth, seen = (x[clip.owner >= 0] for x in (clip.queries, clip.tracks, clip.visible))
+        found, grid = track(pipe, clip.video, points, layer=layer, step=step, of=of), card_of(pipe)
+        way = (truth - truth[:, :1]).norm(dim=-1)
+        moved = seen & (way >= grid.grid(pipe, *clip.video.shape[:3]).stride)
+        errors.append((found.xy - truth).norm(dim=-1)[moved])
+        still.append(way[moved])
+        out = out or dict(clip=clip, tracks=found, truth=truth, visible=seen)
+    return out | dict(median=float(torch.cat(errors).median()), still=float(torch.cat(still).median()), clips=clips)
 
 
 def _facts(pipe, prompt: str, seed: int, source: str, tape: Tape) -> dict[str, Any]:
@@ -182,7 +191,7 @@ def _facts(pipe, prompt: str, seed: int, source: str, tape: Tape) -> dict[str, A
             'captured': f'{tape.nbytes / 2**20:.1f} MiB',
             'dtype': tape.facts['dtype'], **{f'{k} version': v for k, v in tape.facts['versions'].items()}}
 
-# %% ../nbs/45_tour.ipynb #cfa69adb
+# %% ../nbs/45_tour.ipynb #ecb35da9
 def pictures(found: Findings) -> dict[str, Any]:
     "The findings as videos (tensors) and figures, by name; parts that were not found are left out."
     out: dict[str, Any] = {}
@@ -196,7 +205,9 @@ def pictures(found: Findings) -> dict[str, Any]:
         if found.tracks:
             out['tracks'] = draw_tracks(found.shown, found.tracks.xy * n, found.tracks.visible)
         if found.maps:
-            out['words'] = side_by_side([overlay(found.shown, m, fine) for m in found.maps.maps], found.maps.words)
+            scale = (float(found.maps.maps.min()), float(found.maps.maps.max()))
+            over = [overlay(found.shown, m, fine, norm=scale) for m in found.maps.maps]
+            out['words'] = side_by_side(over, found.maps.words, scale=max(1, 192 // found.shown.shape[1]))
     if found.check:
         c = found.check
         out['check'] = draw_tracks(c['clip'].video, c['tracks'].xy, c['visible'], truth=c['truth'],
@@ -217,20 +228,30 @@ def numbers(found: Findings) -> dict[str, Any]:
     if found.twin:
         out['twin'] = found.twin.best()
     if found.check:
-        out['check'] = {'caption': found.check['clip'].caption, 'median error px': found.check['median']}
+        out['check'] = {'median error px': found.check['median'], 'standing still px': found.check['still'],
+                        'clips': found.check['clips']}
     if found.maps:
         out['words'] = {'words': found.maps.words, 'heads': found.maps.heads} | found.maps.facts
     if found.motion:
         m = found.motion
         out['motion channels'] = {'layer': m.layer, 'index': m.channels.index.tolist(),
-                                  'explained': m.channels.explained[:2].tolist()} | m.facts
+                                  'explained': m.channels.explained[:2].tolist(), 'random': m.random} | m.facts
         if m.probe:
             out['direction probe'] = {'classes': m.probe.classes, 'chance': m.probe.chance, 'rows': m.probe.rows()}
         if m.every:
             out['direction probe, all channels'] = {'rows': m.every.rows()}
     return out
 
-# %% ../nbs/45_tour.ipynb #c88f7278
+# %% ../nbs/45_tour.ipynb #b9249433
+def finite(x: Any) -> Any:
+    "The same with None for numbers that json does not know: nan and infinities."
+    if isinstance(x, dict):
+        return {k: finite(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [finite(v) for v in x]
+    return None if isinstance(x, float) and not abs(x) < float('inf') else x
+
+# %% ../nbs/45_tour.ipynb #bb5052e5
 def sections(found: Findings, art: dict[str, Any], command: str) -> list[Section]:
     "The report's sections, one for each part that was found."
     out = []
@@ -240,15 +261,16 @@ def sections(found: Findings, art: dict[str, Any], command: str) -> list[Section
         out.append(Section('Which layer matches points?', _layer_text(found),
                            [Item(art['layers'], 'matching accuracy by step and layer')]))
     if found.tracks and found.check and found.best and found.scores:
-        text = (f'Query-key matching in layer {found.best["layer"]}, from a place in one frame to all others. On a '
-                f'clip of the world that was not used for the choice, the median error is {found.check["median"]:.1f} px '
-                f'(a token has {found.scores.threshold:.0f} px). Hidden points are not looked for here.')
+        c = found.check
+        text = (f'Query-key matching in layer {found.best["layer"]}, from a place in one frame to all others. On '
+                f'{c["clips"]} other clips of the world the median error of moved points is {c["median"]:.1f} px, for '
+                f'points left where they were {c["still"]:.1f} px (a token has {found.scores.threshold:.0f} px). Hidden '
+                f'points are not looked for here.')
         out.append(Section('Where do points go?', text, [
             Item(art['tracks'], 'this video'), Item(art['check'], 'a clip with known tracks; rings are the truth')]))
     if found.maps:
-        out.append(Section('Where are the words?', 'Concept maps (GramCol): which outputs agree with those of the token '
-                           f'that answers to the word; {found.maps.facts["pooled"]}. Bright is where the word is.',
-                           [Item(art['words'], 'one map per word', wide=True)]))
+        out.append(Section('Where are the words?', _words_text(found.maps),
+                           [Item(art['words'], f'{" · ".join(found.maps.words)}, on one scale', wide=True)]))
     if found.motion:
         out.append(Section('Which channels carry motion?', _motion_text(found.motion), [
             Item(art['pca'], 'panning clips, by direction of the camera'),
@@ -260,8 +282,20 @@ def _layer_text(found: Findings) -> str:
     best, t = found.best or {}, found.twin.best() if found.twin else None
     text = (f'Layer {best["layer"]} places {best["accuracy"]:.0%} of the moving points within a token (95 % interval '
             f'{best["lo"]:.0%} to {best["hi"]:.0%} over {best["clips"]} clips of the world, whose tracks are known, at '
-            f'step {best["step"]}).')
-    return text + (f' The best layer of the random-weight twin places {t["accuracy"]:.0%}.' if t else '')
+            f'step {best["step"]}; chosen on these clips).')
+    return text + (f' The best of the random-weight twin is {t["accuracy"]:.0%}.' if t else
+                   ' No random-weight twin was made of so large a model.')
+
+
+def _words_text(m: ConceptMaps) -> str:
+    text = (f'Concept maps (GramCol): bright is where outputs agree with those of the token that answers best to the '
+            f'word; {m.facts["pooled"]}.')
+    if len(m.words) > 1:
+        like = torch.corrcoef(m.maps.flatten(1))
+        mean = float((like.sum() - len(like)) / (len(like) ** 2 - len(like)))
+        text += (f' The maps of different words correlate {mean:.2f} on average: near 1 they say where something is, not '
+                 f'which word is which. A small model knows only the words and things of its own world.')
+    return text
 
 
 def _motion_text(m: MotionChannels) -> str:
@@ -271,10 +305,15 @@ def _motion_text(m: MotionChannels) -> str:
             f'the frame is the same in all clips, whatever the direction: it tells which frame it is.')
     if m.probe and m.every:
         some, every = m.probe.removed, m.every.removed
-        text += (f' A linear probe tells the direction of {m.probe.facts["clips"]} held-out clips in {some.accuracy:.0%} '
-                 f'from these channels, in {every.accuracy:.0%} from all of them (chance {m.probe.chance:.0%}; from the '
-                 f'features of another clip {every.control:.0%}).')
+        text += (f' A linear probe, cross-validated over the {m.probe.facts["clips"]} clips, tells the direction in '
+                 f'{some.accuracy:.0%} from these channels (95 % interval {some.interval[0]:.0%} to '
+                 f'{some.interval[1]:.0%}), in {m.random:.0%} from as many drawn at random, in {every.accuracy:.0%} from '
+                 f'all; chance is {m.probe.chance:.0%}.')
     return text
+
+
+FILES = ('report.html', 'numbers.json', 'tracks.csv', 'tracks.npz', 'channels.npz', 'video.gif', 'tracks.gif', 'check.gif',
+         'words.gif', 'layers.png', 'pca.png', 'curves.png')
 
 
 def write_findings(found: Findings, out: str | os.PathLike, command: str = 'vidlens demo',
@@ -287,7 +326,7 @@ def write_findings(found: Findings, out: str | os.PathLike, command: str = 'vidl
     names = {n: f'{n}.gif' if isinstance(x, Tensor) else f'{n}.png' for n, x in art.items()}
     files = ['report.html', 'numbers.json', *(['tracks.csv', 'tracks.npz'] if found.tracks else []),
              *(['channels.npz'] if found.motion else []), *names.values()]
-    refuse_existing(folder, files, force)
+    refuse_existing(folder, FILES, force)
     folder.mkdir(parents=True, exist_ok=True)
     for n, x in art.items():
         if isinstance(x, Tensor):
@@ -299,7 +338,7 @@ def write_findings(found: Findings, out: str | os.PathLike, command: str = 'vidl
     if found.motion:
         found.motion.channels.save(folder / 'channels.npz')
     with whole_file(folder / 'numbers.json', force=True) as part:
-        part.write_text(json.dumps(numbers(found), indent=1, default=float), encoding='utf-8')
+        part.write_text(json.dumps(finite(numbers(found)), indent=1, default=float), encoding='utf-8')
     report(sections(found, art, command), folder / 'report.html', 'Inside a video diffusion model',
            subtitle=found.prompt, force=True)
     return [folder / f for f in files]
