@@ -32,7 +32,7 @@ _log = logging.getLogger('vidlens')
 __all__ = ['PUBLISHED', 'Scores', 'score', 'best_layer', 'world_clips', 'track', 'ConceptMaps', 'imap', 'MotionChannels', 'moft',
            'panning_clips', 'features']
 
-# %% ../nbs/20_lens.ipynb #7c7f429e
+# %% ../nbs/20_lens.ipynb #2a9db89e
 @dataclass(frozen=True)
 class Scores:
     """Matching accuracy of each step, layer and head, clip by clip.
@@ -99,43 +99,41 @@ def score(pipe, video, prompt: str = '', tracks: Tensor | None = None, visible: 
     Query points are the tracks' places in frame 0; their own frame is not counted. Raises ValueError."""
     clips = _clips(pipe, video, prompt, tracks, visible)
     numbers = [step_at(pipe, s, steps=of) for s in ([steps] if isinstance(steps, int) else steps)]
-    wanted = sorted(_pick(layers, card_of(pipe).n_layers(model_of(pipe)), 'layers')
-                    or range(card_of(pipe).n_layers(model_of(pipe))))
+    card, total = card_of(pipe), card_of(pipe).n_layers(model_of(pipe))
+    wanted = sorted(_pick(layers, total, 'layers') or range(total))
     if not numbers:
         raise ValueError('steps is empty: give at least one, for example steps=-12')
     if threshold is not None and not threshold > 0:
         raise ValueError(f'threshold={threshold}, but must be a distance in pixels above 0')
+    side = card.grid(pipe, *clips[0].video.shape[:3]).stride
+    px = float(side if threshold is None else threshold), float(side if moved is None else moved)
     found: list[list[dict[int, Tensor]]] = []
     for i, clip in enumerate(clips):
         z = encode(pipe, clip.video) if latents is None else latents[i]
-        found.append([_score_clip(pipe, clip, z, at.index, of, wanted, (threshold, moved), seed) for at in numbers])
+        found.append([_score_clip(pipe, clip, z, at.index, of, wanted, px, seed) for at in numbers])
         if on_clip:
             on_clip(i + 1, len(clips))
     values = torch.stack([torch.stack([torch.stack([f[n] for n in wanted]) for f in row]) for row in found])
-    side = card_of(pipe).grid(pipe, *clips[0].video.shape[:3]).stride
-    facts = dict(of=of, seed=seed, clips=len(clips), moved=float(side if moved is None else moved))
-    return Scores(values[..., 0], values[..., 1:], [a.index for a in numbers], [a.s for a in numbers], wanted,
-                  float(threshold or side), facts)
+    return Scores(values[..., 0], values[..., 1:], [a.index for a in numbers], [a.s for a in numbers], wanted, px[0],
+                  dict(of=of, seed=seed, clips=len(clips), moved=px[1]))
 
 
-def _score_clip(pipe, clip, z: Tensor, step: int, of: int, layers: list[int], px: tuple[float | None, float | None],
+def _score_clip(pipe, clip, z: Tensor, step: int, of: int, layers: list[int], px: tuple[float, float],
                 seed: int) -> dict[int, Tensor]:
-    "PCK of the mean of heads, then of each head, by layer."
-    points = torch.cat([torch.zeros(len(clip.tracks), 1), clip.tracks[:, 0]], 1)
-    points, seen = points[clip.visible[:, 0]], clip.visible[clip.visible[:, 0]]
-    truth = clip.tracks[clip.visible[:, 0]]
+    "PCK of the mean of heads, then of each head, by layer; px: the threshold, and how far a point must have moved."
+    first, grid = clip.visible[:, 0], card_of(pipe).grid(pipe, *clip.video.shape[:3])
+    times = grid.times().long()
+    truth, seen = clip.tracks[first], clip.visible[first]
+    points = torch.cat([torch.zeros(len(truth), 1), truth[:, 0]], 1)
+    rest = ((truth[:, times] - truth[:, :1]).norm(dim=-1) >= px[1]) & (times > 0)
+    ask = dict(truth=truth[:, times], visible=seen[:, times], threshold=px[0], evaluate=rest)
     out: dict[int, Tensor] = {}
 
     def probe(site: Site, q: Tensor, k: Tensor) -> None:
-        times = grid.times().long()
-        ask = dict(truth=truth[:, times], visible=seen[:, times], threshold=px[0] or grid.stride)
-        far = (truth[:, times] - truth[:, :1]).norm(dim=-1) >= (grid.stride if px[1] is None else px[1])
-        rest = far & (times > 0)
-        one = pck(match(q[0], k[0], grid, points).xy, evaluate=rest, **ask)
-        each = [pck(xy, evaluate=rest, **ask) for xy in match(q[0], k[0], grid, points, per_head=True).xy]
+        one = pck(match(q[0], k[0], grid, points).xy, **ask)
+        each = [pck(xy, **ask) for xy in match(q[0], k[0], grid, points, per_head=True).xy]
         out[site.layer] = torch.stack([torch.as_tensor(v, dtype=torch.float32).mean() for v in (one, *each)])
 
-    grid = card_of(pipe).grid(pipe, *clip.video.shape[:3])
     with capture(pipe, 'q k', layers=layers, probe=probe):
         renoise(pipe, None, _known(pipe, clip.caption), step=step, steps=of, seed=seed, latents=z)
     return out

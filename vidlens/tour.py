@@ -37,7 +37,7 @@ _log = logging.getLogger('vidlens')
 __all__ = ['FILES', 'Findings', 'look_inside', 'check_queries', 'content_words', 'twin_of', 'pictures', 'numbers', 'finite',
            'sections', 'write_findings', 'refuse_existing', 'save_tracks']
 
-# %% ../nbs/45_tour.ipynb #edbb6621
+# %% ../nbs/45_tour.ipynb #43c9e118
 @dataclass
 class Findings:
     """What `look_inside` found, as values; `write_findings` makes pictures and files of it.
@@ -72,7 +72,8 @@ def look_inside(pipe, prompt: str = 'a red circle moves left', video: Tensor | N
     found, began = Findings() if found is None else found, time.monotonic()
     found.prompt, asked = prompt, _asked_words(pipe, prompt, words)
     step = step_at(pipe, step, steps=of).index
-    frames, height, width = default_size(pipe) if video is None else fit_video(pipe, video).shape[:3]
+    fitted = None if video is None else _fitted(pipe, video)
+    frames, height, width = default_size(pipe) if fitted is None else fitted[1].shape[:3]
     if frames < 2:
         raise ValueError('the video has one frame, so nothing moves in it: give a clip of several frames')
     queries = points_on_grid(6, height, width) if points is None else check_queries(points, frames, height, width)
@@ -80,7 +81,7 @@ def look_inside(pipe, prompt: str = 'a red circle moves left', video: Tensor | N
     _scores(pipe, found, of, clips, seed)
     assert found.best is not None
     say(f'{"generating" if video is None else "adding noise to the video"}, looking inside at step {step} of {of}')
-    tape = _run(pipe, found, prompt, video, step, of, seed, progress)
+    tape = _run(pipe, found, prompt, fitted, step, of, seed, progress)
     found.tracks = track(pipe, queries=queries, layer=found.best['layer'], tape=tape)
     found.check = _check(pipe, found.best['layer'], step, of, seed)
     if asked:
@@ -91,20 +92,20 @@ def look_inside(pipe, prompt: str = 'a red circle moves left', video: Tensor | N
     found.facts['seconds'] = round(time.monotonic() - began, 1)
     return found
 
-# %% ../nbs/45_tour.ipynb #bc7f6322
-def _run(pipe, found: Findings, prompt: str, video: Tensor | None, step: int, of: int, seed: int,
+# %% ../nbs/45_tour.ipynb #6ee15c1b
+def _run(pipe, found: Findings, prompt: str, fitted: tuple[Tensor, Tensor] | None, step: int, of: int, seed: int,
          progress: bool) -> Tape:
     "Generate, or add noise to the video, with the capture open."
     kinds = 'q k xq xk xo' if card_of(pipe).text == 'cross' else 'q k o'
     with capture(pipe, kinds, steps=step) as tape:
-        if video is None:
+        if fitted is None:
             sample: Any = generate(pipe, prompt, seed, of, progress=progress)
             found.video = found.shown = sample.video
         else:
-            found.shown, found.video = _fitted(pipe, video)
+            found.shown, found.video = fitted
             renoise(pipe, found.video, prompt, step=step, steps=of, seed=seed)
     found.grid = tape.grid
-    found.facts = _facts(pipe, prompt, seed, 'generated' if video is None else 'a real clip, noised and run once', tape)
+    found.facts = _facts(pipe, prompt, seed, 'generated' if fitted is None else 'a real clip, noised and run once', tape)
     return tape
 
 
