@@ -58,7 +58,7 @@ def mixture(config: Config, seen: int) -> dict[str, Any]:
                              for k, v in _LATE.items()}
     return mixed | {'spread': a + (b - a) * _ramp(seen, *config.widening), 'combos': 'train'}
 
-# %% ../../nbs/model/02_dit.ipynb #5f8ade50
+# %% ../../nbs/model/02_dit.ipynb #843eecba
 class Clips:
     "The endless row of training clips: latents, token masks and token numbers, by how many were seen before."
 
@@ -86,8 +86,7 @@ class Clips:
             self._draw(start)
         part = slice(seen - start, seen - start + self.config.batch)
         chance = float(torch.rand(1, generator=torch.Generator().manual_seed(seen + 1)))
-        long = chance < self.config.long_text * _ramp(seen, *self.config.richer)
-        ids = token_ids(self.tokenizer, self.captions[part], LONG if long else SHORT)
+        ids = token_ids(self.tokenizer, self.captions[part], LONG if chance < self.config.long_text else SHORT)
         return self.latents[part], self.weights[part], ids.to(self.device)
 
 # %% ../../nbs/model/02_dit.ipynb #0243dd05

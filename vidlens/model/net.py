@@ -25,7 +25,7 @@ from .. import world
 __all__ = ['SHORT', 'LONG', 'Config', 'make_tokenizer', 'token_ids', 'make_scheduler', 'Net', 'make_net', 'fingerprint',
            'write_checkpoint', 'read_checkpoint', 'load_weights', 'check_world', 'command']
 
-# %% ../../nbs/model/01_net.ipynb #fa86dd17
+# %% ../../nbs/model/01_net.ipynb #dbd0309c
 @dataclass(frozen=True)
 class Config:
     """How the network is built and trained. Counts are clips; a pair is where a ramp begins and ends.
@@ -49,8 +49,8 @@ class Config:
     decay_from: int | None = None       # None: the rate stays up
     # the data and the loss
     spread: tuple[float, float] = (8., 14.)
-    widening: tuple[int, int] = (40_000, 90_000)
-    richer: tuple[int, int] = (35_000, 110_000)
+    widening: tuple[int, int] = (40_000, 100_000)
+    richer: tuple[int, int] = (50_000, 150_000)
     object_weight: float = 3.
     clear_first: float = .5
     empty: float = .1
@@ -112,7 +112,7 @@ def token_ids(tokenizer, captions: Sequence[str], length: int = SHORT) -> Tensor
     return tokenizer(list(captions), padding='max_length', max_length=length, truncation=True,
                      return_tensors='pt').input_ids
 
-# %% ../../nbs/model/01_net.ipynb #56ef1233
+# %% ../../nbs/model/01_net.ipynb #fcbdb20b
 def _make_transformer(config: Config):
     "A stock CogVideoXTransformer3DModel for 17 frames of 64x64 pixels; its blocks begin as identities."
     from diffusers import CogVideoXTransformer3DModel
@@ -121,7 +121,8 @@ def _make_transformer(config: Config):
         num_attention_heads=config.heads, attention_head_dim=config.head_width, num_layers=config.layers,
         in_channels=16, out_channels=16, patch_size=2, time_embed_dim=128, text_embed_dim=config.text_width,
         sample_width=16, sample_height=16, sample_frames=17, temporal_compression_ratio=4, max_text_seq_length=LONG,
-        use_rotary_positional_embeddings=True, use_learned_positional_embeddings=False)
+        use_rotary_positional_embeddings=True, use_learned_positional_embeddings=True)
+    model.patch_embed.pos_embedding.zero_()
     starts = [n.linear for b in model.transformer_blocks for n in (b.norm1, b.norm2)]
     for layer in (*starts, model.norm_out.linear, model.proj_out):
         nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
@@ -146,7 +147,7 @@ def make_scheduler():
                                   prediction_type='v_prediction', timestep_spacing='trailing', snr_shift_scale=1.,
                                   rescale_betas_zero_snr=True)
 
-# %% ../../nbs/model/01_net.ipynb #2189fc2f
+# %% ../../nbs/model/01_net.ipynb #ca30b51d
 class Net(nn.Module):
     "Text encoder and transformer as one module: noisy latents, token numbers and timesteps in, predicted v out."
 
@@ -154,6 +155,7 @@ class Net(nn.Module):
         super().__init__()
         self.text = _make_text_encoder(config, tokens)
         self.transformer = _make_transformer(config)
+        self.place = nn.Parameter(self.transformer.patch_embed.pos_embedding[:, LONG:].float())
         self._ropes: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     def _rope(self, frames: int, rows: int, cols: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -166,8 +168,14 @@ class Net(nn.Module):
             self._ropes[key] = rope[0].to(device), rope[1].to(device)
         return self._ropes[key]
 
+    def settle(self, slots: int = LONG) -> None:
+        "Give the transformer its learned places for so many text slots, which have none themselves."
+        text = self.place.new_zeros(1, slots, self.place.shape[-1])
+        self.transformer.patch_embed.pos_embedding = torch.cat([text, self.place], 1)
+
     def forward(self, x: Tensor, ids: Tensor, t: Tensor) -> Tensor:
         "x and the answer (batch, frames, 16, height, width), ids (batch, slots), t (batch,)."
+        self.settle(ids.shape[1])
         rope = self._rope(x.shape[1], x.shape[3], x.shape[4], x.device)
         return self.transformer(hidden_states=x, encoder_hidden_states=self.text(ids)[0], timestep=t,
                                 image_rotary_emb=rope, return_dict=False)[0]
