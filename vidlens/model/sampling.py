@@ -32,7 +32,7 @@ _log = logging.getLogger('vidlens')
 __all__ = ['GROUPS', 'Group', 'said_in', 'check_stock', 'sampled', 'Shown', 'told_seen', 'judged', 'caption_rows', 'show_all',
            'contact_sheet', 'choose', 'sheet_of']
 
-# %% ../../nbs/model/05c_sampling.ipynb #17fa7115
+# %% ../../nbs/model/05c_sampling.ipynb #e9191649
 @dataclass(frozen=True)
 class Group:
     "Captions of one kind: how many (`few` in a short run), what they tell, what the judge is asked, what is required."
@@ -57,11 +57,11 @@ def _one(n: int, few: int, choice: str, values: list[str], judged: str, required
 
 GROUPS: dict[str, Group] = {
     'one object': Group(72, 24, ('motions', _SIX), _PLAIN, {'colour': .97, 'motion': .95, 'shape': .8},
-                        {'colour': 1 / 6, 'motion': 1 / 6, 'shape': 1 / 4}),
+                        {'colour': 1 / 6, 'motion': 1 / 13, 'shape': 1 / 4}),
     'pan': _one(32, 8, 'cameras', [f'pan {w}' for w in _WAYS], 'camera', .9, 1 / 4, {'kind': 'pan'}),
     'two objects': Group(32, 8, ('kind', ['two']), {**_PLAIN, 'kind': 'two', 'motions': _SIX},
                          {'colour': .85, 'motions': .75, 'shape': None},
-                         {'colour': 1 / 15, 'motions': 1 / 6, 'shape': 1 / 16}),
+                         {'colour': 1 / 15, 'motions': 1 / 13, 'shape': 1 / 16}),
     **{s: _one(24, 4, 'schedules', [s], 'schedule', .8, 1 / 4, _TOLD) for s in ('stops', 'late')},
     'back': _one(12, 0, 'schedules', ['back'], 'schedule', None, 1 / 4, _TOLD),
     'diagonal': _one(16, 0, 'motions', list(world.MOTIONS)[4:8], 'motion', None, 1 / 13, _PLAIN),

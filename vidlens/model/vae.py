@@ -78,7 +78,7 @@ def vae_loss(vae, video: Tensor, masks: Tensor, latents: Tensor, config: VaeConf
     loss = encoder + drawn + .2 * edges + 1e-3 * (spread + 12).pow(2).mean()
     return loss, {'encoder': float(encoder.detach()), 'decoder': float(error.detach().pow(2).mean())}
 
-# %% ../../nbs/model/03_vae.ipynb #0a8ba9ec
+# %% ../../nbs/model/03_vae.ipynb #dabcff7b
 class VaeTraining:
     "A run: VAE, running mean, optimiser. `seen` counts clips, `elapsed` seconds; `half`: convolutions in bfloat16."
 
@@ -127,7 +127,8 @@ class VaeTraining:
         self.adam.step()
         self.seen += c.batch
         keep = min(c.ema, self.seen / (self.seen + 40))
-        torch._foreach_lerp_(list(self.mean.parameters()), list(self.vae.parameters()), 1 - keep)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.mean.parameters()), list(self.vae.parameters()), 1 - keep)
         self.elapsed += time.perf_counter() - begin
         return parts
 
