@@ -64,7 +64,7 @@ def test_demo_generates_and_prints_json(tmp_path, capsys):
 
 @pytest.mark.parametrize('line, says', [
     (['demo', '--prompt', 'a purple dog moves left'], "does not know 'dog'"),
-    (['demo', '--prompt', ' '.join(['red'] * 40)], 'more than the'),
+    (['demo', '--prompt', ' '.join(['red'] * 300)], 'more than the'),
     (['demo', '--word', 'blue'], "'blue' is not in the prompt"),
     (['demo', '--step', '30'], 'outside a run of 30 steps'),
     (['demo', '--of', '0'], 'at least 1'),

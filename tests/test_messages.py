@@ -74,7 +74,8 @@ BAD = {
     'a model without card': (lambda p, b, d: card_of(torch.nn.ReLU()), TypeError, 'no card for ReLU', 'CARDS'),
     # prompts
     'an unknown word': (lambda p, b, d: generate(b, 'a purple dog'), ValueError, "'dog'", 'it knows: .*circle'),
-    'a long prompt': (lambda p, b, d: generate(b, 'a red circle moves left ' * 9), ValueError, '16 tokens', 'shorten'),
+    'a long prompt': (lambda p, b, d: generate(b, 'a red circle moves left ' * 60), ValueError, 'tokens that the model reads',
+                      'shorten'),
     'no prompt': (lambda p, b, d: generate(b, []), ValueError, r'prompt=\[\]', 'at least one prompt'),
     'None for a prompt': (lambda p, b, d: generate(b, None), ValueError, 'prompt=None', "for example 'a red"),
     'a number among prompts': (lambda p, b, d: generate(b, ['a red circle', 3]), TypeError, 'int', 'must be a string'),

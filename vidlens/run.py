@@ -123,7 +123,7 @@ def randomise(pipe, seed: int = 0, parts: tuple[str, ...] = ('transformer', 'tra
             new = x.mean().cpu() + spread.cpu() * torch.randn(p.shape, generator=g)
             p.data.copy_(new.to(p.device, p.dtype))
 
-# %% ../nbs/05_run.ipynb #9d6cd4d2
+# %% ../nbs/05_run.ipynb #1cb3c629
 def text_of(pipe, prompt: str) -> Text:
     "The text slots of a prompt. Raises ValueError for words that the tokenizer does not know, and if it is too long."
     if not isinstance(prompt, str):
@@ -137,7 +137,7 @@ def text_of(pipe, prompt: str) -> Text:
         raise ValueError(f'the model does not know {", ".join(map(repr, odd or [prompt]))}{known}')
     # a prompt with padding fits; without it, it may have been cut: ask for one slot more
     if len(text) and not bool(text.pad.any()) and not bool(card_of(pipe).tokens(pipe, prompt, len(text) + 1).pad.any()):
-        raise ValueError(f'the prompt has more than the {len(text)} tokens that the model reads: {prompt!r}; '
+        raise ValueError(f'the prompt has more than the {len(text)} tokens that the model reads: {prompt[:80]!r}...; '
                          f'shorten it')
     return text
 
