@@ -59,7 +59,7 @@ def mixture(config: Config, seen: int) -> dict[str, Any]:
                              for k, v in _LATE.items()}
     return mixed | {'spread': a + (b - a) * _ramp(seen, *config.widening), 'combos': 'train'}
 
-# %% ../../nbs/model/02_dit.ipynb #843eecba
+# %% ../../nbs/model/02_dit.ipynb #3a70fdf8
 class Clips:
     "The endless row of training clips: latents, token masks and token numbers, by how many were seen before."
 
@@ -70,9 +70,11 @@ class Clips:
 
     def _draw(self, start: int) -> None:
         "A stock of clips: drawing many at once is cheaper."
-        scenes = world.sample(self.size, self.config.seed * 10**10 + start, **mixture(self.config, start))
+        wish, g = mixture(self.config, start), torch.Generator().manual_seed(start)
+        if float(torch.rand(1, generator=torch.Generator().manual_seed(start + 2))) < self.config.centred:
+            wish['spread'] = 1.     # where the place is known, a shape decides a fifth of the latents' power
+        scenes = world.sample(self.size, self.config.seed * 10**10 + start, **wish)
         self.start, plain, free = start, scenes.captions(False), scenes.captions()
-        g = torch.Generator().manual_seed(start)
         # at first always the same words, in the end in half of the clips
         said = 1 - .5 * _ramp(start, *self.config.richer)
         canonical, empty = (torch.rand(2, self.size, generator=g) < torch.tensor([[said], [self.config.empty]])).tolist()
@@ -90,7 +92,7 @@ class Clips:
         ids = token_ids(self.tokenizer, self.captions[part], LONG if chance < self.config.long_text else SHORT)
         return self.latents[part], self.weights[part], ids.to(self.device)
 
-# %% ../../nbs/model/02_dit.ipynb #eba36f26
+# %% ../../nbs/model/02_dit.ipynb #b7d77838
 def _noise_times(n: int, clear_first: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
     "Timesteps of n clips and of their first frames, both (n,) int64: .3 below 700, .3 in 700..899, .4 from 900 on."
     def draw(): return torch.rand(n, generator=g, device=g.device)
@@ -104,9 +106,9 @@ def _noise_times(n: int, clear_first: float, g: torch.Generator) -> tuple[Tensor
 
 
 def _coarse_parts(t: Tensor, share: float, g: torch.Generator) -> Tensor:
-    "How much of the noise's coarse part each clip keeps, (n,): 1, or from 0 to .5 in a share of those above t = 500."
+    "How much of the noise's coarse part each clip keeps, (n,): 1, or from 0 to .15 in a share of those above t = 800."
     chance, part = torch.rand(2, len(t), generator=g, device=t.device)
-    return torch.where((chance < share) & (t >= 500), part / 2, 1.)
+    return torch.where((chance < share) & (t >= 800), .15 * part, 1.)
 
 
 def _noisy(z: Tensor, t: Tensor, alphas: Tensor, g: torch.Generator, coarse: Tensor | None = None
