@@ -15,6 +15,17 @@ def pytest_unconfigure():
     shutil.rmtree(HOME, ignore_errors=True)
 
 
+@pytest.fixture(scope='module')
+def one_thread():
+    "Sums are split by threads: with one, two trainings find the same bits."
+    import torch
+
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker('gpu'):
         import torch

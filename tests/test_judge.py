@@ -10,13 +10,7 @@ RED = SeenThing('red', 'circle', 'left', 'stops', 'normal', .1)
 BLUE = SeenThing('blue', 'star', 'still', 'whole', 'normal', .05)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    "Sums are split by threads: with one, two trainings find the same bits."
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

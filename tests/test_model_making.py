@@ -28,13 +28,7 @@ run = Training(Config(**{TINY!r}), world.vocabulary(), fit_codec(64))
 """
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    "Sums are split by threads: with one, two processes find the same bits."
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

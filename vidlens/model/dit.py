@@ -31,8 +31,8 @@ from .net import (LONG, SHORT, Config, check_world, command, fingerprint, load_w
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['SWAPS', 'PROMPTS', 'GOALS', 'mixture', 'Clips', 'v_loss', 'Muon', 'Training', 'save_run', 'restore_run', 'WordSwaps',
-           'draw', 'Progress', 'verdict', 'train', 'main']
+__all__ = ['SWAPS', 'PROMPTS', 'GOALS', 'mixture', 'Clips', 'v_loss', 'Muon', 'Training', 'save_run', 'restore_run', 'swapped',
+           'WordSwaps', 'draw', 'Progress', 'verdict', 'train', 'main']
 
 # %% ../../nbs/model/02_dit.ipynb #0db8874f
 _WAYS, _TURNS = ['left', 'right', 'up', 'down'], ['up left', 'up right', 'down left', 'down right']
@@ -151,7 +151,7 @@ def _prepare_half(net: nn.Module, device: torch.device) -> None:
 def _half(device: torch.device, on: bool = True):
     return torch.autocast(device.type, torch.bfloat16) if on else nullcontext()
 
-# %% ../../nbs/model/02_dit.ipynb #3634fa74
+# %% ../../nbs/model/02_dit.ipynb #a4b2be9c
 def v_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor, config: Config, weight: float,
            g: torch.Generator, half: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of a batch as (latents, token masks, ids), each clip's plain squared error, and its timestep.
@@ -161,7 +161,8 @@ def v_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor,
     t, t_first = _noise_times(len(z), config.clear_first, g)
     times = t[:, None].repeat(1, z.shape[1])
     times[:, 0] = t_first
-    x, v = _noisy(z, times, alphas, g, _coarse_parts(t, config.clear_coarse, g))
+    coarse = _coarse_parts(t, config.clear_coarse, g) if config.clear_coarse else None
+    x, v = _noisy(z, times, alphas, g, coarse)
     with _half(z.device, half):
         out = net(x, ids, t)
     counts = (times == t[:, None]).float()
@@ -292,7 +293,7 @@ def restore_run(path: str | Path, device: str | torch.device = 'cpu', half: bool
     run.seen, run.elapsed = facts['seen'], facts['elapsed']
     return run
 
-# %% ../../nbs/model/02_dit.ipynb #0cee3210
+# %% ../../nbs/model/02_dit.ipynb #b4d12d36
 _PANS = ['pan ' + w for w in _WAYS]
 _plain = {'kind': 'single', 'schedules': 'whole', 'paces': 'normal'}
 # name: noise level, attribute, choices, the scenes
@@ -315,6 +316,16 @@ SWAPS: dict[str, tuple[int, str, list[str], dict[str, Any]]] = {
                    {'kind': {'zoom': .5, 'roll': .5}})}
 
 
+def swapped(scenes: world.Scenes, attribute: str, choices: Sequence[str], most: int | None = None) -> list[list[str]]:
+    "Rows of captions of scenes: the true ones, then those with each other choice (at `most` so many) for one word."
+    seen = [d.camera if attribute == 'camera' else getattr(d.things[0], attribute) for d in scenes.describe()]
+    at, rows = [choices.index(s) if s in choices else 0 for s in seen], [scenes.captions(False)]
+    for k in range(1, min(len(choices), (most or len(choices)) + 1)):
+        other: dict[str, Any] = {attribute: [choices[(i + k) % len(choices)] for i in at]}
+        rows.append(scenes.captions(False, **other))
+    return rows
+
+
 class WordSwaps:
     "Clips that are kept aside, with captions that are true or changed in one word."
 
@@ -322,19 +333,8 @@ class WordSwaps:
         self.sets: dict[str, tuple[Tensor, list[list[str]]]] = {}
         for i, (name, (_, attribute, choices, wish)) in enumerate(SWAPS.items()):
             scenes = world.sample(clips, 10**15 + i, combos='train', **{'spread': spread, **wish})
-            told = self._captions(scenes, attribute, choices)
+            told = swapped(scenes, attribute, choices, 3)
             self.sets[name] = codec.encode(scenes.to(device).render()[0]), told
-
-    @staticmethod
-    def _captions(scenes: world.Scenes, attribute: str, choices: list[str]) -> list[list[str]]:
-        "Rows of captions: the true ones, then those with one of three other choices."
-        rows = [scenes.captions(False)]
-        seen = [d.camera if attribute == 'camera' else getattr(d.things[0], attribute) for d in scenes.describe()]
-        for k in range(1, min(4, len(choices))):
-            other = [choices[((choices.index(s) if s in choices else 0) + k) % len(choices)] for s in seen]
-            swap: dict[str, Any] = {attribute: other}
-            rows.append(scenes.captions(False, **swap))
-        return rows
 
     @torch.no_grad()
     def measure(self, net: nn.Module, tokenizer, length: int = SHORT, names: Sequence[str] = ()
