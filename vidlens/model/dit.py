@@ -31,8 +31,8 @@ from .net import (LONG, SHORT, Config, check_world, command, fingerprint, load_w
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['SWAPS', 'PROMPTS', 'GOALS', 'mixture', 'Clips', 'v_loss', 'Muon', 'Training', 'save_run', 'restore_run', 'swapped',
-           'WordSwaps', 'draw', 'Progress', 'verdict', 'train', 'main']
+__all__ = ['SWAPS', 'PROMPTS', 'GOALS', 'mixture', 'token_labels', 'Clips', 'v_loss', 'told_losses', 'Muon', 'Training',
+           'save_run', 'restore_run', 'swapped', 'WordSwaps', 'draw', 'Progress', 'verdict', 'train', 'main']
 
 # %% ../../nbs/model/02_dit.ipynb #0db8874f
 _WAYS, _TURNS = ['left', 'right', 'up', 'down'], ['up left', 'up right', 'down left', 'down right']
@@ -59,7 +59,22 @@ def mixture(config: Config, seen: int) -> dict[str, Any]:
                              for k, v in _LATE.items()}
     return mixed | {'spread': a + (b - a) * _ramp(seen, *config.widening), 'combos': 'train'}
 
-# %% ../../nbs/model/02_dit.ipynb #3a70fdf8
+# %% ../../nbs/model/02_dit.ipynb #baac39f5
+_SAID = {'colour': world.COLOURS, 'shape': world.SHAPES, 'motion': world.MOTIONS, 'schedule': world.SCHEDULES,
+         'pace': world.PACES, 'camera': world.CAMERAS}
+
+
+def token_labels(scenes: world.Scenes, masks: Tensor) -> Tensor:
+    """What each token shows, (batch, tokens, 6) int64 on the masks' device: the number of its object's colour, shape,
+    motion, schedule and pace (-1 where there is none, or two) and of the clip's camera."""
+    first, second = (token_mask(masks[:, k:k + 1]).flatten(1) for k in range(2))
+    owner = torch.where(first > second, 0, torch.where(second > first, 1, -1))
+    rows = torch.stack([getattr(scenes, k) for k in list(_SAID)[:5]], -1).to(masks.device)
+    labels = rows.gather(1, owner.clamp(min=0)[..., None].expand(-1, -1, 5)).masked_fill(owner[..., None] < 0, -1)
+    camera = scenes.camera.to(masks.device)[:, None, None].expand(-1, labels.shape[1], 1)
+    return torch.cat([labels, camera], -1)
+
+
 class Clips:
     "The endless row of training clips: latents, token masks and token numbers, by how many were seen before."
 
@@ -71,8 +86,6 @@ class Clips:
     def _draw(self, start: int) -> None:
         "A stock of clips: drawing many at once is cheaper."
         wish, g = mixture(self.config, start), torch.Generator().manual_seed(start)
-        if float(torch.rand(1, generator=torch.Generator().manual_seed(start + 2))) < self.config.centred:
-            wish['spread'] = 1.     # where the place is known, a shape decides a fifth of the latents' power
         scenes = world.sample(self.size, self.config.seed * 10**10 + start, **wish)
         self.start, plain, free = start, scenes.captions(False), scenes.captions()
         # at first always the same words, in the end in half of the clips
@@ -81,18 +94,20 @@ class Clips:
         self.captions = ['' if e else a if c else b for a, b, c, e in zip(plain, free, canonical, empty)]
         video, masks = scenes.to(self.device).render()
         self.latents, self.weights = self.codec.encode(video), token_mask(masks)
+        self.labels = token_labels(scenes, masks)
+        self.labels[torch.tensor(empty)] = -1
 
-    def at(self, seen: int) -> tuple[Tensor, Tensor, Tensor]:
-        "Latents (batch, 5, 16, 16, 16), token masks (batch, 5, 8, 8), token numbers (batch, slots)."
+    def at(self, seen: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        "Latents (batch, 5, 16, 16, 16), token masks (batch, 5, 8, 8), token numbers (batch, slots), token labels."
         start = seen - seen % self.size
         if start != self.start:
             self._draw(start)
         part = slice(seen - start, seen - start + self.config.batch)
         chance = float(torch.rand(1, generator=torch.Generator().manual_seed(seen + 1)))
         ids = token_ids(self.tokenizer, self.captions[part], LONG if chance < self.config.long_text else SHORT)
-        return self.latents[part], self.weights[part], ids.to(self.device)
+        return self.latents[part], self.weights[part], ids.to(self.device), self.labels[part]
 
-# %% ../../nbs/model/02_dit.ipynb #b7d77838
+# %% ../../nbs/model/02_dit.ipynb #0243dd05
 def _noise_times(n: int, clear_first: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
     "Timesteps of n clips and of their first frames, both (n,) int64: .3 below 700, .3 in 700..899, .4 from 900 on."
     def draw(): return torch.rand(n, generator=g, device=g.device)
@@ -105,22 +120,10 @@ def _noise_times(n: int, clear_first: float, g: torch.Generator) -> tuple[Tensor
     return t, torch.where(draw() < clear_first, less.long(), t)
 
 
-def _coarse_parts(t: Tensor, share: float, g: torch.Generator) -> Tensor:
-    "How much of the noise's coarse part each clip keeps, (n,): 1, or from 0 to .15 in a share of those above t = 800."
-    chance, part = torch.rand(2, len(t), generator=g, device=t.device)
-    return torch.where((chance < share) & (t >= 800), .15 * part, 1.)
-
-
-def _noisy(z: Tensor, t: Tensor, alphas: Tensor, g: torch.Generator, coarse: Tensor | None = None
-           ) -> tuple[Tensor, Tensor]:
-    """Latents (batch, frames, ...) noised to t (batch, frames), and the v that the network should answer (2202.00512).
-
-    coarse (batch,): how much of the noise's averages over 4x4 latents is kept; default all."""
+def _noisy(z: Tensor, t: Tensor, alphas: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    "Latents (batch, frames, ...) noised to t (batch, frames), and the v that the network should answer (2202.00512)."
     a = alphas[t].view(*t.shape, 1, 1, 1)
     noise = torch.randn(z.shape, generator=g, device=z.device)
-    if coarse is not None:
-        low = F.avg_pool2d(noise.flatten(0, 1), 4).repeat_interleave(4, 2).repeat_interleave(4, 3).view_as(noise)
-        noise = noise - (1 - coarse).view(-1, 1, 1, 1, 1) * low
     return a.sqrt() * z + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * z
 
 # %% ../../nbs/model/02_dit.ipynb #3a5c5fc5
@@ -151,7 +154,7 @@ def _prepare_half(net: nn.Module, device: torch.device) -> None:
 def _half(device: torch.device, on: bool = True):
     return torch.autocast(device.type, torch.bfloat16) if on else nullcontext()
 
-# %% ../../nbs/model/02_dit.ipynb #a4b2be9c
+# %% ../../nbs/model/02_dit.ipynb #b85b7823
 def v_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor, config: Config, weight: float,
            g: torch.Generator, half: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of a batch as (latents, token masks, ids), each clip's plain squared error, and its timestep.
@@ -161,8 +164,7 @@ def v_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor,
     t, t_first = _noise_times(len(z), config.clear_first, g)
     times = t[:, None].repeat(1, z.shape[1])
     times[:, 0] = t_first
-    coarse = _coarse_parts(t, config.clear_coarse, g) if config.clear_coarse else None
-    x, v = _noisy(z, times, alphas, g, coarse)
+    x, v = _noisy(z, times, alphas, g)
     with _half(z.device, half):
         out = net(x, ids, t)
     counts = (times == t[:, None]).float()
@@ -171,6 +173,19 @@ def v_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor,
     w = (1 + (weight - 1) * masks).repeat_interleave(2, 2).repeat_interleave(2, 3)
     w = w / w.mean((1, 2, 3), keepdim=True)
     return (error * w).mean(), error.detach().mean((1, 2, 3)), t
+
+# %% ../../nbs/model/02_dit.ipynb #dd2982d7
+def _directions(width: int) -> Tensor:
+    "A direction for each choice of each attribute, (choices, width): orthonormal if there is room, always the same."
+    empty = torch.empty(sum(map(len, _SAID.values())), width)
+    return nn.init.orthogonal_(empty, generator=torch.Generator().manual_seed(5))
+
+
+def told_losses(hidden: Tensor, labels: Tensor, directions: Tensor) -> Tensor:
+    "Cross-entropy of each attribute, (6,), by tokens (batch, tokens, width) and labels; NaN where none is to be told."
+    logits = F.layer_norm(hidden.float(), hidden.shape[-1:]) @ directions.T
+    return torch.stack([F.cross_entropy(x.flatten(0, 1), labels[..., i].flatten(), ignore_index=-1)
+                        for i, x in enumerate(logits.split([len(v) for v in _SAID.values()], -1))])
 
 # %% ../../nbs/model/02_dit.ipynb #2b9cc00d
 def _orthogonal(x: Tensor, steps: int = 5) -> Tensor:
@@ -214,7 +229,7 @@ def _rate(config: Config, seen: int) -> float:
 def _decayed(config: Config, seen: int) -> float:
     return 0. if config.decay_from is None else _ramp(seen, config.decay_from, config.samples)
 
-# %% ../../nbs/model/02_dit.ipynb #6aa66be5
+# %% ../../nbs/model/02_dit.ipynb #8c45c82e
 class Training:
     """A run: network, running mean, optimisers, clips. `seen` counts clips, `elapsed` seconds of training.
 
@@ -235,20 +250,25 @@ class Training:
         self.adam = torch.optim.AdamW(self.rest.values(), config.adam, (.9, .98), weight_decay=.01,
                                       fused=self.device.type == 'cpu')
         self.clips = Clips(config, self.codec, self.tokenizer, device)
+        self.directions = _directions(config.heads * config.head_width).to(device)
+        self.middle: dict[str, Tensor] = {}
+        self.net.transformer.transformer_blocks[(config.layers - 1) // 2].register_forward_hook(
+            lambda block, args, out: self.middle.update(tokens=out[0]))
         self.alphas = make_scheduler().alphas_cumprod.float().to(device)
         self.seen, self.elapsed, self.drawing = 0, 0., 0.
 
-    def step(self) -> tuple[Tensor, Tensor]:
-        "One step; each clip's squared error and timestep."
+    def step(self) -> tuple[Tensor, Tensor, Tensor]:
+        "One step; each clip's squared error and timestep, and what the tokens could not tell (see `told_losses`)."
         c, begin = self.config, time.perf_counter()
-        batch = self.clips.at(self.seen)
+        *batch, labels = self.clips.at(self.seen)
         self.drawing += time.perf_counter() - begin
         self.muon.lr, self.adam.param_groups[0]['lr'] = (x * _rate(c, self.seen) for x in (c.muon, c.adam))
         g = torch.Generator(self.device).manual_seed(c.seed * 10**10 + self.seen)
         weight = c.object_weight + (1 - c.object_weight) * _decayed(c, self.seen)
         loss, errors, t = v_loss(self.net, batch, self.alphas, c, weight, g, self.half)
+        told = told_losses(self.middle.pop('tokens'), labels, self.directions)
         self.net.zero_grad()
-        loss.backward()
+        (loss + c.tell * (1 - _decayed(c, self.seen)) * told.nan_to_num().sum()).backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.)
         self.muon.step(), self.adam.step()
         # a young mean forgets faster, or it would remember the random start
@@ -256,7 +276,7 @@ class Training:
         with torch.no_grad():       # else the mean would remember every step, as a graph
             torch._foreach_lerp_(list(self.mean.parameters()), list(self.net.parameters()), 1 - keep)
         self.seen, self.elapsed = self.seen + len(t), self.elapsed + time.perf_counter() - begin
-        return errors, t
+        return errors, t, told.detach()
 
 # %% ../../nbs/model/02_dit.ipynb #07909b77
 def save_run(run: Training, path: str | Path) -> None:
@@ -390,7 +410,7 @@ def _contact_sheet(videos: Tensor, captions: Sequence[str], path: str | Path) ->
         ImageDraw.Draw(sheet).text((66 * rows.shape[1] + 6, 66 * i + 26), caption, fill='black')
     sheet.save(path)
 
-# %% ../../nbs/model/02_dit.ipynb #b898d28f
+# %% ../../nbs/model/02_dit.ipynb #e6d5e880
 _BINS = (0, 500, 700, 900, 1000)
 
 
@@ -408,12 +428,13 @@ class Progress:
     def _reset(self) -> None:
         self.errors: list[Tensor] = []
         self.times: list[Tensor] = []
+        self.told: list[Tensor] = []
         self.since = self.run.seen, self.run.elapsed, self.run.drawing
 
-    def add(self, errors: Tensor, t: Tensor) -> None:
-        "Note a step's errors."
-        self.errors.append(errors)
-        self.times.append(t)
+    def add(self, errors: Tensor, t: Tensor, told: Tensor) -> None:
+        "Note what a step found."
+        for row, value in zip((self.errors, self.times, self.told), (errors, t, told)):
+            row.append(value)
 
     def row(self, swaps: bool, length: int = SHORT) -> dict[str, Any]:
         "A new row, written and logged."
@@ -427,6 +448,7 @@ class Progress:
         for lo, hi in pairwise(_BINS):
             some = e[(t >= lo) & (t < hi)]
             row[f'loss {lo}'] = round(float(some.mean()), 4) if len(some) else None
+        row['told'] = {k: round(float(v), 3) for k, v in zip(_SAID, torch.stack(self.told).nanmean(0))}
         if swaps:
             found = self.swaps.measure(run.mean, run.tokenizer, length)
             row |= {name: {k: round(v[i], 4) for k, v in found.items()} for i, name in enumerate(('swaps', 'excess'))}
@@ -481,7 +503,7 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str | None:
                     'the rates; --resume --no-gate goes on all the same')
     return None
 
-# %% ../../nbs/model/02_dit.ipynb #76ec5faa
+# %% ../../nbs/model/02_dit.ipynb #16127166
 def train(run: Training, out: str | Path, minutes: float = math.inf, save_every: float = 3., swaps_every: float = 10.,
           samples_every: float = 30., gated: bool = True) -> None:
     "Go on with a run until its `samples` are seen or the minutes are over; intervals in minutes. Writes into `out`."
@@ -497,11 +519,11 @@ def train(run: Training, out: str | Path, minutes: float = math.inf, save_every:
         return True
     try:
         while run.seen < run.config.samples and time.monotonic() < begin + 60 * minutes:
-            errors, t = run.step()
+            errors, t, told = run.step()
             if not math.isfinite(float(errors.mean())):
                 raise ValueError(f'the loss is not finite after {run.seen} clips: resume from the last checkpoint in '
                                  f'{out} with lower rates (muon, adam in the configuration)')
-            progress.add(errors, t)
+            progress.add(errors, t, told)
             if passed('save', save_every):
                 save_run(run, out / 'checkpoint.safetensors')
                 tested = passed('swaps', swaps_every)
@@ -522,7 +544,7 @@ def train(run: Training, out: str | Path, minutes: float = math.inf, save_every:
         progress.plot()
         progress.samples()
 
-# %% ../../nbs/model/02_dit.ipynb #aecd0636
+# %% ../../nbs/model/02_dit.ipynb #6e186383
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog='python -m vidlens.model.dit', description='Train the bundled video model.')
     p.add_argument('--out', type=Path, required=True, help='folder of the run: checkpoint, progress, samples')
@@ -575,7 +597,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = _begin(a)
         if a.compile:
             for block in run.net.transformer.transformer_blocks:
-                block.compile(dynamic=False)
+                block.forward = torch.compile(block.forward, dynamic=False)     # leaves hooks alone
         _log.info('%s clips of %s seen, on %s, world %s', run.seen, run.config.samples, run.device, fingerprint())
         train(run, a.out, a.minutes, gated=not a.no_gate)
     return command(go)

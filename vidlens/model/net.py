@@ -25,7 +25,7 @@ from .. import world
 __all__ = ['SHORT', 'LONG', 'Config', 'make_tokenizer', 'token_ids', 'make_scheduler', 'Net', 'make_net', 'fingerprint',
            'write_checkpoint', 'read_checkpoint', 'load_weights', 'check_world', 'command']
 
-# %% ../../nbs/model/01_net.ipynb #8e2f27ed
+# %% ../../nbs/model/01_net.ipynb #d1d7db67
 @dataclass(frozen=True)
 class Config:
     """How the network is built and trained. Counts are clips; a pair is where a ramp begins and ends.
@@ -53,8 +53,7 @@ class Config:
     richer: tuple[int, int] = (50_000, 150_000)
     object_weight: float = 3.
     clear_first: float = .5
-    clear_coarse: float = 0.
-    centred: float = .3
+    tell: float = 1.
     empty: float = .1
     long_text: float = .05
 
