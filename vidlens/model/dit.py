@@ -174,7 +174,7 @@ def v_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor,
     w = w / w.mean((1, 2, 3), keepdim=True)
     return (error * w).mean(), error.detach().mean((1, 2, 3)), t
 
-# %% ../../nbs/model/02_dit.ipynb #dd2982d7
+# %% ../../nbs/model/02_dit.ipynb #c231a590
 def _directions(width: int) -> Tensor:
     "A direction for each choice of each attribute, (choices, width): orthonormal if there is room, always the same."
     empty = torch.empty(sum(map(len, _SAID.values())), width)
@@ -183,7 +183,7 @@ def _directions(width: int) -> Tensor:
 
 def told_losses(hidden: Tensor, labels: Tensor, directions: Tensor) -> Tensor:
     "Cross-entropy of each attribute, (6,), by tokens (batch, tokens, width) and labels; NaN where none is to be told."
-    logits = F.layer_norm(hidden.float(), hidden.shape[-1:]) @ directions.T
+    logits = 4 * F.layer_norm(hidden.float(), hidden.shape[-1:]) @ directions.T     # 4: a small part of a token is enough
     return torch.stack([F.cross_entropy(x.flatten(0, 1), labels[..., i].flatten(), ignore_index=-1)
                         for i, x in enumerate(logits.split([len(v) for v in _SAID.values()], -1))])
 
