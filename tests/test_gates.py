@@ -358,7 +358,7 @@ def test_captions_of_an_untrained_model(folder, tmp_path, monkeypatch):
     bench.__dict__['judge'] = blind
     rows = named(gates._captions(bench, 'heldout'))
     assert rows['one object: colour'].value == 0 and rows['one object: colour'].n == 1
-    assert (tmp_path / 'sheets' / 'heldout_bad.png').is_file() and list((tmp_path / 'cache').rglob('*.npz'))
+    assert (tmp_path / 'sheets' / 'heldout_bad.jpg').is_file() and list((tmp_path / 'cache').rglob('*.npz'))
 
 
 def test_subset_of_captions():

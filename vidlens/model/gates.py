@@ -102,7 +102,7 @@ def _has(part: str, split: str) -> bool:
     "Whether a part has this split."
     return (part, split) != ('vae', 'twin')
 
-# %% ../../nbs/model/06_gates.ipynb #2acb04f5
+# %% ../../nbs/model/06_gates.ipynb #811440b2
 def _vae(b: Bench, split: str) -> list[Row]:
     return vae_rows(redraw_by(b.pipe(split)), b.judge, split, _family(split), b.count('vae', split))
 
@@ -121,7 +121,7 @@ def _captions(b: Bench, split: str) -> list[Row]:
     if b.sheets:
         b.sheets.mkdir(parents=True, exist_ok=True)
         for good in (True, False):
-            sheet_of(choose(shown, good), b.sheets / f'{split}_{"good" if good else "bad"}.png')
+            sheet_of(choose(shown, good), b.sheets / f'{split}_{"good" if good else "bad"}.jpg')
     return caption_rows(shown, split)
 
 
