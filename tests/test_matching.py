@@ -365,7 +365,7 @@ BAD = {
     'readout': (lambda: match(Q, Q, GRID, P, readout='max'), "readout='max', but.*'argmax' or 'soft'"),
     'temperature': (lambda: match(Q, Q, GRID, P, temperature=0), 'temperature must be above 0'),
     'window': (lambda: match(Q, Q, GRID, P, window=-1), 'window a number of tokens or None'),
-    'cycle': (lambda: match(Q, Q, GRID, P, cycle=-1), 'cycle a distance in px'),
+    'cycle': (lambda: match(Q, Q, GRID, P, cycle=-1), 'cycle a distance'),
     'query right of the frame': (lambda: match(Q, Q, GRID, [[0, 8., 8.], [0, 81., 8.]]),
                                  r'query 1 is \(t, x, y\) = \(0, 81, 8\).*x from 0 to 80'),
     'query above the frame': (lambda: match(Q, Q, GRID, [[0, 8., -1.]]), 'y from 0 to 64 px'),

@@ -277,7 +277,7 @@ def _look(xy: Tensor, grid: Grid, lookup: str) -> tuple[Tensor, Tensor, Tensor, 
     corner = corner.clamp_min(0).minimum(size - 1).long()
     return corner[..., 1] * grid.cols + corner[..., 0], weight, base, anchor
 
-# %% ../nbs/12_matching.ipynb #e7b582d9
+# %% ../nbs/12_matching.ipynb #b3437914
 def _place(grid: Grid, tokens: Tensor) -> Tensor:
     "(column, row) of token places in a frame, float."
     return torch.stack([tokens % grid.cols, tokens // grid.cols], -1).float()
@@ -307,16 +307,21 @@ def _way_back(cost: Callable, read: Callable, grid: Grid, at: Tensor, start: Ten
     return (at + (uv - centre) * grid.stride - start).norm(dim=-1)
 
 
-def _track(cost: Callable, grid: Grid, queries, device, heads: tuple[int, ...] = (), kind: str = 'weight',
-           lookup: str = 'nearest', readout: str = 'argmax', temperature: float = 1., window: int | None = 2,
-           cycle: float | None = None, min_score: float | None = None) -> Tracks:
-    "Tracks of the queries by cost(frame, to, tokens) -> (*heads, n, rows*cols)."
+def _check_reading(lookup: str, readout: str, temperature: float, window: int | None, cycle: float | None) -> None:
+    "Raise ValueError for ways of reading that do not exist."
     if lookup not in _LOOKUPS or readout not in ('argmax', 'soft'):
         raise ValueError(f"lookup={lookup!r} and readout={readout!r}, but lookup must be one of {_LOOKUPS} and readout "
                          "'argmax' or 'soft'")
     if not temperature > 0 or (window is not None and window < 0) or (cycle is not None and not cycle >= 0):
         raise ValueError(f'temperature is {temperature}, window {window} and cycle {cycle}, but temperature must be '
-                         'above 0, window a number of tokens or None, cycle a distance in px or None')
+                         'above 0, window a number of tokens or None, cycle a distance or None')
+
+
+def _track(cost: Callable, grid: Grid, queries, device, heads: tuple[int, ...] = (), kind: str = 'weight',
+           lookup: str = 'nearest', readout: str = 'argmax', temperature: float = 1., window: int | None = 2,
+           cycle: float | None = None, min_score: float | None = None) -> Tracks:
+    "Tracks of the queries by cost(frame, to, tokens) -> (*heads, n, rows*cols)."
+    _check_reading(lookup, readout, temperature, window, cycle)
     frames, xy = _asked(queries, grid, lookup == 'published', device)
     read = partial(read_out, grid=grid, readout=readout, temperature=temperature, window=window, kind=kind)
     place = xy[:, None].expand(*heads, -1, grid.frames, -1).clone()

@@ -6,8 +6,9 @@
 __all__ = ['AttentionScores', 'attention_scores', 'HeadStatistics', 'head_statistics', 'Selection', 'rank_select', 'ScoreTable',
            'join_scores', 'save_scores', 'load_scores', 'ScoreProbe']
 
-# %% ../nbs/13_scores.ipynb #40f90098
+# %% ../nbs/13_scores.ipynb #b4c60b4b
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
@@ -21,7 +22,6 @@ from torch import Tensor
 from .grid import Grid
 from .matching import _asked, _chosen, _cost, _layers, _scale_of, _track, read_out
 from .metrics import Interval, _resampled, bootstrap, harmonic_mean
-from .video import whole_file
 
 # %% ../nbs/13_scores.ipynb #3985a01e
 _BLOCK = 2 ** 22   # entries of the largest scratch tensor: 16 MiB of float32
@@ -495,7 +495,7 @@ class ScoreTable:
         return (f'ScoreTable({len(self.steps)} steps x {len(self.layers)} layers, {self.clips} clips, {len(self.clip)} '
                 f'points: {", ".join(self.names)})')
 
-# %% ../nbs/13_scores.ipynb #b507aae1
+# %% ../nbs/13_scores.ipynb #f1cced99
 def join_scores(tables: Sequence[ScoreTable]) -> ScoreTable:
     "One table of the clips of several, which must have the same steps, layers and scores. Raises ValueError."
     if not tables:
@@ -518,13 +518,22 @@ def save_scores(table: ScoreTable, path: str | Path, force: bool = False) -> Pat
     "Write a table as safetensors. Raises FileExistsError unless `force`, FileNotFoundError for a missing folder."
     from safetensors.torch import save_file
 
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f'the folder {path.parent} does not exist: make it first, mkdir -p {path.parent}')
+    if path.exists() and not force:
+        raise FileExistsError(f'{path} exists and is not overwritten: pass force=True or choose another name')
     names = {f'{part}/{k}': x for part in ('points', 'weights', 'heads') for k, x in getattr(table, part).items()}
     head = dict(vidlens=_VERSION, steps=table.steps, sigmas=table.sigmas, layers=table.layers, facts=table.facts,
                 names=list(names))
-    tensors = {k: x.detach().cpu().clone().contiguous() for k, x in (names | {'clip': table.clip}).items()}
-    with whole_file(path, force) as part:
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        tensors = {k: x.detach().cpu().clone().contiguous() for k, x in (names | {'clip': table.clip}).items()}
         save_file(tensors, part, metadata={'scores': json.dumps(head, default=str)})
-    return Path(path)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
 
 
 def load_scores(path: str | Path) -> ScoreTable:

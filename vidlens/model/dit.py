@@ -229,7 +229,7 @@ def _rate(config: Config, seen: int) -> float:
 def _decayed(config: Config, seen: int) -> float:
     return 0. if config.decay_from is None else _ramp(seen, config.decay_from, config.samples)
 
-# %% ../../nbs/model/02_dit.ipynb #8c45c82e
+# %% ../../nbs/model/02_dit.ipynb #758a60cb
 class Training:
     """A run: network, running mean, optimisers, clips. `seen` counts clips, `elapsed` seconds of training.
 
@@ -260,12 +260,12 @@ class Training:
     def step(self) -> tuple[Tensor, Tensor, Tensor]:
         "One step; each clip's squared error and timestep, and what the tokens could not tell (see `told_losses`)."
         c, begin = self.config, time.perf_counter()
-        *batch, labels = self.clips.at(self.seen)
+        z, masks, ids, labels = self.clips.at(self.seen)
         self.drawing += time.perf_counter() - begin
         self.muon.lr, self.adam.param_groups[0]['lr'] = (x * _rate(c, self.seen) for x in (c.muon, c.adam))
         g = torch.Generator(self.device).manual_seed(c.seed * 10**10 + self.seen)
         weight = c.object_weight + (1 - c.object_weight) * _decayed(c, self.seen)
-        loss, errors, t = v_loss(self.net, batch, self.alphas, c, weight, g, self.half)
+        loss, errors, t = v_loss(self.net, (z, masks, ids), self.alphas, c, weight, g, self.half)
         told = told_losses(self.middle.pop('tokens'), labels, self.directions)
         self.net.zero_grad()
         (loss + c.tell * (1 - _decayed(c, self.seen)) * told.nan_to_num().sum()).backward()
