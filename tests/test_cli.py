@@ -13,7 +13,7 @@ import vidlens
 from vidlens.cli import main, parser, point, read_points
 from vidlens.reporting import Section
 from vidlens.tour import Findings, content_words, numbers, sections, write_findings
-from vidlens.video import write_video
+from vidlens.video import read_video, write_video
 
 
 @pytest.fixture(scope='module')
@@ -167,3 +167,35 @@ def test_write_findings_refuses_a_file_as_folder(tmp_path):
     (tmp_path / 'f').write_text('')
     with pytest.raises(FileExistsError, match='is a file'):
         write_findings(Findings(), tmp_path / 'f')
+
+
+def test_track_follows_points_of_any_clip(demo, tmp_path, capsys):
+    "In the clip's own pixels, at each of its frames, whatever its size and length."
+    clip, out = str(demo[2]), tmp_path / 'out'
+    ask = ['--point', '0,30,45', '--point', '20,100,12.5', '--layer', '3', '--layer', '4', '--of', '6', '--step', '-1']
+    assert main(['track', clip, *ask, '--out', str(out), '--json', '--quiet']) == 0
+    told, z = json.loads(capsys.readouterr().out), np.load(out / 'tracks.npz')
+    assert z['xy'].shape == (2, 25, 2) and told['points'] == 2 and told['layers'] == [3, 4]
+    assert z['xy'][0, 0] == pytest.approx([30, 45], abs=1e-3) and z['xy'][1, 20] == pytest.approx([100, 12.5], abs=1e-3)
+    assert len(list(csv.DictReader(open(out / 'tracks.csv')))) == 50
+    drawn = read_video(out / 'tracks.mp4')
+    assert len(drawn) == 25 and drawn.shape[1] >= 90
+    assert main(['track', clip, '--out', str(out), '--quiet']) == 2 and '--force' in capsys.readouterr().err
+
+
+def test_a_large_clip_is_read_small_and_told_large(tmp_path):
+    clip = write_video(torch.rand(1, 500, 600, 3).expand(3, -1, -1, -1), tmp_path / 'still.mp4')
+    assert main(['track', str(clip), '--point', '1,590,490', '--layer', '4', '--encoding', 'causal', '--out',
+                 str(tmp_path / 'out'), '--quiet']) == 0
+    xy = np.load(tmp_path / 'out' / 'tracks.npz')['xy']
+    assert np.abs(xy - [590, 490]).max() < .5, 'a still clip stands still'
+
+
+@pytest.mark.parametrize('given, says', [
+    (['nowhere.mp4'], 'nowhere.mp4'), (['{clip}', '--point', '0,500,3'], 'query 0'), (['{clip}', '--layer', '77'], '6 layers'),
+    (['{clip}', '--frames', '99'], '25'), (['{clip}', '--grid', '0'], 'size')])
+def test_track_refuses_in_one_sentence(demo, tmp_path, capsys, given, says):
+    given = [g.format(clip=demo[2]) for g in given]
+    assert main(['track', *given, '--of', '4', '--step', '-1', '--out', str(tmp_path / 'out'), '--quiet']) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count('\n') == 1 and not (tmp_path / 'out').exists()
