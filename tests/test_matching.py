@@ -409,3 +409,15 @@ def test_a_gpu_gives_the_same_tracks(dtype):
         here, there = match(q, q, grid, p, **options), match(q.cuda(), q.cuda(), grid, p, **options)
         assert there.xy.is_cuda and torch.equal(here.visible, there.visible.cpu())
         torch.testing.assert_close(there.at_frames(13).xy.cpu(), here.at_frames(13).xy, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize('symmetric', [False, True])
+def test_costs_have_gradients(symmetric):
+    "As a loss on attention needs them; the values are those without."
+    g = torch.Generator().manual_seed(0)
+    grid, q, k = Grid(2, 3, 4), *torch.randn(2, 3, 24, 5, generator=g, dtype=torch.float64)
+    q.requires_grad_(), k.requires_grad_()
+    cost = match_cost(q, k, grid, 0, 1, symmetric=symmetric)
+    with torch.no_grad():
+        torch.testing.assert_close(cost.detach(), match_cost(q, k, grid, 0, 1, symmetric=symmetric))
+    assert torch.autograd.gradcheck(lambda a, b: match_cost(a, b, grid, 0, 1, [1, 7], symmetric=symmetric), (q, k))

@@ -33,7 +33,7 @@ def points_on_grid(size: int, height: int, width: int, margin: float | None = No
     y, x = torch.meshgrid(along(height), along(width), indexing='ij')
     return torch.stack([torch.full_like(x, t), x, y], -1).reshape(-1, 3)
 
-# %% ../nbs/12_matching.ipynb #0df24257
+# %% ../nbs/12_matching.ipynb #8531320b
 _BLOCK = 2 ** 22   # entries of the largest scratch tensor: 16 MiB of float32
 _TILE = 2 ** 18    # the same on a processor: 1 MiB stays in its cache, and is three times as fast
 _Layer = tuple[Tensor, Tensor, float]   # query, key, scale
@@ -58,13 +58,17 @@ def _mean_weights(q: Tensor, k: Tensor, tokens: Tensor | None = None) -> Tensor:
     step = max(1, min(q.shape[1], size // n))
     group = max(1, size // (step * n))
     tokens = None if tokens is None or torch.equal(tokens, torch.arange(n, device=q.device)) else tokens
-    out = q.new_zeros(q.shape[1], n if tokens is None else len(tokens))
-    for rows, total in zip(q.split(step, 1), out.split(step)):
+    parts = []
+    for rows in q.split(step, 1):
+        total: Tensor | None = None
         for a, b in zip(rows.split(group), k.split(group)):
             weight = (a @ b.mT).softmax(-1)
             weight = weight if tokens is None else weight.index_select(-1, tokens)
-            total += weight[0] if len(weight) == 1 else weight.sum(0)
-    return out.div_(len(q))
+            weight = weight[0] if len(weight) == 1 else weight.sum(0)
+            # in place, unless somebody wants a gradient
+            total = weight if total is None else total + weight if weight.requires_grad else total.add_(weight)
+        parts.append(total)
+    return torch.cat(parts).div(len(q))     # type: ignore[arg-type]
 
 
 def _there(q: Tensor, k: Tensor, tokens: Tensor, scale: float, per_head: bool) -> Tensor:
