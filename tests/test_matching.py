@@ -4,7 +4,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidlens.grid import Grid
-from vidlens.matching import Tracks, match, match_cost, match_features, nearest_patch, points_on_grid, read_out
+from vidlens.matching import (Tracks, match, match_cost, match_features, match_fields, nearest_patch, points_on_grid,
+                              read_out)
 from vidlens.metrics import pck
 
 LOOKUPS = ['nearest', 'bilinear', 'field']
@@ -421,3 +422,17 @@ def test_costs_have_gradients(symmetric):
     with torch.no_grad():
         torch.testing.assert_close(cost.detach(), match_cost(q, k, grid, 0, 1, symmetric=symmetric))
     assert torch.autograd.gradcheck(lambda a, b: match_cost(a, b, grid, 0, 1, [1, 7], symmetric=symmetric), (q, k))
+
+
+def test_fields_are_the_costs_of_the_asked_tokens():
+    asked = torch.tensor([[0., 9., 20.], [1, 40, 3], [0, 47.9, 31.9]])
+    grid, q, k = Grid(3, 4, 6, 8, 1, False), *torch.randn(2, 2, 72, 5, generator=torch.Generator().manual_seed(0))
+    fields = match_fields(q, k, grid, asked, symmetric=True, heads=1)
+    assert fields.shape == (3, 3, 4, 6)
+    for i, (t, x, y) in enumerate(asked.long().tolist()):
+        for f in range(3):
+            whole = match_cost(q, k, grid, t, f, symmetric=True, heads=1)
+            torch.testing.assert_close(fields[i, f].flatten(), whole[y // 8 * 6 + x // 8])
+    for bad, says in ((dict(queries=[[0, 99, 1]]), 'query 0'), (dict(lookup='nearest'), 'no option lookup')):
+        with pytest.raises(ValueError, match=says):
+            match_fields(q, k, grid, **dict(queries=asked) | bad)
