@@ -59,7 +59,7 @@ def mixture(config: Config, seen: int) -> dict[str, Any]:
                              for k, v in _LATE.items()}
     return mixed | {'spread': a + (b - a) * _ramp(seen, *config.widening), 'combos': 'train'}
 
-# %% ../../nbs/model/02_dit.ipynb #baac39f5
+# %% ../../nbs/model/02_dit.ipynb #fc31faaf
 _SAID = {'colour': world.COLOURS, 'shape': world.SHAPES, 'motion': world.MOTIONS, 'schedule': world.SCHEDULES,
          'pace': world.PACES, 'camera': world.CAMERAS}
 
@@ -95,7 +95,6 @@ class Clips:
         video, masks = scenes.to(self.device).render()
         self.latents, self.weights = self.codec.encode(video), token_mask(masks)
         self.labels = token_labels(scenes, masks)
-        self.labels[torch.tensor(empty)] = -1
 
     def at(self, seen: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         "Latents (batch, 5, 16, 16, 16), token masks (batch, 5, 8, 8), token numbers (batch, slots), token labels."
@@ -107,14 +106,17 @@ class Clips:
         ids = token_ids(self.tokenizer, self.captions[part], LONG if chance < self.config.long_text else SHORT)
         return self.latents[part], self.weights[part], ids.to(self.device), self.labels[part]
 
-# %% ../../nbs/model/02_dit.ipynb #0243dd05
-def _noise_times(n: int, clear_first: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    "Timesteps of n clips and of their first frames, both (n,) int64: .3 below 700, .3 in 700..899, .4 from 900 on."
+# %% ../../nbs/model/02_dit.ipynb #9d6a6835
+def _noise_times(n: int, clear_first: float, g: torch.Generator, levels: tuple[float, float] = (.3, .6)
+                 ) -> tuple[Tensor, Tensor]:
+    "Timesteps of n clips and of their first frames, both (n,) int64; `levels`: shares below t = 700 and t = 900."
+    low, mid = levels
     def draw(): return torch.rand(n, generator=g, device=g.device)
     # one in each n-th part of the range: batches differ less
     u = (torch.arange(n, device=g.device) + draw()) / n
     u = u[torch.randperm(n, generator=g, device=g.device)]
-    t = torch.where(u < .3, u / .3 * .7, torch.where(u < .6, .7 + (u - .3) / 3 * 2, .9 + (u - .6) / 4))
+    t = torch.where(u < low, u / low * .7,
+                    torch.where(u < mid, .7 + (u - low) / (mid - low) * .2, .9 + (u - mid) / (1 - mid) * .1))
     t = (1000 * t).long().clamp(0, 999)
     less = torch.where(draw() < .4, torch.zeros_like(u), draw()) * t
     return t, torch.where(draw() < clear_first, less.long(), t)
@@ -154,14 +156,14 @@ def _prepare_half(net: nn.Module, device: torch.device) -> None:
 def _half(device: torch.device, on: bool = True):
     return torch.autocast(device.type, torch.bfloat16) if on else nullcontext()
 
-# %% ../../nbs/model/02_dit.ipynb #b85b7823
+# %% ../../nbs/model/02_dit.ipynb #0aa6577a
 def v_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor, config: Config, weight: float,
            g: torch.Generator, half: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of a batch as (latents, token masks, ids), each clip's plain squared error, and its timestep.
 
     Tokens on objects count `weight` times; frames that were given away (less noise than the clip's) not at all."""
     z, masks, ids = batch
-    t, t_first = _noise_times(len(z), config.clear_first, g)
+    t, t_first = _noise_times(len(z), config.clear_first, g, config.levels)
     times = t[:, None].repeat(1, z.shape[1])
     times[:, 0] = t_first
     x, v = _noisy(z, times, alphas, g)

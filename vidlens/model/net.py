@@ -25,7 +25,7 @@ from .. import world
 __all__ = ['SHORT', 'LONG', 'Config', 'make_tokenizer', 'token_ids', 'make_scheduler', 'Net', 'make_net', 'fingerprint',
            'write_checkpoint', 'read_checkpoint', 'load_weights', 'check_world', 'command']
 
-# %% ../../nbs/model/01_net.ipynb #d1d7db67
+# %% ../../nbs/model/01_net.ipynb #994e0f5f
 @dataclass(frozen=True)
 class Config:
     """How the network is built and trained. Counts are clips; a pair is where a ramp begins and ends.
@@ -53,6 +53,7 @@ class Config:
     richer: tuple[int, int] = (50_000, 150_000)
     object_weight: float = 3.
     clear_first: float = .5
+    levels: tuple[float, float] = (.3, .6)      # shares of noise levels below t = 700 and below t = 900
     tell: float = 1.
     empty: float = .1
     long_text: float = .05
@@ -64,6 +65,8 @@ class Config:
         if self.head_width % 16:
             raise ValueError(f'head_width is {self.head_width}, but must be a multiple of 16: rotary embeddings part '
                              'it between time, height and width')
+        if not 0 < self.levels[0] < self.levels[1] < 1:
+            raise ValueError(f'levels are {self.levels}, but must be two shares that grow, between 0 and 1: (0.3, 0.6)')
         if self.decay_from is not None and not 0 <= self.decay_from < self.samples:
             raise ValueError(f'decay_from is {self.decay_from}, but must lie between 0 and the end of the run at '
                              f'{self.samples} samples')
