@@ -122,7 +122,7 @@ class _Reader:
             return pair if guided else [('cond', slice(0, rows))]
         return [('unknown', slice(0, rows))]
 
-# %% ../nbs/04_hooks.ipynb #867a2d13
+# %% ../nbs/04_hooks.ipynb #3fc4abc5
 class _Mode(TorchFunctionMode):
     "Active while one attention module runs."
 
@@ -236,14 +236,16 @@ class _Seam:
             mode.__exit__(None, None, None)
 
     def attend(self, group: str, layer: int, func, args, kwargs) -> Tensor:
-        "The attention call: listeners see it, and it goes on as it came unless one of them edits."
+        "The attention call: listeners see it, and it goes on as it came unless one of them edits it or takes its place."
         call, given = self.call, dict(zip(_QKVM + ('dropout_p', 'is_causal'), args)) | kwargs
         here = [x for x in self.listeners if call and x.wants(group, layer, call)]
         edited = False
         for x in here:
             new = x.before(group, layer, call, *(given.get(n) for n in _QKVM))
             given, edited = given | new, edited or bool(new)
-        out = func(**given) if edited else func(*args, **kwargs)
+        out = next((o for x in here if call and (o := x.instead(layer, call, given)) is not None), None)
+        if out is None:
+            out = func(**given) if edited else func(*args, **kwargs)
         for x in here:
             out = x.after(group, layer, call, given['query'], given['key'], given['value'], out)
         return out
@@ -307,7 +309,7 @@ def _leave(seam: _Seam, listener: _Listener) -> None:
         _OPEN.pop(seam.key, None)
         seam.remove()
 
-# %% ../nbs/04_hooks.ipynb #702f3f11
+# %% ../nbs/04_hooks.ipynb #323d5dbe
 Wanted = int | Iterable[int] | slice | None
 _GROUPS = {'': ('q', 'k', 'v', 'o'), 'x': ('xq', 'xk', 'xv', 'xo'), 'hidden': ('hidden',)}
 
@@ -406,6 +408,10 @@ class _Listener:
 
     def before(self, group, layer, call, q, k, v, mask) -> dict[str, Tensor]:
         return {}
+
+    def instead(self, layer: int, call: _Call, given: dict[str, Any]) -> Tensor | None:
+        "What comes in the place of scaled_dot_product_attention; None: nothing does, it runs."
+        return None
 
     def after(self, group, layer, call, q, k, v, o) -> Tensor:
         return o
@@ -734,7 +740,7 @@ def edit(pipe, kinds: str, f: Callable[..., Any], layers: Wanted = None, steps: 
     apart. Raises ValueError for what does not exist, CaptureError if nothing was edited."""
     return Edit(pipe, kinds, f, layers, steps, **_known(Edit, options))
 
-# %% ../nbs/04_hooks.ipynb #c85b5231
+# %% ../nbs/04_hooks.ipynb #79d339f8
 @contextmanager
 def _set(pipe, **marks: bool) -> Iterator[None]:
     "Some marks of the pipeline's open seam, if there is one, set for a while."
@@ -773,6 +779,18 @@ def quiet(pipe) -> Iterator[None]:
     "Forwards in this block are not shown to the open captures and edits: helper steps of a solver, for example."
     with _set(pipe, muted=True):
         yield
+
+
+@contextmanager
+def _beside(seam: _Seam, call: _Call, listeners: list[_Listener]) -> Iterator[None]:
+    "A forward in this block is no step of the run: these listeners alone see it, and they take it for `call`."
+    before = seam.listeners, seam.muted
+    try:
+        seam.listeners, seam.muted, seam.call = listeners, True, call
+        yield
+    finally:
+        (seam.listeners, seam.muted), seam.call = before, None
+
 
 def _note(pipe, **facts: Any) -> None:
     "Write facts of a run, such as its prompts, on the tapes of the open captures."
