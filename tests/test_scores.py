@@ -532,6 +532,29 @@ def test_no_truth_no_accuracy():
     assert 'accuracy' not in t.names and 'entropy' not in t.names and t.best()['layer'] == 0
 
 
+@pytest.mark.parametrize('how', [{}, dict(matching=dict(symmetric=True)), dict(matching=dict(readout='soft')),
+                                 dict(published=True)])
+def test_a_truth_that_comes_later_gives_the_same_scores(how):
+    q, queries, truth, seen = moving()
+    k = torch.cat([rand(3, 4, 32), q + rand(*q.shape, seed=5)], 1)
+    late, known = ScoreProbe(GRID, queries, later=True, **how), ScoreProbe(GRID, queries, truth, seen, **how)
+    for probe in (late, known):
+        for step, layer in ((0, 0), (0, 2), (1, 2)):
+            probe.add(q * (1 + step + layer), k, layer, step)
+    with pytest.raises(ValueError, match=r'probe.judge\(tracks, visible\)'):
+        late.result()
+    late.judge(queries[:, None, 1:].expand(-1, 9, -1))   # a first belief, that nothing moves
+    still = late.result()
+    late.judge(truth, seen)
+    a, b = late.result(), known.result()
+    assert a.names == b.names and not torch.equal(still.map('accuracy'), a.map('accuracy'))
+    for name in a.names:
+        torch.testing.assert_close(a.values(name, True), b.values(name, True), equal_nan=True)
+        torch.testing.assert_close(a.values(name), b.values(name), equal_nan=True)
+    with pytest.raises(ValueError, match='scored already'):
+        late.add(q, k, 0, 0)
+
+
 def test_cells_that_were_not_scored_are_nan():
     q, k = random_qk()
     probe = ScoreProbe(GRID, [[0, 8., 8.]])
@@ -635,6 +658,9 @@ BAD = {
     'probe of the video alone': (lambda: ScoreProbe(GRID, P)(SITE, Q[None], Q[None]), "tokens='all', probe=probe"),
     'item': (lambda: ScoreProbe(GRID, P, item=1)(SITE, Q[None], K[None]), 'item=1, but the batch holds 1'),
     'nothing scored': (lambda: ScoreProbe(GRID, P).result(), 'nothing was scored yet'),
+    'later, but there': (lambda: ScoreProbe(GRID, P, TRUTH, later=True), 'leave later out'),
+    'no later': (lambda: ScoreProbe(GRID, P, TRUTH).judge(TRUTH), 'later=True'),
+    'judged by another clip': (lambda: ScoreProbe(GRID, P, later=True).judge(TRUTH[:, :8]), r'truth is \(1, 8, 2\)'),
 }
 
 

@@ -357,7 +357,7 @@ def rank_select(tables: Sequence[Tensor]) -> Selection:
     best = np.unravel_index(int(rank.argmin()), rank.shape)
     return Selection(tuple(int(i) for i in best), rank, score.exp().masked_fill(~known, torch.nan).float())
 
-# %% ../nbs/13_scores.ipynb #4ffe6e18
+# %% ../nbs/13_scores.ipynb #82ac59f8
 _VERSION = 'scores 1'
 _CRITERIA = ('accuracy', 'confidence_cross', 'attention_cross')
 
@@ -416,9 +416,10 @@ class ScoreTable:
         maps = [self.map(n, heads) for n in scores]
         if by == 'harmonic':
             maps = [harmonic_mean(*maps)]
-        if not maps or all(m.isnan().all() for m in maps):
-            raise ValueError(f'no entry has a value of {", ".join(scores) or "any score"}: nothing counted. Give '
-                             'points that are visible, and that move if moved is above 0')
+        blank = [n for n, m in zip(scores, maps) if m.isnan().all()]
+        if blank or not maps:
+            raise ValueError(f'no entry has a value of {", ".join(blank) or "any score"}: nothing counted. Give points '
+                             'that are visible, and that move if moved is above 0 (moved=0 counts those that stay, too)')
         top = int(maps[0].nan_to_num(-torch.inf).argmax())
         where = rank_select(maps).best if by == 'rank' else np.unravel_index(top, maps[0].shape)
         s, n, *h = (int(i) for i in where)
@@ -559,7 +560,7 @@ def load_scores(path: str | Path) -> ScoreTable:
         raise ValueError(f'{path} holds no {_VERSION!r}: write one with save_scores(table, path)')
     return ScoreTable(head['steps'], head['sigmas'], head['layers'], **parts, clip=clip, facts=head['facts'])
 
-# %% ../nbs/13_scores.ipynb #cdde9e87
+# %% ../nbs/13_scores.ipynb #baf60538
 _MATCHING: dict[str, Any] = dict(symmetric=False, lookup='nearest', readout='argmax', temperature=1., window=2,
                                  scale=None)
 
@@ -575,6 +576,9 @@ def _how_to_match(how: dict[str, Any]) -> dict[str, Any]:
     return {n: v for n, v in how.items() if v != _MATCHING[n]}
 
 
+_Cell = tuple[_Look, Tensor | None, dict[str, Tensor]]   # weights and places of points, statistics of heads
+
+
 class ScoreProbe:
     """Scores of each layer and step for the points of one clip, from queries and keys that it does not keep.
 
@@ -583,13 +587,19 @@ class ScoreProbe:
     px that a point must have gone to count. valid, padding: as in `attention_scores`. sample: how many video tokens,
     drawn with the seed, are asked for the statistics of heads; None is all, 0 leaves them out. matching: options of
     `match` (symmetric, lookup, readout, temperature, window, scale). item: row of the batch that a capture shows.
+    later=True: the truth is not known yet, as in a generation: the best match of each point and head in each frame is
+    kept (16 bytes each), and `judge` scores it once the truth is there.
     published=True scores as the official code does: symmetric, its lookups, 8 px, every RGB frame counted, the first
     too, padding and hidden points counted. Raises ValueError for what does not fit."""
 
     def __init__(self, grid: Grid, queries, truth=None, visible=None, *, threshold: float | None = None,
                  moved: float = 0., valid=None, padding: str = 'excluded', sample: int | None = 64, seed: int = 0,
-                 matching: Mapping[str, Any] | None = None, item: int = 0, published: bool = False):
-        self.grid, self.valid, self.item, self.published = grid, valid, item, published
+                 matching: Mapping[str, Any] | None = None, item: int = 0, published: bool = False,
+                 later: bool = False):
+        self.grid, self.valid, self.item, self.published, self.later = grid, valid, item, published, later
+        if later and (truth is not None or visible is not None):
+            raise ValueError('later=True, but the truth is there already: leave later out, or give truth and visible '
+                             'to judge after the run')
         self.padding = 'counted' if published else padding
         quirks = dict(symmetric=True, lookup='published') if published else {}
         self.matching = _how_to_match(quirks | dict(matching or {}))
@@ -598,13 +608,17 @@ class ScoreProbe:
             raise ValueError(f'threshold is {threshold} and moved {moved}, but they must be px above 0 and from 0 on')
         self.lookup = 'published' if published else 'nearest'
         self.tokens, self.frame, self.t = _places(queries, None, grid, self.lookup, 'cpu')
-        self.queries = _tensor(queries).float().cpu()
-        self.asked, self.seen = _seen(visible, grid, self.t)
-        self.truth, self.counts = self._truth(truth, visible, float(moved))
+        self.queries, self.once = _tensor(queries).float().cpu(), self.tokens.unique(return_inverse=True)
+        self.moved, self.kept = float(moved), dict[tuple[int, int], _Cell]()
+        self._believe(truth, visible)
         self.drawn = None if sample == 0 else _drawn(sample, grid, seed)
         self.rows: dict[tuple[int, int], tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
         self.weights: dict[str, Tensor] = {}
         self.sigmas: dict[int, float] = {}
+
+    def _believe(self, truth, visible) -> None:
+        self.asked, self.seen = _seen(visible, self.grid, self.t)
+        self.truth, self.counts = self._truth(truth, visible, self.moved)
 
     def _truth(self, truth, visible, moved: float) -> tuple[Tensor | None, Tensor]:
         "True places and whether they count: at token frames, or, published, at all RGB frames."
@@ -640,29 +654,54 @@ class ScoreProbe:
     @torch.no_grad()
     def add(self, q: Tensor, k: Tensor, layer: int, step: int, sigma: float = torch.nan, text: str = 'first') -> None:
         "Score the queries and keys of one layer at one step: shapes as in `attention_scores`."
-        if (step, layer) in self.rows:
+        if (step, layer) in self.rows or (step, layer) in self.kept:
             raise ValueError(f'layer {layer}, step {step} was scored already: use a new ScoreProbe for each run, and '
                              "capture one branch, branch='cond'")
         j = _joint(q, k, self.grid, text, self.valid, self.padding, None, self.matching.get('scale'))
-        once, again = self.tokens.unique(return_inverse=True)
-        quick = self.truth is not None and not self.matching.keys() & {'symmetric', 'lookup'}
+        once, again = self.once
+        placed = self.later or self.truth is not None
+        quick = placed and not self.matching.keys() & {'symmetric', 'lookup'}
         found = _look(j, self.grid, once.to(k.device), self._reader(once.to(k.device)) if quick else None)
         found = found.each(lambda x: x.cpu()[:, again])
+        xy = None if not placed else self._quick(found.uv) if quick else self._slow(j)
+        cell = found._replace(uv=found.uv[..., :0].clone()), xy, self._statistics(q, k, text)
+        self.sigmas[step] = float(sigma)
+        if self.later:
+            self.kept[step, layer] = cell
+        else:
+            self.rows[step, layer], = self._scored([cell])
+
+    def judge(self, truth, visible=None) -> None:
+        "Score what was kept, by truth and visible as above; given again, the last ones count. Raises ValueError."
+        if not self.later:
+            raise ValueError('this probe was given its truth, or none, when it was made: judge needs ScoreProbe(..., '
+                             'later=True)')
+        self._believe(truth, visible)
+        for step in self.sigmas:   # layer by layer would take several times as long
+            at = [a for a in self.kept if a[0] == step]
+            self.rows |= zip(at, self._scored([self.kept[a] for a in at]))
+
+    def _statistics(self, q: Tensor, k: Tensor, text: str) -> dict[str, Tensor]:
+        if self.drawn is None:
+            return {}
+        found = head_statistics(q, k, self.grid, self.drawn, text=text, valid=self.valid, padding=self.padding,
+                                scale=self.matching.get('scale'))
+        return {n: x.cpu() for n, x in found._asdict().items() if n not in ('sink_at', 'text')}
+
+    def _scored(self, cells: Sequence[_Cell]) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        "Scores of points, of the mean of heads, and of heads, cell by cell."
+        found = _Look(*(torch.stack(x) for x in zip(*(c[0] for c in cells))))
         scores = found.scores(self.frame, self.asked, self.seen, 'published' if self.published else 'left_out')
         rows = {f'attention_{n}': x for n, x in scores.attention.items()}
         rows |= {f'confidence_{n}': x for n, x in scores.confidence.items()}
         if self.truth is not None:
-            xy = self._quick(found.uv) if quick else self._slow(j)
+            xy = torch.stack([x for _, x, _ in cells if x is not None])
             right = ((xy - self.truth).norm(dim=-1) < self.threshold) & self.counts
             rows = {'accuracy': right.sum(-1) / self.counts.sum(-1)} | rows   # NaN if no frame of the point counts
-        points = {n: x[0].clone() for n, x in rows.items()}   # a view would keep the heads
-        self.weights = {n: self._weight(n, x) for n, x in points.items()}
-        heads = {n: _mean(x[1:], self.weights[n]) for n, x in rows.items()}
-        if self.drawn is not None:
-            stats = head_statistics(q, k, self.grid, self.drawn, text=text, valid=self.valid, padding=self.padding,
-                                    scale=self.matching.get('scale'))
-            heads |= {n: x.cpu() for n, x in stats._asdict().items() if n not in ('sink_at', 'text')}
-        self.rows[step, layer], self.sigmas[step] = (points, heads), float(sigma)
+        self.weights = {n: self._weight(n, x[0, 0]) for n, x in rows.items()}
+        heads = {n: _mean(x[:, 1:], self.weights[n]) for n, x in rows.items()}
+        return [({n: x[i, 0].clone() for n, x in rows.items()},   # a view would keep the heads
+                 {n: x[i] for n, x in heads.items()} | cell[2]) for i, cell in enumerate(cells)]
 
     def _weight(self, name: str, x: Tensor) -> Tensor:
         return self.counts.sum(-1) if name == 'accuracy' else (~x.isnan()).long()
@@ -695,6 +734,8 @@ class ScoreProbe:
 
     def result(self) -> ScoreTable:
         "The table of what was scored; steps and layers that were not, among those that were, are NaN."
+        if self.kept and self.truth is None:
+            raise ValueError('the truth is still to come: give it after the run, probe.judge(tracks, visible)')
         if not self.rows:
             raise ValueError('nothing was scored yet: run the model inside capture(..., probe=probe), or call add')
         steps, layers = (sorted(set(x)) for x in zip(*self.rows))
