@@ -22,7 +22,7 @@ _TABLE = {
     'trackers': 'pseudo_truth',
     'flow': 'motion_flow',
     'tracking': 'track_long',
-    'lens': 'score track imap moft',
+    'lens': 'score score_generation track imap moft',
     'guidance': 'CAG',
     'plots': 'show overlay draw_tracks layer_step_map',
     'reporting': 'report',
