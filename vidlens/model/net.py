@@ -25,7 +25,7 @@ from .. import world
 __all__ = ['SHORT', 'LONG', 'Config', 'make_tokenizer', 'token_ids', 'make_scheduler', 'Net', 'make_net', 'fingerprint',
            'write_checkpoint', 'read_checkpoint', 'load_weights', 'check_world', 'command']
 
-# %% ../../nbs/model/01_net.ipynb #994e0f5f
+# %% ../../nbs/model/01_net.ipynb #09e80cca
 @dataclass(frozen=True)
 class Config:
     """How the network is built and trained. Counts are clips; a pair is where a ramp begins and ends.
@@ -54,7 +54,7 @@ class Config:
     object_weight: float = 3.
     clear_first: float = .5
     levels: tuple[float, float] = (.3, .6)      # shares of noise levels below t = 700 and below t = 900
-    tell: float = 1.
+    tell: float = .1
     empty: float = .1
     long_text: float = .05
 
