@@ -5,6 +5,7 @@ import itertools
 import torch
 from torch import nn
 
+from vidlens import hooks
 from vidlens.families import tiny
 
 FAMILIES = ('cogvideox', 'wan', 'hunyuanvideo')
@@ -69,3 +70,11 @@ def kept_hooks(pipe):
 
 def combinations(*lists):
     return list(itertools.product(*lists))
+
+
+def untouched(family):
+    "Yields a tiny pipeline, for a fixture; a test must leave it as it was."
+    pipe = pipe_of(family)
+    before = state(pipe)
+    yield pipe
+    assert state(pipe) == before and not hooks._OPEN

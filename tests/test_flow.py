@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from planted import rng, sliding
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidlens.flow import amf_loss, fit_affine, flow_error, motion_flow, remove_camera, residual_flow, true_flow
@@ -14,19 +15,6 @@ from vidlens.world import CAMERAS, pan_over, sample
 
 GOLDEN = Path(__file__).parent / 'golden'
 DENSE = Grid(17, 64, 64, stride=1, temporal=1)   # every pixel of every RGB frame
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def sliding(grid, dx, dy, heads=3, d=32, seed=0, norm=8.):
-    "Random features of equal length that move by (dx, dy) whole tokens per frame: (heads, tokens, d)."
-    pad = grid.frames * max(abs(dx), abs(dy), 1)
-    field = torch.randn(heads, grid.rows + 2 * pad, grid.cols + 2 * pad, d, generator=rng(seed))
-    field = field / field.norm(dim=-1, keepdim=True) * norm
-    cuts = [field[:, pad - f * dy:, pad - f * dx:][:, :grid.rows, :grid.cols] for f in range(grid.frames)]
-    return grid.flatten(torch.stack(cuts, 1), 1)
 
 
 def tokens_that_stay(grid, dx, dy):

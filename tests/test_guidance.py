@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 import torch.nn.functional as F
-from seam import FAMILIES, LAYERS, attention, blocks, call, combinations, family_of, kept_hooks, pipe_of, state
+from seam import FAMILIES, LAYERS, attention, blocks, call, combinations, family_of, kept_hooks, pipe_of, untouched
 
 from vidlens import hooks, world
 from vidlens.card import card_of
@@ -19,10 +19,7 @@ SCALE = {'cogvideox': 4.0, 'wan': 4.0, 'hunyuanvideo': 3.0}   # of classifier-fr
 
 @pytest.fixture(params=FAMILIES)
 def pipe(request):
-    pipe = pipe_of(request.param)
-    before = state(pipe)
-    yield pipe
-    assert state(pipe) == before and not hooks._OPEN
+    yield from untouched(request.param)
 
 
 # -- attention of tensors

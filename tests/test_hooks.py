@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 from seam import (FAMILIES, KINDS, LAYERS, LENGTH, attention, blocks, call, combinations, family_of, kept_hooks, pipe_of,
-                  state)
+                  state, untouched)
 
 from vidlens import hooks
 from vidlens.card import card_of
@@ -21,10 +21,7 @@ TWO = ['a cat runs', 'two dogs']
 
 @pytest.fixture(params=FAMILIES)
 def pipe(request):
-    pipe = pipe_of(request.param)
-    before = state(pipe)
-    yield pipe
-    assert state(pipe) == before and not hooks._OPEN
+    yield from untouched(request.param)
 
 
 def probes(*_):

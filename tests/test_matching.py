@@ -1,6 +1,7 @@
 """Matching by planted truth: fields that move by known steps, clips that stand still, points that hide."""
 import pytest
 import torch
+from planted import rng, sliding
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidlens.grid import Grid
@@ -9,19 +10,6 @@ from vidlens.matching import (Tracks, match, match_cost, match_features, match_f
 from vidlens.metrics import pck
 
 LOOKUPS = ['nearest', 'bilinear', 'field']
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def sliding(grid, dx, dy, heads=3, d=32, seed=0, norm=8.):
-    "Random features of equal length that move by (dx, dy) whole tokens per frame: (heads, tokens, d)."
-    pad = grid.frames * max(abs(dx), abs(dy), 1)
-    field = torch.randn(heads, grid.rows + 2 * pad, grid.cols + 2 * pad, d, generator=rng(seed))
-    field = field / field.norm(dim=-1, keepdim=True) * norm
-    cuts = [field[:, pad - f * dy:, pad - f * dx:][:, :grid.rows, :grid.cols] for f in range(grid.frames)]
-    return grid.flatten(torch.stack(cuts, 1), 1)
 
 
 def waves(grid, dx, dy, heads=2, d=64, seed=0):

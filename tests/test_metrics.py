@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from planted import rng
 
 from vidlens.grid import Grid
 from vidlens.metrics import (
@@ -25,10 +26,6 @@ GOLDEN = Path(__file__).parent / 'golden'
 def load(name):
     with np.load(GOLDEN / f'{name}.npz') as z:
         return {k: z[k] for k in z.files}
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 # golden vectors

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from planted import rng
 from seam import FAMILIES, LENGTH, call, pipe_of
 from test_matching import sliding
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,10 +18,6 @@ from vidlens.scores import (ScoreProbe, ScoreTable, attention_scores, head_stati
 
 GRID = Grid(3, 4, 5, stride=16)
 PARTS = ('cross', 'self', 'text')
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def rand(*shape, seed=0):

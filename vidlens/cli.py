@@ -22,7 +22,7 @@ from . import __version__
 # %% auto #0
 __all__ = ['habit', 'add_points', 'point', 'read_points', 'asked_points', 'run_demo', 'run_track', 'parser', 'main']
 
-# %% ../nbs/50_cli.ipynb #c66db51b
+# %% ../nbs/50_cli.ipynb #f7629b41
 class _Parser(argparse.ArgumentParser):
     "argparse, with the whole habit in one place: bad input is one sentence and exit status 2."
 
@@ -49,6 +49,12 @@ def add_points(p: argparse.ArgumentParser, of: str) -> None:
     p.add_argument('--point', action='append', type=point, metavar='T,X,Y', help=f'frame, x and y in pixels of {of}; '
                    'repeatable')
     p.add_argument('--points', type=Path, metavar='CSV', help='a csv with the columns t, x, y')
+
+
+def _add_step(p: argparse.ArgumentParser) -> None:
+    "Which step of a run is looked at."
+    p.add_argument('--step', type=int, default=-12, help='step to look at, negative from the end (default -12)')
+    p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
 
 
 def point(text: str) -> tuple[float, float, float]:
@@ -87,7 +93,7 @@ def asked_points(args: argparse.Namespace) -> list[tuple[float, float, float]] |
     found = [*(args.point or []), *(read_points(args.points) if args.points else [])]
     return found or None
 
-# %% ../nbs/50_cli.ipynb #496e6ab6
+# %% ../nbs/50_cli.ipynb #554dcce2
 def run_demo(args: argparse.Namespace) -> dict[str, Any]:
     "The main job: look inside a video as it is generated, or inside a real one."
     from vidlens.run import load
@@ -136,12 +142,11 @@ def _add_demo(commands) -> None:
     p.add_argument('--prompt', help="what to generate, or what a --video shows (default: 'a red circle moves left')")
     p.add_argument('--video', type=Path, help='a real clip instead of a generated one; any size, any container')
     p.add_argument('--word', action='append', help='a word or phrase of the prompt to map; repeatable')
-    p.add_argument('--step', type=int, default=-12, help='step to look at, negative from the end (default -12)')
-    p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
+    _add_step(p)
     add_points(p, 'the video as the model sees it (17 frames of 64x64 by default, a centred crop of a --video)')
     p.set_defaults(run=run_demo)
 
-# %% ../nbs/50_cli.ipynb #4a04087c
+# %% ../nbs/50_cli.ipynb #2602f395
 _TRACK_FILES = ('tracks.csv', 'tracks.npz', 'tracks.mp4')
 _SHORT_SIDE = 480
 
@@ -192,8 +197,7 @@ def _add_track(commands) -> None:
     p.add_argument('--frames', type=int, metavar='N', help='only the first N frames')
     p.add_argument('--layer', type=int, action='append', help='layer to match by; repeatable, costs are averaged '
                    '(default: published, or measured on clips of the world)')
-    p.add_argument('--step', type=int, default=-12, help='step to look at, negative from the end (default -12)')
-    p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
+    _add_step(p)
     p.add_argument('--encoding', choices=['frames', 'causal'], default='frames', help='each frame coded alone (default), '
                    'or as the model codes video')
     p.set_defaults(run=run_track)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['motion_flow', 'amf_loss', 'fit_affine', 'residual_flow', 'true_flow', 'flow_error', 'remove_camera']
 
-# %% ../nbs/17_flow.ipynb #d0d46d36
+# %% ../nbs/17_flow.ipynb #6e133175
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .grid import Grid
-from .matching import _BLOCK, _Layer, _layers, _place, _tokens_of, read_out
+from .matching import _BLOCK, _Layer, _layers, _mean_weights, _place, _tokens_of, read_out
 from .metrics import _flags, _numbers
 
 # %% ../nbs/17_flow.ipynb #a9e07e82
@@ -40,7 +40,7 @@ def _pairs_of(pairs: _Pairs, grid: Grid) -> list[tuple[int, int]]:
                          f"{n - 1})], or 'next', 'first', 'all'")
     return [(int(a), int(b)) for a, b in x]
 
-# %% ../nbs/17_flow.ipynb #ee5f6e9c
+# %% ../nbs/17_flow.ipynb #b40d27a0
 def _mean_map(layers: Sequence[_Layer], grid: Grid, average: str, frame: int, to: int, tokens: Tensor) -> Tensor:
     "Logits or weights of `tokens` of `frame` over the tokens of `to`, mean of heads and layers: (n, rows*cols)."
     total: Tensor | float = 0.
@@ -48,9 +48,8 @@ def _mean_map(layers: Sequence[_Layer], grid: Grid, average: str, frame: int, to
         a, b = _tokens_of(q, grid, frame)[:, tokens] * scale, _tokens_of(k, grid, to)
         if average == 'logits':
             total = total + a.transpose(0, 1).flatten(1) / len(q) @ b.transpose(0, 1).flatten(1).T
-        else:   # nothing is written in place, for the sake of gradients
-            for x, y in zip(a, b):
-                total = total + (x @ y.T).softmax(-1) / len(q)
+        else:
+            total = total + _mean_weights(a, b)
     return torch.as_tensor(total) / len(layers)
 
 

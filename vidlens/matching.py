@@ -259,25 +259,31 @@ class Tracks:
         return (f'Tracks({f"{heads[0]} heads, " if heads else ""}{points} points, {frames} frames from RGB '
                 f'{self.times.min():g} to {self.times.max():g}, {self.visible.float().mean():.0%} visible)')
 
-# %% ../nbs/12_matching.ipynb #63a0b276
+# %% ../nbs/12_matching.ipynb #99923d87
 _LOOKUPS = ('nearest', 'bilinear', 'field', 'published')
 
 
-def _asked(queries, grid: Grid, anywhere: bool, device) -> tuple[Tensor, Tensor]:
-    "Token frame (points,) and pixel (points, 2) of queries (points, 3) as (t, x, y), checked."
+def _queries_in(queries, frames: int, height: int, width: int, anywhere: bool = False) -> tuple[Tensor, Tensor]:
+    "RGB frames (points,) int64 and pixels (points, 2) of queries (points, 3) as (t, x, y) in a clip of this size, checked."
     x = (queries.detach() if isinstance(queries, Tensor) else torch.as_tensor(np.asarray(queries))).float()
     if x.ndim != 2 or x.shape[1] != 3 or not len(x):
         raise ValueError(f'the queries have shape {tuple(x.shape)}, but must be (points, 3) as (t, x, y), at least one')
     t, xy = x[:, 0].round(), x[:, 1:]
-    bad = ~torch.isfinite(x).all(1) | (t < 0) | (t >= grid.video_frames)
+    bad = ~torch.isfinite(x).all(1) | (t < 0) | (t >= frames)
     if not anywhere:
-        bad = bad | (xy < 0).any(1) | (xy[:, 0] > grid.width) | (xy[:, 1] > grid.height)
+        bad = bad | (xy < 0).any(1) | (xy[:, 0] > width) | (xy[:, 1] > height)
     if bad.any():
         i = int(bad.nonzero()[0])
         found = ', '.join(f'{v:g}' for v in x[i])
-        raise ValueError(f'query {i} is (t, x, y) = ({found}), but the clip has t from 0 to {grid.video_frames - 1}, '
-                         f'x from 0 to {grid.width} and y from 0 to {grid.height} px')
-    return grid.frame_of(t.long()).to(device), xy.to(device)
+        raise ValueError(f'query {i} is (t, x, y) = ({found}), but the clip has t from 0 to {frames - 1}, '
+                         f'x from 0 to {width} and y from 0 to {height} px: drop it or move it inside')
+    return t.long(), xy
+
+
+def _asked(queries, grid: Grid, anywhere: bool, device) -> tuple[Tensor, Tensor]:
+    "Token frame (points,) and pixel (points, 2) of queries, checked."
+    t, xy = _queries_in(queries, grid.video_frames, grid.height, grid.width, anywhere)
+    return grid.frame_of(t).to(device), xy.to(device)
 
 
 def _look(xy: Tensor, grid: Grid, lookup: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

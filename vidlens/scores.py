@@ -6,7 +6,7 @@
 __all__ = ['AttentionScores', 'attention_scores', 'HeadStatistics', 'head_statistics', 'Selection', 'rank_select', 'ScoreTable',
            'join_scores', 'save_scores', 'load_scores', 'ScoreProbe']
 
-# %% ../nbs/13_scores.ipynb #b4c60b4b
+# %% ../nbs/13_scores.ipynb #7c8f5172
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 
 from .grid import Grid
-from .matching import _asked, _chosen, _cost, _layers, _scale_of, _track, read_out
+from .matching import _BLOCK, _asked, _chosen, _cost, _layers, _scale_of, _track, read_out
 from .metrics import Interval, _resampled, bootstrap, harmonic_mean
 
-# %% ../nbs/13_scores.ipynb #3985a01e
-_BLOCK = 2 ** 22   # entries of the largest scratch tensor: 16 MiB of float32
+# %% ../nbs/13_scores.ipynb #f7086d2e
 _PADDING = ('excluded', 'apart', 'counted')
 
 

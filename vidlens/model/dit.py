@@ -59,19 +59,18 @@ def mixture(config: Config, seen: int) -> dict[str, Any]:
                              for k, v in _LATE.items()}
     return mixed | {'spread': a + (b - a) * _ramp(seen, *config.widening), 'combos': 'train'}
 
-# %% ../../nbs/model/02_dit.ipynb #fc31faaf
+# %% ../../nbs/model/02_dit.ipynb #22ea5bc5
 _SAID = {'colour': world.COLOURS, 'shape': world.SHAPES, 'motion': world.MOTIONS, 'schedule': world.SCHEDULES,
          'pace': world.PACES, 'camera': world.CAMERAS}
 
 
-def token_labels(scenes: world.Scenes, masks: Tensor) -> Tensor:
-    """What each token shows, (batch, tokens, 6) int64 on the masks' device: the number of its object's colour, shape,
-    motion, schedule and pace (-1 where there is none, or two) and of the clip's camera."""
-    first, second = (token_mask(masks[:, k:k + 1]).flatten(1) for k in range(2))
+def token_labels(scenes: world.Scenes, first: Tensor, second: Tensor) -> Tensor:
+    """What each token shows, (batch, tokens, 6) int64: the number of its object's colour, shape, motion, schedule and
+    pace (-1 where there is none, or two) and of the clip's camera. first, second: each object's tokens (batch, tokens)."""
     owner = torch.where(first > second, 0, torch.where(second > first, 1, -1))
-    rows = torch.stack([getattr(scenes, k) for k in list(_SAID)[:5]], -1).to(masks.device)
+    rows = torch.stack([getattr(scenes, k) for k in list(_SAID)[:5]], -1).to(first.device)
     labels = rows.gather(1, owner.clamp(min=0)[..., None].expand(-1, -1, 5)).masked_fill(owner[..., None] < 0, -1)
-    camera = scenes.camera.to(masks.device)[:, None, None].expand(-1, labels.shape[1], 1)
+    camera = scenes.camera.to(first.device)[:, None, None].expand(-1, labels.shape[1], 1)
     return torch.cat([labels, camera], -1)
 
 
@@ -85,16 +84,17 @@ class Clips:
 
     def _draw(self, start: int) -> None:
         "A stock of clips: drawing many at once is cheaper."
-        wish, g = mixture(self.config, start), torch.Generator().manual_seed(start)
-        scenes = world.sample(self.size, self.config.seed * 10**10 + start, **wish)
+        g = torch.Generator().manual_seed(start)
+        scenes = world.sample(self.size, self.config.seed * 10**10 + start, **mixture(self.config, start))
         self.start, plain, free = start, scenes.captions(False), scenes.captions()
         # at first always the same words, in the end in half of the clips
         said = 1 - .5 * _ramp(start, *self.config.richer)
         canonical, empty = (torch.rand(2, self.size, generator=g) < torch.tensor([[said], [self.config.empty]])).tolist()
         self.captions = ['' if e else a if c else b for a, b, c, e in zip(plain, free, canonical, empty)]
         video, masks = scenes.to(self.device).render()
-        self.latents, self.weights = self.codec.encode(video), token_mask(masks)
-        self.labels = token_labels(scenes, masks)
+        first, second = (token_mask(masks[:, k:k + 1]) for k in range(2))
+        self.latents, self.weights = self.codec.encode(video), torch.maximum(first, second)
+        self.labels = token_labels(scenes, first.flatten(1), second.flatten(1))
 
     def at(self, seen: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         "Latents (batch, 5, 16, 16, 16), token masks (batch, 5, 8, 8), token numbers (batch, slots), token labels."

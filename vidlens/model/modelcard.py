@@ -21,7 +21,7 @@ from .net import command
 # %% auto #0
 __all__ = ['shortcomings', 'card_text', 'write_card', 'main']
 
-# %% ../../nbs/model/07_modelcard.ipynb #07ac9e6a
+# %% ../../nbs/model/07_modelcard.ipynb #104503dc
 _TOP = """---
 license: apache-2.0
 library_name: diffusers
@@ -65,8 +65,8 @@ python -m vidlens.model.modelcard --pipeline pipeline --sheets sheets
 The latent space is fixed before any training: principal components of blocks of 4x4 pixels and 4 frames. The VAE
 learns to encode into and decode from it while the transformer learns to draw in it. In training, but not in what
 ships, tokens in the middle of the network were also asked what they show: colour, shape, motion, schedule and pace of
-their object, and the camera. A tenth of all triples of colour,
-shape and motion was never shown in training; captions are judged on those.
+their object, and the camera. A tenth of all triples of colour, shape and motion was never shown in training; captions
+are judged on those.
 """
 _GATES = """
 ## What it can do
