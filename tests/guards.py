@@ -83,7 +83,7 @@ def layering(numbers, sources):
                 continue
             if other is None and me < '50':
                 yield f'{name} ({me}) imports {target}: below 50 name the module, from vidlens.grid import Grid'
-            elif other is not None and (other >= me or method and other != '00' and not '10' <= other < '15'):
+            elif other is not None and (other >= me or method and other[:2] != '00' and not '10' <= other < '15'):
                 rule = 'methods import 00 and lower methods' if method else 'import only from lower numbers'
                 yield f'{name} ({me}) imports {target} ({other}): {rule}'
 

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .files import whole_file
+
 # %% ../nbs/11_channels.ipynb #321daa62
 def _features(x: Any, least: int = 4) -> Tensor:
     "x checked as (..., frames, rows, cols, channels); half precision becomes float32."
@@ -194,18 +196,14 @@ class Channels:
         "(k,) as many channels again, those with the least weight: what no motion channel looks like."
         return torch.sort(self.strength, stable=True).indices[:len(self)]
 
-    def save(self, path: str | os.PathLike) -> Path:
-        "Write to one .npz file without pickle, whole or not at all; returns the path."
-        path = Path(path)
-        part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-        try:
-            with open(part, 'wb') as f:
-                np.savez(f, index=self.index.cpu().numpy(), loadings=self.loadings.cpu().numpy(),
-                         explained=self.explained.cpu().numpy(), facts=np.array(json.dumps(self.facts)))
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+    def save(self, path: str | os.PathLike, force: bool = False) -> Path:
+        """Write to one .npz file without pickle, whole or not at all; returns the path.
+
+        Raises FileExistsError unless `force`, FileNotFoundError for a missing folder."""
+        with whole_file(path, force) as part, open(part, 'wb') as f:
+            np.savez(f, index=self.index.cpu().numpy(), loadings=self.loadings.cpu().numpy(),
+                     explained=self.explained.cpu().numpy(), facts=np.array(json.dumps(self.facts)))
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> 'Channels':

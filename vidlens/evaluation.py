@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .files import whole_file
 from .matching import Tracks
 from .metrics import Interval, bootstrap, paired_difference, tapvid
-from .video import as_video, fit_points, read_video, resize, whole_file
+from .video import as_video, fit_points, read_video, resize
 
 # %% auto #0
 __all__ = ['Tracker', 'PointClip', 'PointSet', 'read_tapvid', 'write_tapvid', 'read_difftrack', 'TapVidScores', 'evaluate_tapvid',

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .files import whole_file
 from .plots import data_uri, figure_bytes, image_bytes, moving_bytes
-from .video import as_video, whole_file
+from .video import as_video
 
 # %% ../nbs/32_reporting.ipynb #1e17d754
 _log = logging.getLogger('vidlens')

@@ -8,7 +8,6 @@ __all__ = ['AttentionScores', 'attention_scores', 'HeadStatistics', 'head_statis
 
 # %% ../nbs/13_scores.ipynb #7c8f5172
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .files import whole_file
 from .grid import Grid
 from .matching import _BLOCK, _asked, _chosen, _cost, _layers, _scale_of, _track, read_out
 from .metrics import Interval, _resampled, bootstrap, harmonic_mean
@@ -518,22 +518,13 @@ def save_scores(table: ScoreTable, path: str | Path, force: bool = False) -> Pat
     "Write a table as safetensors. Raises FileExistsError unless `force`, FileNotFoundError for a missing folder."
     from safetensors.torch import save_file
 
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f'the folder {path.parent} does not exist: make it first, mkdir -p {path.parent}')
-    if path.exists() and not force:
-        raise FileExistsError(f'{path} exists and is not overwritten: pass force=True or choose another name')
     names = {f'{part}/{k}': x for part in ('points', 'weights', 'heads') for k, x in getattr(table, part).items()}
     head = dict(vidlens=_VERSION, steps=table.steps, sigmas=table.sigmas, layers=table.layers, facts=table.facts,
                 names=list(names))
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        tensors = {k: x.detach().cpu().clone().contiguous() for k, x in (names | {'clip': table.clip}).items()}
+    tensors = {k: x.detach().cpu().clone().contiguous() for k, x in (names | {'clip': table.clip}).items()}
+    with whole_file(path, force) as part:
         save_file(tensors, part, metadata={'scores': json.dumps(head, default=str)})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return Path(path)
 
 
 def load_scores(path: str | Path) -> ScoreTable:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from .grid import Grid
-from .video import whole_file
+from .files import whole_file
 
 # %% auto #0
 __all__ = ['Key', 'Site', 'Tape', 'save_tape', 'load_tape']

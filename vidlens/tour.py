@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .card import card_of, model_of, sites
+from .files import whole_file
 from .grid import Grid
 from .hooks import capture
 from .lens import ConceptMaps, MotionChannels, imap, moft, score, track, world_clips
@@ -30,7 +31,7 @@ from .reporting import Code, Item, Section, report
 from .run import default_size, encode, fit_video, generate, randomise, renoise, step_at, text_of
 from .scores import ScoreTable
 from .tape import Tape
-from .video import resize, take_frames, whole_file, write_video
+from .video import resize, take_frames, write_video
 
 _log = logging.getLogger('vidlens')
 
@@ -346,7 +347,7 @@ def write_findings(found: Findings, out: str | os.PathLike, command: str = 'vidl
     if found.tracks:
         save_tracks(found.tracks, folder / 'tracks', force=True)
     if found.motion:
-        found.motion.channels.save(folder / 'channels.npz')
+        found.motion.channels.save(folder / 'channels.npz', force=True)
     with whole_file(folder / 'numbers.json', force=True) as part:
         part.write_text(json.dumps(finite(numbers(found)), indent=1, default=float), encoding='utf-8')
     report(sections(found, art, command), folder / 'report.html', 'Inside a video diffusion model',

@@ -9,7 +9,6 @@ import argparse
 import json
 import logging
 import math
-import os
 import shlex
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 
 from ..card import card_of
+from ..files import whole_file
 from ..metrics import bootstrap
 from .export import weights_hash
 from .judge import Judge
@@ -197,11 +197,10 @@ def write_gates(path: str | Path, found: dict[str, Any]) -> None:
     "Write figures, whole or not at all."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
     rows = ',\n  '.join(json.dumps(r.as_dict()) for r in found['rows'])
     head = json.dumps({k: v for k, v in found.items() if k != 'rows'}, indent=1)
-    part.write_text(f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n', encoding='utf-8')
-    os.replace(part, path)
+    with whole_file(path, force=True) as part:
+        part.write_text(f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n', encoding='utf-8')
 
 
 def merge(found: dict[str, Any], part: str, split: str, rows: Sequence[Row], clips: int | None = None,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import world
+from ..files import whole_file
 
 # %% auto #0
 __all__ = ['SHORT', 'LONG', 'Config', 'make_tokenizer', 'token_ids', 'make_scheduler', 'Net', 'make_net', 'fingerprint',
@@ -208,12 +209,11 @@ def write_checkpoint(path: str | Path, kind: str, tensors: dict[str, Tensor], fa
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(part),
-              {'format': _FORMAT, 'kind': kind, 'facts': json.dumps(facts)})
-    with open(part, 'rb') as f:
-        os.fsync(f.fileno())
-    os.replace(part, path)
+    with whole_file(path, force=True) as part:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(part),
+                  {'format': _FORMAT, 'kind': kind, 'facts': json.dumps(facts)})
+        with open(part, 'rb') as f:
+            os.fsync(f.fileno())
 
 
 def read_checkpoint(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from .. import world
 from ..card import text_length
+from ..files import whole_file
 from ..metrics import bootstrap
 from .judge import agreement
 from .measures import Row, check_words, fresh, wilson
@@ -106,9 +106,8 @@ def sampled(pipe, prompts: Sequence[str], seeds: Sequence[int], cache: Path | No
     videos = (out.movedim(2, -1).float().cpu().clamp(0, 1) * 255).round().byte()
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix('.part.npz')
-        np.savez_compressed(part, videos=videos.numpy())
-        os.replace(part, path)
+        with whole_file(path, force=True) as part:
+            np.savez_compressed(part, videos=videos.numpy())
     return videos
 
 # %% ../../nbs/model/05c_sampling.ipynb #082a8518
