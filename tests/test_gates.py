@@ -17,6 +17,7 @@ from vidlens.model.gates import Bench, check_subset, evaluate, gates_table, main
 from vidlens.model.inside import followed, matching_rows, movers, point_scenes, words_rows
 from vidlens.model.judge import Seen, SeenThing
 from vidlens.model.measures import Row, swap_rows, swapped, vae_rows, wilson
+from vidlens.model.modelcard import card_text
 from vidlens.model.net import Config, make_net, make_scheduler, make_tokenizer
 from vidlens.model.sampling import GROUPS, caption_rows, check_stock, choose, contact_sheet, judged, said_in, sampled
 from vidlens.model.vae import VaeConfig, make_vae
@@ -192,18 +193,19 @@ def test_only_moved_points_count():
 
 
 def on_mover(clip, words, step, i):
-    "The motion word on the mover, the mover's colour even, the other's colour on the other object; at step 12 only."
+    "The motion word on the mover, the mover's colour even, the other's colour on the other object; in layer 1, step 12."
     k, cover = int(clip.moving.any(1)[1]), inside.coverage(clip.masks, GRID)
     even = torch.rand(GRID.shape, generator=torch.Generator().manual_seed(i))
-    return torch.stack([cover[k], even, cover[1 - k]]) if step == 12 else torch.stack([even] * 3)
+    nothing = torch.stack([even] * 3)
+    return torch.stack([nothing, torch.stack([cover[k], even, cover[1 - k]]) if step == 12 else nothing])
 
 
 def test_words():
-    rows = named(words_rows(on_mover, GRID, 'trained', clips=8, choose=3, steps=(4, 12)))
+    rows = named(words_rows(on_mover, GRID, 'trained', clips=8, choose=3))
     difference = rows["motion word minus the other's colour, on the mover"]
-    assert difference.met and difference.note == 'step 12 of 30'
+    assert difference.met and difference.note == 'layer 1, step 12 of 30'
     assert abs(rows["mover's colour minus area, on the mover"].value) < .03
-    swapped = named(words_rows(lambda *a: on_mover(*a).flip(0), GRID, 'trained', clips=8, steps=(12,)))
+    swapped = named(words_rows(lambda *a: on_mover(*a).flip(1), GRID, 'trained', clips=8, at=(12, 1)))
     assert not swapped["motion word minus the other's colour, on the mover"].met
 
 
@@ -396,3 +398,13 @@ def test_bad_input_is_told(folder, tmp_path, capsys):
     assert 'figures of the weights abc' in told('--pipeline', folder, '--parts', 'matching', *out)
     assert 'figures of the weights abc' in told('--pipeline', folder, '--check', '--parts', 'matching', *out)
     assert 'no figures at' in told('--table', '--out', tmp_path / 'none.json')
+
+
+@pytest.mark.slow
+def test_the_bundled_figures_are_found_again():
+    "The subset, measured on this machine with the weights that ship."
+    assert main(['--out', str(BUNDLED / 'gates.json'), '--check']) == 0
+
+
+def test_the_bundled_card_is_that_of_the_bundled_figures():
+    assert (BUNDLED / 'README.md').read_text(encoding='utf-8') == card_text(BUNDLED)

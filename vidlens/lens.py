@@ -317,14 +317,14 @@ class ConceptMaps:
 
 def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), prompt: str | None = None,
          layers: Wanted = None, k: int | None = None, step: int = -12, of: int = 30, seed: int = 0,
-         tape: Tape | None = None, item: int = 0, normalise: str | None = None) -> ConceptMaps:
+         tape: Tape | None = None, item: int = 0, normalise: str | None = 'empty') -> ConceptMaps:
     """Where and when words of the prompt are in a video (GramCol; with `k`, IMAP, section 3).
 
     words      words or phrases of the prompt; default every one of them
     prompt     what the video shows; a tape knows its own
     layers     which to join (all);  k: only so many heads of each layer, by how well they separate frames
     step       of a run of `of` steps, for a video;  tape: what a capture kept ('q k o', or 'xq xk xo'), nothing is run
-    normalise  None: raw;  'empty': against a padding slot
+    normalise  'empty': against a padding slot (default);  None: raw
 
     Raises ValueError for words that are not in the prompt."""
     text = text_of(pipe, _prompt_of(tape, prompt, item))
@@ -402,12 +402,12 @@ def moft(pipe, clips: Sequence[Tensor] | None = None, labels: Sequence[str] | No
     """Motion channels of a block's output, found on clips whose motion is known (MOFT, section 3).
 
     clips   videos of the model's size, with `labels`, their directions; default: n panning clips of the world
-    layer   default: the middle one;  step: of a run of `of` steps, default a quarter into it, where MOFT steers
+    layer   default: two thirds into the network;  step: of a run of `of` steps, default a quarter into it, where MOFT steers
     keep    share of channels, but at least 8, or their number
 
     Raises ValueError for fewer than two clips or one direction only."""
     total = card_of(pipe).n_layers(model_of(pipe))
-    layer, step = total // 2 if layer is None else layer, of // 4 if step is None else step
+    layer, step = total * 2 // 3 if layer is None else layer, of // 4 if step is None else step
     if clips is None:
         clips, labels = panning_clips(pipe, n, seed + 7)
     if labels is None or len(labels) != len(clips):

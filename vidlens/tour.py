@@ -88,7 +88,8 @@ def look_inside(pipe, prompt: str = 'a red circle moves left', video: Tensor | N
     found.check = _check(pipe, found.best['layer'], step, of, seed)
     if asked:
         say(f'where are {", ".join(asked)}?')
-        found.maps = imap(pipe, words=asked, prompt=prompt, tape=tape)
+        empty = 'empty' if bool(text_of(pipe, prompt).pad.any()) else None
+        found.maps = imap(pipe, words=asked, prompt=prompt, tape=tape, normalise=empty)
     say('which channels carry motion? 16 panning clips')
     found.motion = moft(pipe, n=16, seed=seed, of=of)
     found.facts['seconds'] = round(time.monotonic() - began, 1)
@@ -300,7 +301,7 @@ def _layer_text(found: Findings) -> str:
 
 def _words_text(m: ConceptMaps) -> str:
     text = (f'Concept maps (GramCol): bright is where outputs agree with those of the token that answers best to the '
-            f'word; {m.facts["pooled"]}.')
+            f'word{", more so than with those of an empty slot" if m.facts["normalise"] else ""}; {m.facts["pooled"]}.')
     if len(m.words) > 1:
         like = torch.corrcoef(m.maps.flatten(1))
         mean = float((like.sum() - len(like)) / (len(like) ** 2 - len(like)))

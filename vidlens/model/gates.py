@@ -155,7 +155,7 @@ def _matching(b: Bench, split: str) -> list[Row]:
 def _words(b: Bench, split: str) -> list[Row]:
     pipe, n = b.pipe(split), b.count('words', split)
     check_words(pipe)
-    more: dict[str, Any] = {'steps': (12,)} if split == 'subset' else {'choose': max(2, n // 4)}
+    more: dict[str, Any] = {'at': (12, 0)} if split == 'subset' else {'choose': max(2, n // 4)}
     return words_rows(mapper(pipe), card_of(pipe).grid(pipe, 17, 64, 64), split, _family(split), n, **more)
 
 

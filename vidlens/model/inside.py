@@ -185,7 +185,7 @@ def coverage(masks: Tensor, grid: Grid) -> Tensor:
 
 
 def mass(maps: Tensor, where: Tensor) -> Tensor:
-    "Share of maps (words, frames, rows, cols) on `where` (frames, rows, cols) in 0 to 1: (words,), mean over frames."
+    "Share of maps (..., frames, rows, cols) on `where` (frames, rows, cols) in 0 to 1: (...), mean over frames."
     x = maps - maps.amin((-2, -1), keepdim=True)
     return ((x * where).sum((-2, -1)) / x.sum((-2, -1)).clamp_min(1e-12)).mean(-1)
 
@@ -194,7 +194,8 @@ Mapper = Callable[[Any, list[str], int, int], Tensor]
 
 
 def mapper(pipe) -> Mapper:
-    "Maps (words, frames, rows, cols) of words of a clip's caption at a step of a run of 30, as `imap` gives them."
+    """Maps (layers, words, frames, rows, cols) of words of a clip's caption at a step of a run of 30, as `imap` gives
+    them of each layer."""
     last: dict[str, Any] = {'clip': None}       # several steps are asked of a clip: it is encoded once
 
     def maps(clip, words: list[str], step: int, i: int) -> Tensor:
@@ -202,34 +203,36 @@ def mapper(pipe) -> Mapper:
             last.update(clip=clip, z=encode(pipe, clip.video))
         with capture(pipe, 'q k o') as tape:
             renoise(pipe, None, clip.caption, step=step, steps=30, seed=i, latents=last['z'])
-        return imap(pipe, words=words, tape=tape).maps
+        return torch.stack([imap(pipe, words=words, tape=tape, layers=[n]).maps for n in sorted({key[1] for key in tape})])
     return maps
 
 
 def masses(maps: Mapper, grid: Grid, scenes: world.Scenes, who: list[int], steps: Sequence[int]) -> Tensor:
-    """Masses on the mover, (steps, clips, 4): of its motion word, its colour, the other's colour, and the mover's share
-    of the area."""
+    """Masses on the mover, (steps, layers, clips, 4): of its motion word, its colour, the other's colour, and the
+    mover's share of the area."""
     rows = []
     for i, k in enumerate(who):
         clip = scenes.clip(i, paraphrase=False)
         def said(role, thing, clip=clip): return clip.caption[slice(*clip.spans[role][thing])]
         words = [said('motion', k), said('colour', k), said('colour', 1 - k)]
         where = coverage(clip.masks[k][None], grid)[0]
-        area = where.mean()[None]
-        rows.append(torch.stack([torch.cat([mass(maps(clip, words, s, i), where), area]) for s in steps]))
+        found = mass(torch.stack([maps(clip, words, s, i) for s in steps]), where)
+        rows.append(F.pad(found, (0, 1), value=float(where.mean())))
         log_progress('words', i + 1, len(who))
-    return torch.stack(rows, 1)
+    return torch.stack(rows, 2)
 
 
 def words_rows(maps: Mapper, grid: Grid, split: str, family: str = 'train', clips: int = 64, choose: int = 16,
-               steps: Sequence[int] = _LEVELS) -> list[Row]:
-    "Where words' maps are; the step is chosen on `choose` other clips."
-    if len(steps) > 1:
-        tried = masses(maps, grid, *movers(choose, 300, family), steps).mean(1)
-        steps = [steps[int((tried[:, 0] - tried[:, 2]).argmax())]]
-    motion, own, other, area = masses(maps, grid, *movers(clips, 301, family), steps)[0].T
+               at: tuple[int, int] | None = None) -> list[Row]:
+    "Where words' maps are, `at` a step and layer; None: those that are best on `choose` other clips."
+    if at is None:
+        tried = masses(maps, grid, *movers(choose, 300, family), _LEVELS).mean(2)
+        best = (tried[..., 0] - tried[..., 2]).argmax()
+        at = _LEVELS[int(best) // tried.shape[1]], int(best) % tried.shape[1]
+    step, layer = at
+    motion, own, other, area = masses(maps, grid, *movers(clips, 301, family), [step])[0, layer].T
     def row(name, x, unit, **more):
-        return Row.of('words', name, split, bootstrap(x), clips, unit, note=f'step {steps[0]} of 30', **more)
+        return Row.of('words', name, split, bootstrap(x), clips, unit, note=f'layer {layer}, step {step} of 30', **more)
     chance = float(area.mean())
     rows = [row("motion word minus the other's colour, on the mover", motion - other, 'difference', required=0.),
             row('motion word minus area, on the mover', motion - area, 'difference'),
