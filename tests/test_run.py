@@ -88,7 +88,7 @@ def test_stock_from_pretrained_reads_the_bundled_folder(bundled):
         module = type(getattr(stock, part)).__module__
         assert module.startswith(('diffusers.', 'transformers.'))
         assert all(torch.equal(p, weights(stock, part)[k]) for k, p in weights(bundled, part).items())
-    assert {f.suffix for f in folder.rglob('*') if f.is_file()} <= {'.json', '.safetensors', '.model', '.txt'}
+    assert {f.suffix for f in folder.rglob('*') if f.is_file()} <= {'.json', '.safetensors', '.md', '.jpg'}
     assert sum(f.stat().st_size for f in folder.rglob('*.safetensors')) <= 12 * 2**20
 
 
