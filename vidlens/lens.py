@@ -326,7 +326,7 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
     step       of a run of `of` steps, for a video;  tape: what a capture kept ('q k o', or 'xq xk xo'), nothing is run
     normalise  'empty': against a padding slot (default);  None: raw
 
-    Raises ValueError for words that are not in the prompt."""
+    Raises ValueError for words that are not in the prompt, and for 'empty' if the prompt fills every slot."""
     text = text_of(pipe, _prompt_of(tape, prompt, item))
     prompt = text.prompt
     asked = [words] if isinstance(words, str) else list(words) or list(dict.fromkeys(text.words))

@@ -88,7 +88,7 @@ def look_inside(pipe, prompt: str = 'a red circle moves left', video: Tensor | N
     found.check = _check(pipe, found.best['layer'], step, of, seed)
     if asked:
         say(f'where are {", ".join(asked)}?')
-        empty = 'empty' if bool(text_of(pipe, prompt).pad.any()) else None
+        empty = 'empty' if text_of(pipe, prompt).pad.any() else None
         found.maps = imap(pipe, words=asked, prompt=prompt, tape=tape, normalise=empty)
     say('which channels carry motion? 16 panning clips')
     found.motion = moft(pipe, n=16, seed=seed, of=of)

@@ -26,8 +26,8 @@ from ..run import encode, renoise
 from ..tape import Site
 
 # %% auto #0
-__all__ = ['Finder', 'HALF', 'RIVALS', 'Mapper', 'Followed', 'followed', 'finder', 'point_scenes', 'matching_rows', 'movers',
-           'coverage', 'mass', 'mapper', 'masses', 'words_rows']
+__all__ = ['Finder', 'HALF', 'RIVALS', 'Mapper', 'Followed', 'followed', 'in_layers', 'in_input', 'finder', 'point_scenes',
+           'matching_rows', 'movers', 'coverage', 'mass', 'mapper', 'masses', 'words_rows']
 
 # %% ../../nbs/model/05b_inside.ipynb #c49f6042
 Finder = Callable[[Any, Tensor, Grid, int], dict[str, Tensor]]
@@ -75,23 +75,32 @@ def followed(find: Finder, grid: Grid, scenes: world.Scenes) -> Followed:
     return Followed(list(found), off, px, on, which)
 
 # %% ../../nbs/model/05b_inside.ipynb #ede0ad23
+def in_layers(pipe, clip, points: Tensor, grid: Grid, **noise) -> tuple[dict[int, Tensor], Any]:
+    "Where each layer finds points, by its number, and the forward; `noise` goes to `renoise`."
+    found: dict[int, Tensor] = {}
+
+    def probe(site: Site, q: Tensor, k: Tensor) -> None:
+        found[site.layer] = match(q[0], k[0], grid, points).xy
+
+    with capture(pipe, 'q k', probe=probe):
+        return found, renoise(pipe, None, _known(pipe, clip.caption), **noise)
+
+
+def in_input(clip, r, points: Tensor, grid: Grid, i: int) -> dict[str, Tensor]:
+    "Where the nearest neighbour is in what the model saw in a forward, in RGB under as much noise, and in clean RGB."
+    x = clip.video * 2 - 1
+    noise = r.step.s * torch.randn(x.shape, generator=torch.Generator().manual_seed(10**6 + i))
+    strong = (x - x.mean()) / x.std()
+    seen = r.noisy[0].permute(0, 2, 3, 1), r.step.a * x + noise, r.step.a * strong + noise, x
+    return {name: nearest_patch(y, grid, points).xy
+            for name, y in zip((*RIVALS, 'RGB of power 1', 'clean RGB'), seen)}
+
+
 def finder(pipe) -> Finder:
     "Where each layer of a pipeline finds points at half noise, and where the neighbours at the same noise do."
     def find(clip, points: Tensor, grid: Grid, i: int) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-
-        def probe(site: Site, q: Tensor, k: Tensor) -> None:
-            found[f'layer {site.layer}'] = match(q[0], k[0], grid, points).xy
-
-        with capture(pipe, 'q k', probe=probe):
-            r = renoise(pipe, None, _known(pipe, clip.caption), sigma=HALF, seed=i, latents=encode(pipe, clip.video))
-        x = clip.video * 2 - 1
-        noise = r.step.s * torch.randn(x.shape, generator=torch.Generator().manual_seed(10**6 + i))
-        strong = (x - x.mean()) / x.std()
-        seen = r.noisy[0].permute(0, 2, 3, 1), r.step.a * x + noise, r.step.a * strong + noise, x
-        for name, y in zip((*RIVALS, 'RGB of power 1', 'clean RGB'), seen):
-            found[name] = nearest_patch(y, grid, points).xy
-        return found
+        found, r = in_layers(pipe, clip, points, grid, sigma=HALF, seed=i, latents=encode(pipe, clip.video))
+        return {f'layer {n}': xy for n, xy in found.items()} | in_input(clip, r, points, grid, i)
     return find
 
 
