@@ -51,9 +51,9 @@ def add_points(p: argparse.ArgumentParser, of: str) -> None:
     p.add_argument('--points', type=Path, metavar='CSV', help='a csv with the columns t, x, y')
 
 
-def _add_step(p: argparse.ArgumentParser) -> None:
+def _add_step(p: argparse.ArgumentParser, step: int = -12) -> None:
     "Which step of a run is looked at."
-    p.add_argument('--step', type=int, default=-12, help='step to look at, negative from the end (default -12)')
+    p.add_argument('--step', type=int, default=step, help=f'step to look at, negative from the end (default {step})')
     p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
 
 
@@ -197,7 +197,7 @@ def _add_track(commands) -> None:
     p.add_argument('--frames', type=int, metavar='N', help='only the first N frames')
     p.add_argument('--layer', type=int, action='append', help='layer to match by; repeatable, costs are averaged '
                    '(default: published, or measured on clips of the world)')
-    _add_step(p)
+    _add_step(p, -2)
     p.add_argument('--encoding', choices=['frames', 'causal'], default='frames', help='each frame coded alone (default), '
                    'or as the model codes video')
     p.set_defaults(run=run_track)

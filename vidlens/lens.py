@@ -207,14 +207,14 @@ _LONG = {'encoding', 'size', 'chunk', 'order', 'overlap', 'on_pass'}
 
 
 def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = '',
-          layer: int | Sequence[int] | None = None, step: int | Sequence[int] = -12, of: int = 30, seed: int = 0,
+          layer: int | Sequence[int] | None = None, step: int | Sequence[int] = -2, of: int = 30, seed: int = 0,
           tape: Tape | None = None, item: int = 0, **how) -> Tracks:
     """Where points go, by query-key matching (DiffTrack, section 3.2), at every RGB frame, in pixels of the video.
 
     video    (frames, height, width, 3) of any size and length
     queries  (points, 3) as (t, x, y) px; default a grid of 6x6 in frame 0
     layer    one or several; default: `best_layer`, or the tape's only one
-    step     one or several, of a run of `of` steps. Costs are averaged over layers and steps
+    step     one or several, of a run of `of` steps; nearly clean by default. Costs are averaged over layers and steps
     tape     what a capture kept ('q k'): then nothing is run; `item` is the row of its batch, `step` if it holds several
     how      heads, symmetric, readout ... of `match`. cycle: px, as the model sees the video, by which the way back may
              miss a query whose point is still called visible; default a token's side, None: all are visible
@@ -229,7 +229,7 @@ def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = 
         whole, steps = _fits(pipe, video), _listed(step)
         if layer is None:
             frames, height, width = video.shape[:3]
-            layer = best_layer(pipe, steps[0] if steps else -12, of, (frames, height, width) if whole else None)
+            layer = best_layer(pipe, steps[0] if steps else -2, of, (frames, height, width) if whole else None)
         if not whole or len(_listed(layer)) != 1 or len(steps) != 1 or how.keys() & _LONG:
             return _track_long(pipe, video, queries, layer, step, of, prompt, seed, whole, how)
         with capture(pipe, 'q k', layers=layer) as tape:

@@ -177,7 +177,7 @@ def _from_anchor(passes: Callable[[Chunk], Iterator[list]], plan: Sequence[Chunk
     return Tracks(place, visible, score, torch.tensor(times).float(), miss)
 
 # %% ../nbs/18_tracking.ipynb #1c8bdd8c
-def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], steps: int | Sequence[int] = -12,
+def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], steps: int | Sequence[int] = -2,
                of: int = 30, prompt: str = '', seed: int = 0, encoding: str = 'frames',
                size: tuple[int, int] | None = None, chunk: int | None = None, order: str | None = None, overlap: int = 0,
                heads: int | Sequence[int] | None = None, symmetric: bool = False, scale: float | str | None = None,
@@ -188,7 +188,8 @@ def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], s
 
     video       (frames, height, width, 3) in [0, 1]
     queries     (points, 3) as (t, x, y) px, in any frames
-    layers, steps  one or several, whose cost maps are averaged; a step of a run of `of` steps, negative from the end
+    layers, steps  one or several, whose cost maps are averaged; a step of a run of `of` steps, negative from the end.
+                Nearly clean by default, where points of clips that exist are matched best (published: the last step)
     encoding    'frames': each RGB frame coded alone (published); 'causal': as video, the frames in between interpolated
     size        (height, width) that the model sees, to which frames are stretched; default what it was made for
     chunk       token frames in a pass; default what the model was made for

@@ -40,7 +40,7 @@ _EARLY: dict[str, dict[str, float]] = {
     'kind': {'single': .68, 'two': .17, 'pan': .15}, 'motions': dict.fromkeys([*_WAYS, 'still', 'grow'], 1 / 6),
     'schedules': {'whole': .82, 'stops': .18}, 'paces': {'normal': 1.}, 'marks': {'gradient': 1.}}
 _LATE: dict[str, dict[str, float]] = {
-    'kind': {'single': .48, 'two': .24, 'pan': .14, 'zoom': .07, 'roll': .07},
+    'kind': {'single': .36, 'two': .40, 'pan': .12, 'zoom': .06, 'roll': .06},
     'motions': {**dict.fromkeys(_WAYS, .10), **dict.fromkeys(_TURNS, .05),
                 **dict.fromkeys(['still', 'grow', 'shrink', 'spin', 'bounce'], .08)},
     'schedules': {'whole': .64, 'stops': .12, 'late': .12, 'back': .12},
@@ -74,6 +74,16 @@ def token_labels(scenes: world.Scenes, first: Tensor, second: Tensor) -> Tensor:
     return torch.cat([labels, camera], -1)
 
 
+def _contrary(scenes: world.Scenes, g: torch.Generator) -> world.Scenes:
+    "The same scenes with other words true of them: other shapes; most of those with two objects: motions exchanged."
+    kinds = len(world.FAMILIES['train']['shapes'])
+    other = (scenes.shape + torch.randint(1, kinds, scenes.shape.shape, generator=g)) % kinds
+    trade = (scenes.count > 1) & (torch.rand(len(scenes), generator=g) < .75)
+    def traded(x: Tensor) -> Tensor: return torch.where(trade[:, None], x.flip(1), x)
+    return replace(scenes, shape=torch.where(trade[:, None], scenes.shape, other), motion=traded(scenes.motion),
+                   schedule=traded(scenes.schedule), pace=traded(scenes.pace))
+
+
 class Clips:
     "The endless row of training clips: latents, token masks and token numbers, by how many were seen before."
 
@@ -95,16 +105,21 @@ class Clips:
         first, second = (token_mask(masks[:, k:k + 1]) for k in range(2))
         self.latents, self.weights = self.codec.encode(video), torch.maximum(first, second)
         self.labels = token_labels(scenes, first.flatten(1), second.flatten(1))
+        self.apart = torch.zeros_like(self.latents)
+        if self.config.contrast:
+            told = torch.tensor([c != '' for c in self.captions], device=self.device)[:, None, None, None, None]
+            self.apart = (self.latents - self.codec.encode(_contrary(scenes, g).to(self.device).render()[0])) * told
 
-    def at(self, seen: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        "Latents (batch, 5, 16, 16, 16), token masks (batch, 5, 8, 8), token numbers (batch, slots), token labels."
+    def at(self, seen: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Latents (batch, 5, 16, 16, 16), token masks (batch, 5, 8, 8), token numbers (batch, slots), token labels, and
+        the latents less those of the same scenes with other words true of them (0 without `contrast`)."""
         start = seen - seen % self.size
         if start != self.start:
             self._draw(start)
         part = slice(seen - start, seen - start + self.config.batch)
         chance = float(torch.rand(1, generator=torch.Generator().manual_seed(seen + 1)))
         ids = token_ids(self.tokenizer, self.captions[part], LONG if chance < self.config.long_text else SHORT)
-        return self.latents[part], self.weights[part], ids.to(self.device), self.labels[part]
+        return self.latents[part], self.weights[part], ids.to(self.device), self.labels[part], self.apart[part]
 
 # %% ../../nbs/model/02_dit.ipynb #9d6a6835
 def _noise_times(n: int, clear_first: float, g: torch.Generator, levels: tuple[float, float] = (.3, .6)
@@ -158,10 +173,11 @@ def _half(device: torch.device, on: bool = True):
 
 # %% ../../nbs/model/02_dit.ipynb #0aa6577a
 def v_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor, config: Config, weight: float,
-           g: torch.Generator, half: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+           g: torch.Generator, half: bool = False, apart: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of a batch as (latents, token masks, ids), each clip's plain squared error, and its timestep.
 
-    Tokens on objects count `weight` times; frames that were given away (less noise than the clip's) not at all."""
+    Tokens on objects count `weight` times; frames that were given away (less noise than the clip's) not at all.
+    `apart` (as the latents): above t = 700 the network is asked for clips that go so far beyond the true ones."""
     z, masks, ids = batch
     t, t_first = _noise_times(len(z), config.clear_first, g, config.levels)
     times = t[:, None].repeat(1, z.shape[1])
@@ -171,10 +187,11 @@ def v_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor,
         out = net(x, ids, t)
     counts = (times == t[:, None]).float()
     counts = counts / counts.mean(1, keepdim=True)
-    error = (out.float() - v).pow(2).mean(2) * counts[..., None, None]
+    goal = v if apart is None else v - ((1 - alphas[t]).sqrt() * (t >= 700))[:, None, None, None, None] * apart
+    plain, error = ((out.float() - y).pow(2).mean(2) * counts[..., None, None] for y in (v, goal))
     w = (1 + (weight - 1) * masks).repeat_interleave(2, 2).repeat_interleave(2, 3)
     w = w / w.mean((1, 2, 3), keepdim=True)
-    return (error * w).mean(), error.detach().mean((1, 2, 3)), t
+    return (error * w).mean(), plain.detach().mean((1, 2, 3)), t
 
 # %% ../../nbs/model/02_dit.ipynb #c231a590
 def _directions(width: int) -> Tensor:
@@ -262,15 +279,16 @@ class Training:
     def step(self) -> tuple[Tensor, Tensor, Tensor]:
         "One step; each clip's squared error and timestep, and what the tokens could not tell (see `told_losses`)."
         c, begin = self.config, time.perf_counter()
-        z, masks, ids, labels = self.clips.at(self.seen)
+        z, masks, ids, labels, apart = self.clips.at(self.seen)
         self.drawing += time.perf_counter() - begin
         self.muon.lr, self.adam.param_groups[0]['lr'] = (x * _rate(c, self.seen) for x in (c.muon, c.adam))
         g = torch.Generator(self.device).manual_seed(c.seed * 10**10 + self.seen)
-        weight = c.object_weight + (1 - c.object_weight) * _decayed(c, self.seen)
-        loss, errors, t = v_loss(self.net, (z, masks, ids), self.alphas, c, weight, g, self.half)
+        left = 1 - _decayed(c, self.seen)
+        weight = 1 + (c.object_weight - 1) * left
+        loss, errors, t = v_loss(self.net, (z, masks, ids), self.alphas, c, weight, g, self.half, c.contrast * left * apart)
         told = told_losses(self.middle.pop('tokens'), labels, self.directions)
         self.net.zero_grad()
-        (loss + c.tell * (1 - _decayed(c, self.seen)) * told.nan_to_num().sum()).backward()
+        (loss + c.tell * left * told.nan_to_num().sum()).backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.)
         self.muon.step(), self.adam.step()
         # a young mean forgets faster, or it would remember the random start

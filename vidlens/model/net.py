@@ -56,6 +56,7 @@ class Config:
     clear_first: float = .5
     levels: tuple[float, float] = (.3, .6)      # shares of noise levels below t = 700 and below t = 900
     tell: float = .1
+    contrast: float = 0.                # how far beyond the true clips, away from those of other words, the network is asked
     empty: float = .1
     long_text: float = .05
 
