@@ -311,3 +311,12 @@ def test_captures_see_each_step_of_an_inversion_once():
 def test_prompts_are_read_before_anything_runs(bundled):
     text = text_of(bundled, PROMPT)
     assert text.slots('moves left') == [3, 4] and len(text) == text_length(bundled)
+
+
+def test_a_model_that_learned_its_places_takes_no_other_size(bundled):
+    "diffusers would stop in the middle of a forward; frames may be fewer."
+    wide = torch.rand(5, 64, 96, 3)
+    for run in (lambda: renoise(bundled, wide, step=-2), lambda: invert(bundled, wide, steps=2),
+                lambda: generate(bundled, 'a red circle moves left', steps=1, size=(64, 96))):
+        with pytest.raises(ValueError, match='64x64 pixels only, not 64x96'):
+            run()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,12 +21,71 @@ __all__ = ['CARDS', 'Stack', 'Text', 'Card', 'model_of', 'card_of', 'text_length
 # %% ../nbs/03_card.ipynb #c43c6184
 @dataclass(frozen=True)
 class Stack:
-    "One list of blocks: the attribute that holds it, and the names of the attention modules inside a block."
+    """One list of blocks: the attribute that holds it, and the names of the attention modules inside a block.
+
+    `over` is what one sequence of attention runs over: 'video', all of it; 'frame', the places of one frame; 'time',
+    the frames of one place; 'map': a whole block of a UNet, without attention of its own. In a UNet, `path` is the list
+    inside a UNet block and the list inside its units, `attn` may name several modules, a layer each, and `level` tells
+    how often the grid was halved. `hidden`: is the output of the block shown with this layer?"""
 
     path: str
     attn: str = 'attn1'
     cross: str | None = None
     joint: bool = True  # do text tokens take part in the video's own attention?
+    over: str = 'video'
+    level: int = 0
+    hidden: bool = True
+
+    @property
+    def modules(self) -> dict[str, str]:
+        "Attention modules by group: '' of the video (kinds q k v o), 't' over time (tq ...), 'x' to the text (xq ...)."
+        own = {'t' if self.over == 'time' else '': self.attn} if self.attn else {}
+        return own | ({'x': self.cross} if self.cross else {})
+
+    @property
+    def kinds(self) -> list[str]:
+        "The kinds of tensor to be seen in a layer of this stack."
+        return [g + k for g in self.modules for k in 'qkvo'] + ['hidden'] * self.hidden
+
+    def grid(self, grid: Grid) -> Grid:
+        "The grid of this layer, where that of the latents is `grid`; odd sizes are halved upwards."
+        n = 2 ** self.level
+        return replace(grid, rows=-(-grid.rows // n), cols=-(-grid.cols // n), stride=grid.stride * n) if n > 1 else grid
+
+    def fold(self, x: Tensor, grid: Grid, text: str = '') -> Tensor:
+        """A tensor of this layer as it is shown: (batch, [heads,] tokens, channels); `grid` is the layer's own.
+
+        `text`: '' for the video's tensors; for those of the text 'shared', the same for all frames and shown once, or
+        'own', each frame with its own slots, one frame after the other. Raises ValueError for other sizes."""
+        if self.over == 'video':
+            return x
+        got, want = x.shape[-2], {'time': grid.frames, 'frame': grid.per_frame, 'map': grid.rows}[self.over]
+        if got != want and not text:
+            raise ValueError(f'{self.path}: {got} {"rows" if self.over == "map" else "tokens"} in a sequence, where the '
+                             f'grid {grid.shape} has {want}: FreeNoise or token merging changes that, so turn it off')
+        if self.over == 'time':
+            return x.unflatten(0, (-1, grid.per_frame)).movedim(1, -2).flatten(-3, -2)
+        x = x.unflatten(0, (-1, grid.frames))
+        if self.over == 'map':
+            return x.movedim(2, -1).flatten(1, 3)
+        return x[:, 0] if text == 'shared' else x.movedim(1, -3).flatten(-3, -2)
+
+    def unfold(self, x: Tensor, grid: Grid, text: str = '') -> Tensor:
+        "What was shown, in the model's own form again."
+        if self.over == 'video':
+            return x
+        if self.over == 'time':
+            return x.unflatten(-2, (grid.frames, -1)).movedim(-2, 1).flatten(0, 1)
+        if self.over == 'map':
+            return x.unflatten(1, grid.shape).movedim(-1, 2).flatten(0, 1).contiguous()
+        if text == 'shared':
+            return x.repeat_interleave(grid.frames, 0)
+        return x.unflatten(-2, (grid.frames, -1)).movedim(-3, 1).flatten(0, 1)
+
+    def mask(self, full: Tensor, grid: Grid) -> Tensor:
+        "A view of a mask of the model's form: (batch, heads, [frames or places,] queries, keys)."
+        n = {'frame': grid.frames, 'time': grid.per_frame}.get(self.over)
+        return full if n is None else full.unflatten(0, (-1, n)).movedim(1, 2)
 
 # %% ../nbs/03_card.ipynb #dbed44e2
 @dataclass(frozen=True)
@@ -54,7 +113,8 @@ class Text:
             if bool(self.pad[i]):
                 continue
             raw = piece.replace('</w>', '')
-            if raw[:1] in ('▁', 'Ġ', ' ') or not text or piece.startswith('<') or self.pieces[i - 1].endswith('</w>'):
+            before = self.pieces[i - 1]
+            if raw[:1] in ('▁', 'Ġ', ' ') or not text or piece.startswith('<') or before.endswith(('</w>', '|>')):
                 starts.add(len(text))
             bare = re.sub(r'[▁Ġ\s]', '', raw).lower()
             text, owner = text + bare, owner + [i] * len(bare)
@@ -73,7 +133,9 @@ class Card:
 
     `text`: 'first' or 'last' in the joint sequence, or 'cross' (its own attention). `batched`: is guidance one call on
     a doubled batch, unconditional rows first, or two calls? `axes`: order of the latents' axes. `conditions`,
-    `tokens`, `scale` and `unscale` are the only functions; they call the pipeline's own methods."""
+    `tokens`, `scale` and `unscale` are the only functions; they call the pipeline's own methods. `sample`: the
+    denoiser's name for the latents; `slots`: text slots, where its config does not tell; `images`: is the VAE one for
+    images, each frame coded alone?"""
 
     name: str
     model: str
@@ -87,18 +149,36 @@ class Card:
     unscale: Callable[[Any, Tensor], Tensor] = field(repr=False)
     denoisers: tuple[str, ...] = ('transformer',)
     causal: bool = True
+    sample: str = 'hidden_states'
+    slots: int | None = None
+    images: bool = False
 
     def blocks(self, model: Any) -> list[tuple[str, nn.Module, Stack]]:
-        "(path, block, stack) of each layer, in order; layer numbers run through all stacks."
+        "(path, block, stack) of each layer, in the order they run; layer numbers run through all stacks."
+        if any(s.over == 'map' for s in self.stacks):
+            return _unet_blocks(model, self.stacks)
         return [(f'{s.path}.{i}', b, s) for s in self.stacks for i, b in enumerate(getattr(model, s.path))]
 
     def n_layers(self, model: Any) -> int:
         "Layers in all stacks."
-        return sum(len(getattr(model, s.path)) for s in self.stacks)
+        return len(self.blocks(model))
+
+    def layer(self, model: Any, path: str) -> int:
+        "The number of the layer at a module path, such as 'up_blocks.1'. Raises ValueError with paths that exist."
+        places = self.blocks(model)
+        found = {p: i for i, (p, _, _) in enumerate(places)}
+        found |= {f'{p}.{s.attn}': i for i, (p, _, s) in enumerate(places) if s.attn}
+        if path not in found:
+            raise ValueError(f'layers={path!r} is no layer of this {self.name}: give a number, 0 to {len(places) - 1}, or '
+                             f'a path that sites(pipe) lists, for example {places[0][0]!r} or {places[-1][0]!r}')
+        return found[path]
 
     def grid(self, pipe, video_frames: int, height: int, width: int) -> Grid:
         "The token grid of a video of this size in pixels. Raises ValueError with the sizes that fit."
         t, (pt, p) = self.compression(pipe), self.patch(model_of(pipe))
+        most = getattr(model_of(pipe).config, 'motion_max_seq_length', None)
+        if most and video_frames > most and not getattr(pipe, 'free_noise_enabled', False):
+            raise ValueError(f'the video has {video_frames} frames, but the motion modules know {most}: use {most} or less')
         return Grid.of(video_frames, height, width, t[1] * p, t[0] * pt, self.causal)
 
     def grid_of_latents(self, pipe, shape: tuple[int, ...]) -> Grid:
@@ -107,16 +187,51 @@ class Card:
         (r, s), (pt, p) = self.compression(pipe), self.patch(model_of(pipe))
         return Grid(n['f'] // pt, n['h'] // p, n['w'] // p, s * p, r * pt, self.causal)
 
-    @staticmethod
-    def compression(pipe) -> tuple[int, int]:
-        "(temporal, spatial) compression of the VAE; 4 and 8 if the pipeline holds none."
+    def compression(self, pipe) -> tuple[int, int]:
+        "(temporal, spatial) compression of the VAE; 4 and 8 if the pipeline holds none, 1 and 8 for one of images."
+        if self.images:
+            return 1, getattr(pipe, 'vae_scale_factor', 8)
         return getattr(pipe, 'vae_scale_factor_temporal', 4), getattr(pipe, 'vae_scale_factor_spatial', 8)
 
     @staticmethod
     def patch(model: Any) -> tuple[int, int]:
-        "(temporal, spatial) patch of the transformer."
-        p, pt = model.config.patch_size, getattr(model.config, 'patch_size_t', None)
+        "(temporal, spatial) patch of the transformer; a UNet has none."
+        p, pt = getattr(model.config, 'patch_size', 1), getattr(model.config, 'patch_size_t', None)
         return (p[0], p[1]) if isinstance(p, (tuple, list)) else (pt or 1, p)
+
+# %% ../nbs/03_card.ipynb #b46a1818
+def _unet_blocks(model: Any, stacks: tuple[Stack, ...]) -> list[tuple[str, nn.Module, Stack]]:
+    "(path, block, stack) of each layer of a UNet; the stack that is over 'map' names the attributes of its blocks."
+    whole, found, level = next(s for s in stacks if s.over == 'map'), list[tuple[str, nn.Module, Stack]](), 0
+    inner: dict[str, list[Stack]] = {}
+    for s in stacks:
+        if s is not whole:
+            inner.setdefault(s.path.split('.')[0], []).append(s)
+    for path, block in _numbered(model, whole.path.split()):
+        units = {name: list(getattr(block, name, None) or ()) for name in inner}
+        for i in range(max(map(len, units.values()))):
+            for name, kept in inner.items():
+                found += _unit(f'{path}.{name}.{i}', units[name][i], kept, level) if i < len(units[name]) else []
+        level += bool(getattr(block, 'downsamplers', None)) - bool(getattr(block, 'upsamplers', None))
+        found.append((path, block, replace(whole, path=path, level=level)))
+    return found
+
+
+def _numbered(model: Any, names: list[str]) -> list[tuple[str, nn.Module]]:
+    "Modules by path; those in a list each with its number, and none where the model has none."
+    held = [(n, getattr(model, n, None)) for n in names]
+    return [x for n, m in held if m is not None
+            for x in ([(f'{n}.{i}', b) for i, b in enumerate(m)] if isinstance(m, nn.ModuleList) else [(n, m)])]
+
+
+def _unit(path: str, unit: Any, stacks: list[Stack], level: int) -> list[tuple[str, nn.Module, Stack]]:
+    "The layers of one unit: its blocks in turn, and in a block each of its attentions, the last with the block's output."
+    found, names = list[tuple[str, nn.Module, Stack]](), [s.path.split('.')[1] for s in stacks]
+    for j in range(max(len(getattr(unit, n, ())) for n in names)):
+        for s, block, at in [(s, getattr(unit, n)[j], f'{path}.{n}.{j}') for s, n in zip(stacks, names) if hasattr(unit, n)]:
+            there = [a for a in s.attn.split() if getattr(block, a, None) is not None]
+            found += [(at, block, replace(s, path=at, attn=a, level=level, hidden=a == there[-1])) for a in there]
+    return found
 
 # %% ../nbs/03_card.ipynb #4b6595a1
 CARDS: dict[str, Card] = {}
@@ -157,7 +272,7 @@ def _t5_tokens(pipe, prompt: str, length: int | None = None) -> Text:
 def text_length(pipe) -> int:
     "Text slots that the model was made for."
     cfg = model_of(pipe).config
-    fixed = getattr(cfg, 'max_text_seq_length', None)
+    fixed = getattr(cfg, 'max_text_seq_length', None) or card_of(pipe).slots
     return fixed or (256 if hasattr(pipe, 'text_encoder_2') else 512)
 
 
@@ -240,6 +355,29 @@ CARDS['hunyuanvideo'] = Card(
     axes='bcfhw', conditions=_hunyuan_conditions, tokens=_hunyuan_tokens,
     scale=lambda vae, z: z * vae.config.scaling_factor, unscale=lambda vae, z: z / vae.config.scaling_factor)
 
+# %% ../nbs/03_card.ipynb #4fbf50dd
+def _sd_conditions(pipe, prompt: list[str], grid: Grid, length: int | None = None) -> dict[str, Any]:
+    embeds, _ = pipe.encode_prompt(prompt, pipe._execution_device, 1, False)
+    return dict(encoder_hidden_states=embeds.to(model_of(pipe).dtype).repeat_interleave(grid.frames, 0))
+
+
+def _clip_tokens(pipe, prompt: str, length: int | None = None) -> Text:
+    "Slots of a CLIP prompt. Its padding is the end mark again, so the tokenizer's mask tells which is which."
+    tok = pipe.tokenizer
+    coded = tok(prompt, padding='max_length', max_length=length or text_length(pipe), truncation=True)
+    return Text(prompt, tuple(tok.convert_ids_to_tokens(coded.input_ids)),
+                torch.tensor([m == 0 for m in coded.attention_mask]))
+
+
+CARDS['animatediff'] = Card(
+    'AnimateDiff', 'UNetMotionModel',
+    (Stack('attentions.transformer_blocks', 'attn1', cross='attn2', joint=False, over='frame'),
+     Stack('motion_modules.transformer_blocks', 'attn1 attn2', joint=False, over='time'),
+     Stack('down_blocks mid_block up_blocks', '', joint=False, over='map')),
+    text='cross', batched=True, axes='bcfhw', conditions=_sd_conditions, tokens=_clip_tokens,
+    scale=lambda vae, z: z * vae.config.scaling_factor, unscale=lambda vae, z: z / vae.config.scaling_factor,
+    denoisers=('unet',), causal=False, sample='sample', slots=77, images=True)
+
 # %% ../nbs/03_card.ipynb #93c90c30
 def is_flow(scheduler) -> bool:
     "Does the scheduler do flow matching?"
@@ -259,13 +397,23 @@ def noise_level(scheduler, t: float) -> float:
     return float('nan')
 
 # %% ../nbs/03_card.ipynb #73961e69
+def _width(block: Any, stack: Stack) -> tuple[int | None, int]:
+    "(heads, channels per head) of a layer; no heads and all channels for the output of a UNet block."
+    if not stack.attn:
+        return None, block.resnets[-1].out_channels
+    attn = getattr(block, stack.attn)
+    width = attn.to_q.out_features if hasattr(attn.to_q, 'out_features') else attn.to_q.weight.shape[0]
+    return attn.heads, width // attn.heads
+
+
 def sites(pipe) -> list[dict[str, Any]]:
-    "One row per layer: its number, module path, the kinds of tensor seen there, heads and channels per head."
+    """One row per layer: its number and module path, either of which names it in `capture`, the kinds of tensor seen
+    there, heads and channels per head, where its text is, and the stride: pixels per token."""
     model, card, rows = model_of(pipe), card_of(pipe), []
+    stride = card.compression(pipe)[1] * card.patch(model)[1]
     for layer, (path, block, stack) in enumerate(card.blocks(model)):
-        attn = getattr(block, stack.attn)
-        width = attn.to_q.out_features if hasattr(attn.to_q, 'out_features') else attn.to_q.weight.shape[0]
-        kinds = 'q k v o' + (' xq xk xv xo' if stack.cross else '') + ' hidden'
-        rows.append(dict(layer=layer, path=f'{path}.{stack.attn}', kinds=kinds, heads=attn.heads,
-                         channels=width // attn.heads, text='joint' if stack.joint else 'cross'))
+        heads, channels = _width(block, stack)
+        rows.append(dict(layer=layer, path=f'{path}.{stack.attn}'.rstrip('.'), kinds=' '.join(stack.kinds), heads=heads,
+                         channels=channels, text='joint' if stack.joint else 'cross' if stack.cross else '',
+                         stride=stride * 2 ** stack.level))
     return rows

@@ -97,8 +97,38 @@ def _hunyuanvideo(frames: int, side: int):
                                 tokenizer_2=_tokenizer(77), vae=vae, transformer=transformer,
                                 scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0))
 
+# %% ../nbs/03b_families.ipynb #f2809359
+def _clip_tokenizer():
+    "CLIP's tokenizer that spells every word letter by letter; its padding is the end mark, as in the real one."
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer
+
+    letters = sorted(ByteLevel.alphabet())
+    pieces = [*letters, *(c + '</w>' for c in letters), '<|startoftext|>', '<|endoftext|>']
+    return CLIPTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=[], model_max_length=77)
+
+
+def _animatediff(frames: int, side: int):
+    from diffusers import AnimateDiffPipeline, AutoencoderKL, DDIMScheduler, UNetMotionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = _clip_tokenizer()
+    text = CLIPTextModel(CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, projection_dim=16, num_hidden_layers=2,
+        num_attention_heads=2, pad_token_id=1, bos_token_id=len(tokenizer) - 2, eos_token_id=len(tokenizer) - 1))
+    vae = AutoencoderKL(block_out_channels=(8, 8, 8), latent_channels=4, norm_num_groups=2,
+                        down_block_types=('DownEncoderBlock2D',) * 3, up_block_types=('UpDecoderBlock2D',) * 3)
+    unet = UNetMotionModel(sample_size=side // 4, block_out_channels=(8, 8, 16, 16), layers_per_block=1,
+                           norm_num_groups=4, cross_attention_dim=16, num_attention_heads=2, use_motion_mid_block=True,
+                           motion_num_attention_heads=2, motion_max_seq_length=32)
+    scheduler = DDIMScheduler(beta_start=.00085, beta_end=.012, beta_schedule='linear', clip_sample=False,
+                              steps_offset=1)
+    return AnimateDiffPipeline(vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, motion_adapter=None,
+                               scheduler=scheduler)
+
 # %% ../nbs/03b_families.ipynb #b18d2134
-TINY: dict[str, Callable[[int, int], Any]] = {'cogvideox': _cogvideox, 'wan': _wan, 'hunyuanvideo': _hunyuanvideo}
+TINY: dict[str, Callable[[int, int], Any]] = {'cogvideox': _cogvideox, 'wan': _wan, 'hunyuanvideo': _hunyuanvideo,
+                                              'animatediff': _animatediff}
 
 
 def tiny(family: str, seed: int = 0, frames: int = 9, side: int = 32):

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
 from typing import Any
 
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .card import Card, Stack, card_of, is_flow, model_of, noise_level
+from .card import Card, Stack, _width, card_of, is_flow, model_of, noise_level
 from .grid import Grid
 from .tape import Site, Tape, _index, _tensors
 
 # %% auto #0
-__all__ = ['Wanted', 'CaptureError', 'Capture', 'capture', 'parse_bytes', 'Edit', 'edit', 'until_enough', 'quiet']
+__all__ = ['Wanted', 'CaptureError', 'Capture', 'capture', 'parse_bytes', 'Edit', 'edit', 'until_enough', 'announce', 'quiet']
 
 # %% ../nbs/04_hooks.ipynb #6891644a
 class CaptureError(RuntimeError):
@@ -34,7 +34,8 @@ class CaptureError(RuntimeError):
 class _Call:
     """One forward of the denoiser: its step, the rows of the batch by branch, and where the video's tokens lie.
 
-    `text`: text tokens in the joint sequence; `cross`: those of a separate text attention; `guided`: is guidance on?"""
+    `text`: text tokens in the joint sequence; `cross`: those of a separate text attention; `guided`: is guidance on?
+    `places`: stack and grid of each layer; `own_text`: has each frame its own text?"""
 
     step: int
     total: int | None
@@ -47,6 +48,8 @@ class _Call:
     cross: int
     itemsize: int
     guided: bool | None
+    places: list[tuple[Stack, Grid]] = field(repr=False, default_factory=list)
+    own_text: bool = False
 
     @property
     def video(self) -> slice:
@@ -57,7 +60,19 @@ class _Call:
         return slice(0, self.text) if self.text_first else slice(self.grid.n, self.grid.n + self.text)
 
     def site(self, kind: str, layer: int, branch: str) -> Site:
-        return Site(kind, layer, self.step, branch, self.t, self.sigma, self.video, self.words)
+        grid = self.places[layer][1]
+        video = self.video if grid == self.grid else slice(0, grid.n)
+        return Site(kind, layer, self.step, branch, self.t, self.sigma, video, self.words, grid)
+
+    def fold(self, layer: int, x: Tensor, text: bool = False) -> Tensor:
+        "A tensor of a layer as listeners see it; `text`: it is of the text's slots."
+        stack, grid = self.places[layer]
+        return stack.fold(x, grid, '' if not text else 'own' if self.own_text else 'shared')
+
+    def unfold(self, layer: int, x: Tensor, text: bool = False) -> Tensor:
+        "The way back."
+        stack, grid = self.places[layer]
+        return stack.unfold(x, grid, '' if not text else 'own' if self.own_text else 'shared')
 
 
 class _Reader:
@@ -69,21 +84,33 @@ class _Reader:
         self.count: Counter = Counter()
         self.last_t: dict[str, float] = {}
         self.guided: dict[str, bool | None] = {}
+        self.running: bool | None = None  # is a run of the pipeline on? None: it does not tell
+        self.stacks = [s for _, _, s in card.blocks(model_of(pipe))]
         self.signature = inspect.signature(type(model_of(pipe)).forward)
 
     def __call__(self, model: Any, args, kwargs) -> _Call:
         given = self.signature.bind_partial(model, *args, **kwargs).arguments
-        x, words = given['hidden_states'], given.get('encoder_hidden_states')
+        x, words = given[self.card.sample], given.get('encoder_hidden_states')
         t = float(torch.as_tensor(given['timestep']).flatten()[0])
         name, info = self.announced or ('', {})
         text = 0 if words is None else words.shape[1]
         step, total = self.step(name, t, info)
         if step == 0 or name not in self.guided:  # asked once a run: dynamic guidance changes its scale on the way
             self.guided[name] = self.guidance()
-        joint = self.card.text != 'cross'
+        joint, own = self.card.text != 'cross', self.own_text(words, x.shape[0])
+        grid = self.card.grid_of_latents(self.pipe, tuple(x.shape))
         return _Call(step, total, t, self.sigma(t, info), self.parts(name, x.shape[0], hasattr(model, 'cache_context')),
-                     self.card.grid_of_latents(self.pipe, tuple(x.shape)), text if joint else 0,
-                     self.card.text == 'first', 0 if joint else text, x.element_size(), self.guided[name])
+                     grid, text if joint else 0, self.card.text == 'first',
+                     0 if joint else text * grid.frames if own else text, x.element_size(), self.guided[name],
+                     [(s, s.grid(grid)) for s in self.stacks], own)
+
+    @staticmethod
+    def own_text(words: Tensor | None, rows: int) -> bool:
+        "Has each frame its own text? UNets are given it once a frame, as a rule the same."
+        if words is None or words.shape[0] <= rows:
+            return False
+        words = words.unflatten(0, (rows, -1))
+        return not torch.equal(words, words[:, :1].expand_as(words))
 
     def guidance(self) -> bool | None:
         "Is guidance on? None if the pipeline does not tell."
@@ -117,7 +144,8 @@ class _Reader:
         if name in ('cond', 'uncond'):
             return [(name, slice(0, rows))]
         guided = self.guided[name]
-        if guided is not None and (name == 'cond_uncond' or (not name and not can_tell and self.card.batched)):
+        inside = not name and not can_tell and self.card.batched and self.running is not False
+        if guided is not None and (name == 'cond_uncond' or inside):
             pair = [('uncond', slice(0, rows // 2)), ('cond', slice(rows // 2, rows))]
             return pair if guided else [('cond', slice(0, rows))]
         return [('unknown', slice(0, rows))]
@@ -161,12 +189,14 @@ class _Seam:
         "Put the hooks on; none is left if one cannot be."
         try:
             for model in self.models:
-                _refuse_compiled(model)
+                _refuse_compiled(model, self.card.denoisers[0])
                 self._hook(model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True))
                 self._hook(model.register_forward_hook(self._end, always_call=True))
                 self._listen_to_names(model)
                 for layer, (_, block, stack) in enumerate(self.card.blocks(model)):
                     self._hook_block(block, stack, layer)
+            if not hasattr(self.models[0], 'cache_context'):
+                self._listen_to_runs()
         except BaseException:
             self.remove()
             raise
@@ -183,12 +213,12 @@ class _Seam:
         self.undo.append(handle.remove)
 
     def _hook_block(self, block: Any, stack: Stack, layer: int) -> None:
-        for group, name in (('', stack.attn), ('x', stack.cross)):
-            if name:
-                attn = getattr(block, name)
-                self._hook(attn.register_forward_pre_hook(lambda m, a, g=group: self._push(g, layer)))
-                self._hook(attn.register_forward_hook(lambda m, a, out: self._pop(), always_call=True))
-        self._hook(block.register_forward_hook(lambda m, a, out: self._block(layer, out)))
+        for group, name in stack.modules.items():
+            attn = getattr(block, name)
+            self._hook(attn.register_forward_pre_hook(lambda m, a, g=group: self._push(g, layer)))
+            self._hook(attn.register_forward_hook(lambda m, a, out: self._pop(), always_call=True))
+        if stack.hidden:
+            self._hook(block.register_forward_hook(lambda m, a, out: self._block(layer, out)))
 
     def _listen_to_names(self, model: Any) -> None:
         "Pipelines say `with transformer.cache_context('cond')`: listen, and pass it on."
@@ -207,6 +237,25 @@ class _Seam:
 
         model.__dict__['cache_context'] = cache_context
         self.undo.append(lambda: _restore(model, 'cache_context', own))
+
+    def _listen_to_runs(self) -> None:
+        "Pipelines of UNets say no names, but they draw a progress bar around their steps: listen, and pass it on."
+        outer, own = getattr(self.pipe, 'progress_bar', None), vars(self.pipe).get('progress_bar')
+        if outer is None:
+            return
+
+        @contextmanager
+        def bar(*args, **kwargs) -> Iterator[Any]:
+            before, self.read.running = self.read.running, True
+            try:
+                with outer(*args, **kwargs) as shown:
+                    yield shown
+            finally:
+                self.read.running = before
+
+        self.read.running = False
+        vars(self.pipe)['progress_bar'] = bar
+        self.undo.append(lambda: _restore(self.pipe, 'progress_bar', own))
 
     def _begin(self, model, args, kwargs) -> None:
         while self.modes:  # an interrupt may have left one behind
@@ -239,28 +288,46 @@ class _Seam:
         "The attention call: listeners see it, and it goes on as it came unless one of them edits it or takes its place."
         call, given = self.call, dict(zip(_QKVM + ('dropout_p', 'is_causal'), args)) | kwargs
         here = [x for x in self.listeners if call and x.wants(group, layer, call)]
-        edited = False
+        if call is None or not here:
+            return func(*args, **kwargs)
+        shown = given | {n: call.fold(layer, given[n], group == 'x' and n != 'query') for n in _QKVM[:3]}
+        edited: dict[str, Any] = {}
         for x in here:
-            new = x.before(group, layer, call, *(given.get(n) for n in _QKVM))
-            given, edited = given | new, edited or bool(new)
-        out = next((o for x in here if call and (o := x.instead(layer, call, given)) is not None), None)
+            new = x.before(group, layer, call, *(shown.get(n) for n in _QKVM))
+            shown, edited = shown | new, edited | new
+        self._refuse_replacing(here, layer, call)
+        out = next((o for x in here if (o := x.instead(layer, call, shown)) is not None), None)
+        raw = None
         if out is None:
-            out = func(**given) if edited else func(*args, **kwargs)
+            back = {n: x if n == 'attn_mask' else call.unfold(layer, x, group == 'x' and n != 'query')
+                    for n, x in edited.items()}
+            raw = func(**(given | back)) if edited else func(*args, **kwargs)
+            out = call.fold(layer, raw)
+        last = out
         for x in here:
-            out = x.after(group, layer, call, given['query'], given['key'], given['value'], out)
-        return out
+            last = x.after(group, layer, call, shown['query'], shown['key'], shown['value'], last)
+        return raw if raw is not None and last is out else call.unfold(layer, last)
+
+    def _refuse_replacing(self, here: list[_Listener], layer: int, call: _Call) -> None:
+        "What takes the place of attention over the whole video has no place in a UNet's layers."
+        odd = next((type(x).__name__ for x in here if type(x).instead is not _Listener.instead), None)
+        if odd and call.places[layer][0].over != 'video':
+            raise CaptureError(f'{odd} replaces attention over all of the video, but layer {layer} of this {self.card.name} '
+                               f'attends within a frame or over time only: use a video transformer, or edit masks')
 
     def _block(self, layer: int, out):
         "A block is done: show its video stream, and stop if nobody needs more."
         call, new = self.call, None
         if call is None:
             return None
-        for x in self.listeners:
-            if x.wants('hidden', layer, call):
-                stream = out[0] if isinstance(out, tuple) else out
-                shown = x.hidden(layer, call, stream)
-                if shown is not stream:
-                    out = new = (shown, *out[1:]) if isinstance(out, tuple) else shown
+        here = [x for x in self.listeners if x.wants('hidden', layer, call)]
+        if here:
+            stream = out[0] if isinstance(out, tuple) else out
+            first = shown = call.fold(layer, stream)
+            for x in here:
+                shown = x.hidden(layer, call, shown)
+            if shown is not first:
+                new = _swapped(out, stream, call.unfold(layer, shown))
         if self.stopping and layer >= max((x.last(call) for x in self.listeners if not x.writes), default=layer + 1):
             raise _Enough
         return new
@@ -271,18 +338,25 @@ def _denoisers(pipe, card: Card) -> list[Any]:
     return [m for m in found if isinstance(m, nn.Module)] or [model_of(pipe)]
 
 
-def _restore(model: nn.Module, name: str, own: Any) -> None:
+def _restore(model: Any, name: str, own: Any) -> None:
     if own is None:
         model.__dict__.pop(name, None)
     else:
         model.__dict__[name] = own
 
 
-def _refuse_compiled(model: nn.Module) -> None:
+def _swapped(out: Any, old: Tensor, new: Tensor) -> Any:
+    "A block's output with its stream replaced; a UNet's down block hands the same tensor on as a skip connection too."
+    if isinstance(out, tuple):
+        return tuple(_swapped(x, old, new) for x in out)
+    return new if out is old else out
+
+
+def _refuse_compiled(model: nn.Module, place: str = 'transformer') -> None:
     for name, m in model.named_modules():
         wrapped = hasattr(m, '_orig_mod')
         if wrapped or m._compiled_call_impl is not None:
-            where = f'pipe.transformer{"." * bool(name)}{name}'
+            where = f'pipe.{place}{"." * bool(name)}{name}'
             fix = f'{where} = {where}._orig_mod' if wrapped else 'load the pipeline again and leave out .compile()'
             raise CaptureError(f'{where} ({type(m).__name__}) is compiled, so hooks would be ignored: use the '
                                f'uncompiled one, {fix}')
@@ -311,7 +385,7 @@ def _leave(seam: _Seam, listener: _Listener) -> None:
 
 # %% ../nbs/04_hooks.ipynb #323d5dbe
 Wanted = int | Iterable[int] | slice | None
-_GROUPS = {'': ('q', 'k', 'v', 'o'), 'x': ('xq', 'xk', 'xv', 'xo'), 'hidden': ('hidden',)}
+_GROUPS = {'': ('q', 'k', 'v', 'o'), 'x': ('xq', 'xk', 'xv', 'xo'), 't': ('tq', 'tk', 'tv', 'to'), 'hidden': ('hidden',)}
 
 
 def _pick(wanted: Wanted, total: int | None, name: str) -> set[int] | None:
@@ -343,11 +417,20 @@ def _asked(wanted: Wanted, name: str) -> list[int] | slice | None:
                          f'for example {name}=3, {name}=[0, -1] or {name}=range(2, 5)') from None
 
 
+def _numbers(pipe, wanted: Any) -> Any:
+    "Layers that were asked for by their path become numbers; what is no path stays as it is."
+    def number(w):
+        return card_of(pipe).layer(model_of(pipe), w) if isinstance(w, str) and w != 'all' and not w.isdigit() else w
+
+    listed = isinstance(wanted, Iterable) and not isinstance(wanted, (str, range))
+    return [number(w) for w in wanted] if listed else number(wanted)
+
+
 def _kinds(kinds: Any, card: Card, extra: tuple[str, ...] = ()) -> dict[str, list[str]]:
-    "Kinds by the module that shows them: {'': ['q', 'k'], 'x': ['xk'], 'hidden': ['hidden']}."
+    "Kinds by the module that shows them: {'': ['q', 'k'], 'x': ['xk'], 'hidden': ['hidden']}; `extra` without its group."
     names = kinds.split() if isinstance(kinds, str) else list(kinds) if isinstance(kinds, Iterable) else [kinds]
-    cross = any(s.cross for s in card.stacks)
-    groups = {g: ks + (extra if g == '' else ()) for g, ks in _GROUPS.items() if g != 'x' or cross}
+    there = {g for s in card.stacks for g in s.modules} | {'hidden'}
+    groups = {g: ks + tuple(g + e for e in extra if g in ('', 't')) for g, ks in _GROUPS.items() if g in there}
     known = [k for ks in groups.values() for k in ks]
     odd = [k for k in names if k not in known]
     if odd or not names:
@@ -363,18 +446,42 @@ class _Listener:
 
     def __init__(self, pipe, kinds, layers: Wanted, steps: Wanted, heads: Wanted, branch: str, extra=()):
         self.pipe, self.card, self.model = pipe, card_of(pipe), model_of(pipe)
-        self.n_layers = self.card.n_layers(self.model)
+        self.places = self.card.blocks(self.model)
+        self.n_layers = len(self.places)
         self.kinds = _kinds(kinds, self.card, extra)
         self.layers = _pick(layers, self.n_layers, 'layers')
+        self.where = self._where(loose=layers is None or isinstance(layers, (slice, range, str)))
         self.asked_steps = _asked(steps, 'steps')
         self.steps: set[int] | None = None
         self.seen: Counter = Counter()
-        n_heads = getattr(self.card.blocks(self.model)[0][1], self.card.stacks[0].attn).heads
-        chosen = _pick(heads, n_heads, 'heads')
-        self.heads = None if chosen is None else sorted(chosen)
+        self.heads = self._heads(heads)
         if branch not in ('cond', 'uncond', 'both', 'all'):
             raise ValueError(f"branch={branch!r} is unknown: use 'cond', 'uncond', 'both' or, without branches, 'all'")
         self.branch = branch
+
+    def _where(self, loose: bool) -> dict[str, list[int]]:
+        "The layers, of those asked for, that show each group of kinds. Raises ValueError if one has nothing to show."
+        has = {g: [i for i, (_, _, s) in enumerate(self.places) if (s.hidden if g == 'hidden' else g in s.modules)]
+               for g in self.kinds}
+        where = {g: [i for i in found if self.layers is None or i in self.layers] for g, found in has.items()}
+        odd = [] if loose else sorted((self.layers or set()) - {i for found in where.values() for i in found})
+        for g in [g for g, found in where.items() if not found or odd]:
+            i = odd[0] if odd else sorted(self.layers or [0])[0]
+            path, _, stack = self.places[i]
+            raise ValueError(f'layer {i} ({path}) shows {" ".join(stack.kinds)}, not {" ".join(self.kinds[g])}: that is in '
+                             f'layers {", ".join(map(str, has[g]))}; sites(pipe) lists them all')
+        return where
+
+    def _heads(self, heads: Wanted) -> list[int] | None:
+        "The heads asked for; where layers have different numbers of them, those that all have."
+        layers = {i for found in self.where.values() for i in found}
+        counts = {_width(b, s)[0] for i, (_, b, s) in enumerate(self.places) if i in layers and s.attn}
+        chosen = _pick(heads, next(iter(counts)) if len(counts) == 1 else None, 'heads')
+        fewest = min((n for n in counts if n), default=0)
+        if chosen and max(chosen) >= fewest:
+            raise ValueError(f'heads={heads!r}: the layers asked for have {", ".join(map(str, sorted(counts, key=str))) or 0} '
+                             f'heads: ask for those that all have, or for other layers')
+        return None if chosen is None else sorted(chosen)
 
     def begin(self, call: _Call) -> None:
         "Before each forward: now the number of steps is known, and the branches."
@@ -382,8 +489,11 @@ class _Listener:
         names = [n for n, _ in call.parts]
         self.seen.update(f'branch {n}' for n in names)
         if names == ['unknown'] and self.branch != 'all':
+            tells = hasattr(self.model, 'cache_context')
+            fix = "model.cache_context('cond')" if tells else "hooks.announce(pipe, 'cond'), call the pipeline that was " \
+                                                              "given to capture"
             raise CaptureError(f"nothing says which branch of guidance this forward is, so {self.branch!r} cannot be "
-                               f"told apart: run it under model.cache_context('cond'), or capture with branch='all'")
+                               f"told apart: run it under {fix}, or capture with branch='all'")
 
     def parts(self, call: _Call) -> list[tuple[str, slice]]:
         if self.branch == 'all':
@@ -398,7 +508,7 @@ class _Listener:
         "The last layer wanted in this call, -1 if none."
         if self.steps is not None and call.step not in self.steps:
             return -1
-        return max(self.layers, default=-1) if self.layers is not None else self.n_layers - 1
+        return max(i for found in self.where.values() for i in found)
 
     def check_seen(self, done: str) -> None:
         "Raises CaptureError with the cause if a kind that was asked for was never there."
@@ -427,7 +537,7 @@ class Capture(_Listener):
                  branch: str = 'cond', probe: Callable[..., Any] | None = None, tokens: str | None = None,
                  budget: int | float | str = '2 GiB', device: str | torch.device | None = None,
                  dtype: str | torch.dtype | None = None, grad: bool = False):
-        super().__init__(pipe, kinds, layers, steps, heads, branch)
+        super().__init__(pipe, kinds, _numbers(pipe, layers), steps, heads, branch)
         self.tokens = tokens or ('all' if probe is None else 'video')
         if self.tokens not in ('video', 'text', 'all'):
             raise ValueError(f"tokens={tokens!r} is unknown: use 'video', 'text' or 'all'")
@@ -452,6 +562,7 @@ class Capture(_Listener):
         super().begin(call)
         t = self.tape
         t.grid, t.text, t.text_first, t.steps = call.grid, call.text, call.text_first, call.total
+        t.grids = {i: grid for i, (_, grid) in enumerate(call.places) if grid != call.grid}
         if self.probe is None and not t.times:
             self._afford(call)
 
@@ -496,7 +607,8 @@ class Capture(_Listener):
     def _keep(self, site: Site, value: Any) -> None:
         if site.key in self.tape.data:
             raise CaptureError(f'{site.kind} of layer {site.layer}, step {site.step} was kept already: the model ran '
-                               f'twice inside one capture. Open one capture per run, or use a probe that returns None')
+                               f'twice inside one capture. Open one capture per run, or use a probe that returns None '
+                               f'(or it attends twice in a forward, with an IP-Adapter: unload that)')
         self.kept += sum(x.numel() * x.element_size() for x in _tensors(value))
         if self.kept > self.budget:
             raise CaptureError(f'{_gib(self.kept)} were kept, above the budget of {_gib(self.budget)}: let the probe '
@@ -519,8 +631,10 @@ def capture(pipe, kinds: str | Iterable[str] = 'q k', layers: Wanted = None, ste
     """Keep tensors of attention while the pipeline runs: `with capture(pipe, 'q k', steps=-1) as tape: pipe(prompt)`.
 
     kinds    'q k v o' (batch, heads, tokens, channels), 'xq xk xv xo' of text cross-attention,
-             'hidden' (batch, video tokens, channels)
-    layers   a number, list, range or slice; None: all. Numbers run through all stacks
+             'tq tk tv to' of attention over time in UNets, 'hidden' (batch, video tokens, channels); in all of them
+             the video's tokens are by frame, row, column: tape.grid_of(layer).unflatten(x)
+    layers   a number, list, range or slice; None: all that show the kinds. Numbers run through all stacks; or a path of
+             `sites(pipe)` such as 'up_blocks.1'
     steps    the same for denoising steps; 0 is the noisiest, -1 the last
     heads    the same for heads
     branch   'cond' (default), 'uncond', 'both', or 'all' rows where nothing tells them apart
@@ -566,28 +680,35 @@ def _gib(n: float) -> str:
 
 
 def _cost(c: Capture, call: _Call) -> tuple[int, str]:
-    "Bytes that a capture will keep, and the products in words, one for each shape of tensor."
-    block, stack = c.card.blocks(c.model)[0][1:]
-    attn = getattr(block, stack.attn)
+    "Bytes that a capture will keep, and the products in words, one for each shape of tensor and the layers that have it."
     steps = {call.step} if c.seam.single else range(call.total or 1)
-    joint = {'all': call.grid.n + call.text, 'text': call.text or call.grid.n}.get(c.tokens, call.grid.n)
-    shapes: dict[tuple[int, int], list[str]] = {}
+    terms: dict[tuple[tuple[int, int, int], tuple[int, ...]], list[str]] = {}  # (shape, layers): kinds
     for group, kinds in c.kinds.items():
         for k in kinds:
-            tokens = joint if group == '' else call.cross if k in ('xk', 'xv') else call.grid.n
-            heads = attn.heads if c.heads is None or k == 'hidden' else len(c.heads)
-            shapes.setdefault((heads, tokens), []).append(k)
+            alike: dict[tuple[int, int, int], list[int]] = {}
+            for layer in c.where[group]:
+                alike.setdefault(_shape(c, call, k, layer), []).append(layer)
+            for shape, those in alike.items():
+                terms.setdefault((shape, tuple(those)), []).append(k)
     need, words = 0, []
-    for (heads, tokens), kinds in shapes.items():
-        factors = [(len(kinds), f'kinds ({" ".join(kinds)})'),
-                   (c.n_layers if c.layers is None else len(c.layers), 'layers'),
+    for ((heads, tokens, channels), layers), kinds in terms.items():
+        factors = [(len(kinds), f'kinds ({" ".join(kinds)})'), (len(layers), 'layers'),
                    (len(steps) if c.steps is None else len(c.steps & set(steps)), 'steps'),
-                   (_rows(c, call), 'rows'), (heads, 'heads'), (tokens, 'tokens'),
-                   (attn.inner_dim // attn.heads, 'channels'),
+                   (_rows(c, call), 'rows'), (heads, 'heads'), (tokens, 'tokens'), (channels, 'channels'),
                    (c.dtype.itemsize if c.dtype else call.itemsize, 'bytes')]
         need += math.prod(n for n, _ in factors)
         words.append(' x '.join(f'{n} {name}' for n, name in factors))
     return need, ' + '.join(words)
+
+
+def _shape(c: Capture, call: _Call, kind: str, layer: int) -> tuple[int, int, int]:
+    "(heads, tokens, channels) that are kept of a kind in a layer."
+    (heads, channels), n = _width(*c.places[layer][1:]), call.places[layer][1].n
+    if kind in _GROUPS['']:
+        n = {'all': n + call.text, 'text': call.text or n}.get(c.tokens, n)
+    elif kind in ('xk', 'xv'):
+        n = call.cross
+    return heads or 1 if c.heads is None or kind == 'hidden' else len(c.heads), n, channels
 
 
 def _rows(c: Capture, call: _Call) -> int:
@@ -644,10 +765,14 @@ def _why_nothing(x: _Listener, group: str, what: str) -> str:
                 f'those that run, or turn guidance on for uncond; blocks that were replaced are not seen either')
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry as registry
 
-    attn = getattr(x.card.blocks(x.model)[0][1], x.card.stacks[0].attn)
-    backend = getattr(attn.processor, '_attention_backend', None) or registry.get_active_backend()[0]
-    return (f'{what}: attention ran {ran} times, but never through scaled_dot_product_attention (attention backend '
-            f"{getattr(backend, 'value', backend)!r}): choose the native one, "
+    _, block, stack = x.places[x.where[group][0]]
+    processor = getattr(block, stack.modules[group]).processor
+    never = f'{what}: attention ran {ran} times, but never through scaled_dot_product_attention'
+    if stack.over != 'video':
+        return (f'{never} (processor {type(processor).__name__}): choose one that calls it, '
+                f'pipe.unet.set_attn_processor(diffusers.models.attention_processor.AttnProcessor2_0())')
+    backend = getattr(processor, '_attention_backend', None) or registry.get_active_backend()[0]
+    return (f"{never} (attention backend {getattr(backend, 'value', backend)!r}): choose the native one, "
             f"pipe.transformer.set_attention_backend('native')")
 
 # %% ../nbs/04_hooks.ipynb #1ed08231
@@ -658,10 +783,10 @@ class Edit(_Listener):
 
     def __init__(self, pipe, kinds, f: Callable[..., Any], layers: Wanted = None, steps: Wanted = None, *,
                  heads: Wanted = None, branch: str = 'cond'):
-        super().__init__(pipe, kinds, layers, steps, heads, branch, extra=('mask',))
+        super().__init__(pipe, kinds, _numbers(pipe, layers), steps, heads, branch, extra=('mask',))
         names = [k for ks in self.kinds.values() for k in ks]
-        stages = {'o' if n in ('o', 'xo') else 'hidden' if n == 'hidden' else 'in' for n in names}
-        if len(stages) > 1 or ('mask' in names and len(names) > 1):
+        stages = {'o' if n in ('o', 'xo', 'to') else 'hidden' if n == 'hidden' else 'in' for n in names}
+        if len(stages) > 1 or (names[0].endswith('mask') and len(names) > 1):
             raise ValueError(f'edit {" ".join(names)}: these are not there at the same moment. Edit q, k and v '
                              f'together, or one of o, hidden, mask; nest edits for more')
         if not callable(f):
@@ -682,8 +807,8 @@ class Edit(_Listener):
         if self.stage != 'in':
             return {}
         names = self.kinds[group]
-        if 'mask' in names:
-            return {'attn_mask': self._mask(layer, call, q, k, mask)}
+        if names[0].endswith('mask'):
+            return {'attn_mask': self._mask(names[0], layer, call, q, k, mask)}
         full = dict(zip(_GROUPS[group], (q, k, v)))
         new = self._apply(call, layer, names, [full[n] for n in names])
         return {_QKVM['qkv'.index(n[-1])]: x for n, x in zip(names, new)}
@@ -721,13 +846,15 @@ class Edit(_Listener):
                              f'must return tensors of the same shapes')
         return new
 
-    def _mask(self, layer: int, call: _Call, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    def _mask(self, kind: str, layer: int, call: _Call, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
         "A whole boolean mask (True: may attend) with f's answer in the rows and heads wanted."
-        shape = (*q.shape[:3], k.shape[2])
+        stack, grid = call.places[layer]
+        rows, tokens = call.unfold(layer, q).shape[::2], call.unfold(layer, k).shape[2]
+        shape = (rows[0], q.shape[1], rows[1], tokens)
         full = torch.ones(shape, dtype=torch.bool, device=q.device) if mask is None else mask.expand(shape).clone()
-        heads = slice(None) if self.heads is None else self.heads
-        for branch, rows in self.parts(call):
-            full[rows][:, heads], = self._ask(call.site('mask', layer, branch), [full[rows][:, heads]])
+        shown, heads = stack.mask(full, grid), slice(None) if self.heads is None else self.heads
+        for branch, part in self.parts(call):
+            shown[part][:, heads], = self._ask(call.site(kind, layer, branch), [shown[part][:, heads]])
         return full
 
 
@@ -735,7 +862,8 @@ def edit(pipe, kinds: str, f: Callable[..., Any], layers: Wanted = None, steps: 
     """Change tensors of attention as the pipeline runs: `with edit(pipe, 'o', lambda site, o: 0 * o): pipe(prompt)`.
 
     `f(site, *tensors)` returns tensors of the same shapes: 'q', 'k', 'v' (or several) before attention, 'o' after it,
-    'hidden' after a block, or 'mask', boolean (rows, heads, queries, keys), True where attention is allowed.
+    'hidden' after a block, or 'mask', boolean (rows, heads, queries, keys), True where attention is allowed; in a UNet
+    (rows, heads, frames, queries, keys), and 'tmask' (rows, heads, places, frames, frames) for attention over time.
     `layers`, `steps`, `heads`, `branch` as in `capture`; all tokens are shown, `site.video` and `site.text` tell them
     apart. Raises ValueError for what does not exist, CaptureError if nothing was edited."""
     return Edit(pipe, kinds, f, layers, steps, **_known(Edit, options))
@@ -772,6 +900,28 @@ def until_enough(pipe) -> Iterator[None]:
             yield
         except _Enough:
             pass
+
+
+@contextmanager
+def announce(pipe, branch: str, **info: Any) -> Iterator[None]:
+    """Forwards of the denoiser in this block are of one branch of guidance: 'cond', 'uncond' or 'cond_uncond'.
+
+    `info`: what else is known, such as `step_index` and `num_inference_steps`. It is the model's own `cache_context`,
+    where it has one."""
+    model = model_of(pipe)
+    if hasattr(model, 'cache_context'):
+        with model.cache_context(branch, **info):
+            yield
+        return
+    seam = _OPEN.get(id(model))
+    before = seam.read.announced if seam else None
+    try:
+        if seam:
+            seam.read.announced = branch, info
+        yield
+    finally:
+        if seam:
+            seam.read.announced = before
 
 
 @contextmanager

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import os
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from .card import Text, card_of, is_flow, model_of, noise_level, text_length
 from .grid import Grid
-from .hooks import _device, _dtype, _note, _one_forward, quiet, until_enough
+from .hooks import _device, _dtype, _note, _one_forward, announce, quiet, until_enough
 from .families import tiny
 from .video import _size, as_video, resize, take_frames
 
@@ -40,7 +41,7 @@ def load(name: str | os.PathLike = BUNDLED, device: str | None = None, dtype: st
 
     device   'cpu', 'cuda', ...; default: CUDA if there is one
     dtype    'float32', 'bfloat16', 'float16'; default float32 on a CPU, bfloat16 elsewhere
-    random   the untrained twin: each tensor of transformer and text encoder with the trained one's mean and spread
+    random   the untrained twin: each tensor of denoiser and text encoder with the trained one's mean and spread
     offload  move parts to the device only while they run (diffusers' model CPU offload)
 
     Raises FileNotFoundError, ValueError or TypeError, each with what would work."""
@@ -49,7 +50,8 @@ def load(name: str | os.PathLike = BUNDLED, device: str | None = None, dtype: st
         raise ValueError("offload=True, but device='cpu': there is no other device to move to. Leave offload out")
     kind = _dtype(dtype) or (torch.float32 if where.type == 'cpu' else torch.bfloat16)
     if str(name).startswith('tiny/'):
-        pipe = tiny(str(name).removeprefix('tiny/'), seed).to(dtype=kind)
+        pipe = tiny(str(name).removeprefix('tiny/'), seed)
+        pipe = pipe if kind == torch.float32 else pipe.to(dtype=kind)
     else:
         pipe = _from_pretrained(_folder(name), kind)
     card_of(pipe)
@@ -113,7 +115,7 @@ def _from_pretrained(folder: str, dtype: torch.dtype):
                          f'.safetensors weights, or a hub name that can be reached') from e
 
 
-def randomise(pipe, seed: int = 0, parts: tuple[str, ...] = ('transformer', 'transformer_2', 'text_encoder')) -> None:
+def randomise(pipe, seed: int = 0, parts: tuple[str, ...] = ('transformer', 'transformer_2', 'unet', 'text_encoder')) -> None:
     "Draw every tensor of these parts anew, with the mean and spread of the trained one, in place."
     g = torch.Generator().manual_seed(seed)
     for module in (getattr(pipe, n, None) for n in parts):
@@ -130,7 +132,7 @@ def text_of(pipe, prompt: str) -> Text:
         raise TypeError(f"prompt is a {type(prompt).__name__}, but must be a string: 'a red circle moves left'")
     text = card_of(pipe).tokens(pipe, prompt)
     tok = pipe.tokenizer
-    if tok.unk_token in text.pieces:
+    if tok.unk_token in text.pieces and tok.unk_token != tok.eos_token:  # CLIP's are one, and it spells every word
         odd = [w for w in text.words if tok.unk_token in tok.convert_ids_to_tokens(tok(w).input_ids)]
         vocabulary = sorted(t.strip('▁') for t in tok.get_vocab() if len(t) > 1 and not t.startswith('<'))
         known = f'; it knows: {", ".join(vocabulary)}' if len(vocabulary) < 200 else ''
@@ -179,11 +181,12 @@ def generate(pipe, prompt: str | list[str], seed: int = 0, steps: int | None = N
             on_step(i, float(t), kept['latents'])
         return {}
 
+    if 'max_sequence_length' in inspect.signature(type(pipe).__call__).parameters:
+        asked['max_sequence_length'] = text_length(pipe)
     _note(pipe, prompts=prompts, seeds=seeds)
     with _progress(pipe, progress):
         out = pipe(prompts, generator=[torch.Generator().manual_seed(s) for s in seeds], output_type='pt',
-                   max_sequence_length=text_length(pipe), callback_on_step_end=tell,
-                   **{k: v for k, v in asked.items() if v is not None}, **more).frames
+                   callback_on_step_end=tell, **{k: v for k, v in asked.items() if v is not None}, **more).frames
     video = out.movedim(2, -1).float().cpu().clamp(0, 1)
     facts = {'model': type(model_of(pipe)).__name__, 'scheduler': type(pipe.scheduler).__name__,
              'steps': len(pipe.scheduler.timesteps), 'guidance': getattr(pipe, '_guidance_scale', None)}
@@ -216,7 +219,17 @@ def _seed(seed: int) -> int:
 def _check_size(pipe, frames: int | None, size: tuple[int | None, int | None]) -> None:
     if frames or size[0]:
         f, h, w = default_size(pipe)
-        card_of(pipe).grid(pipe, frames or f, size[0] or h, size[1] or w)
+        grid = card_of(pipe).grid(pipe, frames or f, size[0] or h, size[1] or w)
+        _check_places(pipe, grid.height, grid.width)
+
+
+def _check_places(pipe, height: int, width: int) -> None:
+    "A model with a learned vector for each token's place knows no other places; diffusers says so in the middle of a run."
+    if getattr(model_of(pipe).config, 'use_learned_positional_embeddings', False):
+        _, h, w = default_size(pipe)
+        if (height, width) != (h, w):
+            raise ValueError(f'this model learned its places, so it takes frames of {h}x{w} pixels only, not {height}x{width}: '
+                             f'resize(video, {h}, {w}) first, and leave size, height and width out')
 
 
 @contextmanager
@@ -232,12 +245,12 @@ def _progress(pipe, on: bool):
 
 def default_size(pipe) -> tuple[int, int, int]:
     "(frames, height, width) that the pipeline makes if nothing is asked for."
-    import inspect
-
-    cfg, scale = model_of(pipe).config, getattr(pipe, 'vae_scale_factor_spatial', 8)
+    cfg, scale = model_of(pipe).config, card_of(pipe).compression(pipe)[1]
     if getattr(cfg, 'sample_height', None):
         return cfg.sample_frames, cfg.sample_height * scale, cfg.sample_width * scale
     call = inspect.signature(type(pipe).__call__).parameters
+    if call['height'].default is None:  # a UNet knows one side
+        return call['num_frames'].default, cfg.sample_size * scale, cfg.sample_size * scale
     return call['num_frames'].default, call['height'].default, call['width'].default
 
 # %% ../nbs/05_run.ipynb #a81b9cca
@@ -264,7 +277,9 @@ def encode(pipe, video: Tensor, how: str = 'causal') -> Tensor:
         raise ValueError(f"how={how!r} is unknown: use 'causal' or 'frames'")
     card.grid(pipe, 1 if how == 'frames' and card.causal else len(video), *video.shape[1:3])
     x = (video.movedim(-1, 0)[None] * 2 - 1).to(pipe._execution_device, pipe.vae.dtype)
-    if how == 'frames':
+    if card.images:
+        z = torch.cat([pipe.vae.encode(f).latent_dist.mode() for f in x[0].transpose(0, 1).split(8)]).transpose(0, 1)[None]
+    elif how == 'frames':
         z = torch.cat([pipe.vae.encode(f).latent_dist.mode() for f in x.split(1, 2)], 2)
     else:
         z = pipe.vae.encode(x).latent_dist.mode()
@@ -277,7 +292,11 @@ def decode(pipe, latents: Tensor) -> Tensor:
     "The video (frames, height, width, 3) float32 in [0, 1] of latents (1, ...)."
     card = card_of(pipe)
     z = latents.transpose(1, 2) if card.axes == 'bfchw' else latents
-    x = pipe.vae.decode(card.unscale(pipe.vae, z.to(pipe._execution_device, pipe.vae.dtype))).sample
+    z = card.unscale(pipe.vae, z.to(pipe._execution_device, pipe.vae.dtype))
+    if card.images:
+        x = torch.cat([pipe.vae.decode(f).sample for f in z[0].transpose(0, 1).split(8)]).transpose(0, 1)[None]
+    else:
+        x = pipe.vae.decode(z).sample
     return (x[0].movedim(0, -1).float().cpu() / 2 + .5).clamp(0, 1)
 
 # %% ../nbs/05_run.ipynb #35dc2347
@@ -376,8 +395,10 @@ def _latents(pipe, verb: str, video: Tensor | None, latents: Tensor | None, how:
 def conditions(pipe, prompt: str, latents: Tensor) -> dict[str, Any]:
     "What the denoiser is given beside latents and timestep, for one prompt, without guidance."
     card = card_of(pipe)
+    grid = card.grid_of_latents(pipe, tuple(latents.shape))
+    _check_places(pipe, grid.height, grid.width)
     with torch.no_grad():
-        return card.conditions(pipe, [prompt] * len(latents), card.grid_of_latents(pipe, tuple(latents.shape)))
+        return card.conditions(pipe, [prompt] * len(latents), grid)
 
 
 def predict(pipe, x: Tensor, at: Step, given: dict[str, Any], steps: int = 50) -> Tensor:
@@ -387,8 +408,8 @@ def predict(pipe, x: Tensor, at: Step, given: dict[str, Any], steps: int = 50) -
     t = torch.full((len(x),), at.t, device=x.device, dtype=torch.long if float(at.t).is_integer() else torch.float32)
     grad = torch.is_grad_enabled() and x.requires_grad
     told = dict(step_index=at.index, num_inference_steps=steps, sigma=at.s)
-    with torch.set_grad_enabled(grad), model.cache_context('cond', **told):
-        return model(hidden_states=x, timestep=t, **given, return_dict=False)[0]
+    with torch.set_grad_enabled(grad), announce(pipe, 'cond', **told):
+        return model(**{card_of(pipe).sample: x}, timestep=t, **given, return_dict=False)[0]
 
 # %% ../nbs/05_run.ipynb #938ace4a
 @dataclass(frozen=True)

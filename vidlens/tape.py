@@ -27,7 +27,7 @@ Key = tuple[str, int, int, str]
 class Site:
     """Where a tensor was seen. `t` is the model's own timestep, `sigma` the share of noise in its input (0 to 1).
 
-    `video` and `text` are slices of the token axis of a joint sequence."""
+    `video` and `text` are slices of the token axis of a joint sequence, `grid` the token grid of this layer."""
 
     kind: str
     layer: int
@@ -37,6 +37,7 @@ class Site:
     sigma: float = float('nan')
     video: slice = field(default_factory=lambda: slice(None), compare=False, repr=False)
     text: slice = field(default_factory=lambda: slice(0), compare=False, repr=False)
+    grid: Grid | None = field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> Key:
@@ -59,8 +60,8 @@ class Tape:
     """What a capture kept, with the facts of the run.
 
     `data`: tensors (or what a probe returned) by (kind, layer, step, branch); `times`: step -> (t, sigma);
-    `grid`: the video's token grid; `text`: text tokens in a joint sequence, `text_first` where they lie; `tokens`:
-    which of them were kept ('' if a probe kept something else)."""
+    `grid`: the video's token grid, `grids`: those of the layers of a UNet that have another; `text`: text tokens in a
+    joint sequence, `text_first` where they lie; `tokens`: which of them were kept ('' if a probe kept something else)."""
 
     data: dict[Key, Any] = field(default_factory=dict)
     times: dict[int, tuple[float, float]] = field(default_factory=dict)
@@ -72,6 +73,11 @@ class Tape:
     facts: dict[str, Any] = field(default_factory=dict)
     whole: bool = False
     tokens: str = 'all'
+    grids: dict[int, Grid] = field(default_factory=dict)
+
+    def grid_of(self, layer: int) -> Grid | None:
+        "The token grid of a layer."
+        return self.grids.get(_index(layer, self.layers, 'layer'), self.grid)
 
     def get(self, kind: str, layer: int, step: int | None = None, branch: str | None = None,
             tokens: str = 'video') -> Any:
@@ -153,6 +159,9 @@ def save_tape(tape: Tape, path: str | Path, force: bool = False) -> Path:
                         f'only tapes of tensors can be saved; let the probe return one')
     head = {f.name: getattr(tape, f.name) for f in fields(tape) if f.name != 'data'} | {'vidlens': _VERSION}
     head['grid'] = asdict(tape.grid) if tape.grid else None
+    head['grids'] = {layer: asdict(grid) for layer, grid in tape.grids.items()}
+    if not tape.grids:  # a transformer's: as before there were any
+        del head['grids']
     names: dict[str, Tensor] = {}
     for key, x in tape.data.items():
         x = x.detach().cpu().contiguous()  # a file holds each tensor for itself, so none may share memory with another
@@ -183,7 +192,8 @@ def load_tape(path: str | Path) -> Tape:
         raise ValueError(f'{path} holds tensors but no {_VERSION!r}: write one with save_tape(tape, path)')
     grid = Grid(**head.pop('grid')) if head['grid'] else head.pop('grid')
     times = {int(k): tuple(v) for k, v in head.pop('times').items()}
-    return Tape(data, times, grid, **head)
+    grids = {int(layer): Grid(**g) for layer, g in head.pop('grids', {}).items()}
+    return Tape(data, times, grid, grids=grids, **head)
 
 
 def _key(name: str) -> Key:

@@ -188,8 +188,7 @@ def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], s
 
     video       (frames, height, width, 3) in [0, 1]
     queries     (points, 3) as (t, x, y) px, in any frames
-    layers, steps  one or several, whose cost maps are averaged; a step of a run of `of` steps, negative from the end.
-                Nearly clean by default, where points of clips that exist are matched best (published: the last step)
+    layers, steps  one or several, whose cost maps are averaged; steps of a run of `of`, nearly clean by default (published)
     encoding    'frames': each RGB frame coded alone (published); 'causal': as video, the frames in between interpolated
     size        (height, width) that the model sees, to which frames are stretched; default what it was made for
     chunk       token frames in a pass; default what the model was made for
