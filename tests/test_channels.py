@@ -10,12 +10,13 @@ from sklearn.decomposition import PCA
 from vidlens.channels import (
     Channels,
     ChannelStats,
-    _discriminant,
     _folds,
+    _held_out,
     _others,
     channel_curves,
     direction_probe,
     find_channels,
+    fisher_ratio,
     motion_features,
     remove_content,
     resize_features,
@@ -129,6 +130,45 @@ def test_two_axes_of_motion():
     found = find_channels(x, labels, keep=3, components=2)
     assert sorted(found.index.tolist()) == MOTION and found.facts['components'] == 2
     assert found.facts['labels'] == dict(left=8, right=8, up=8, down=8)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_fisher_finds_motion_under_a_clock(seed):
+    "A code of the frame number is the first component, but the same in all directions."
+    x, labels = clips(24, start=100 * seed)
+    clock = 3 * torch.randn(6, 1, 1, 64, generator=torch.Generator().manual_seed(seed))
+    clock[..., :50] = 0
+    x = [v + clock for v in x]
+    assert not set(find_channels(x, labels, keep=3).index.tolist()) & set(MOTION)
+    found = find_channels(x, labels, keep=3, by='fisher')
+    assert sorted(found.index.tolist()) == MOTION and not set(found.contrast.tolist()) & set(MOTION)
+    assert found.facts['by'] == 'fisher' and torch.equal(found.strength.sort(descending=True).indices[:3], found.index)
+
+
+def test_fisher_ratio_is_the_f_of_an_analysis_of_variance():
+    from scipy.stats import f_oneway
+    gen = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(30, 1, 5, generator=gen).double(), ['a', 'b', 'c'] * 10
+    x[::3, 0, 2] += 2
+    want = f_oneway(*(x[i::3, 0].numpy() for i in range(3))).statistic
+    assert np.allclose(fisher_ratio(x, labels), want)
+    noise = fisher_ratio(torch.randn(60, 4, 500, generator=gen), labels * 2)
+    assert .9 < noise.mean() < 1.1
+    assert fisher_ratio(torch.zeros(4, 2, 3), ['a', 'b'] * 2).tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match='at least 2 of each'):
+        fisher_ratio(torch.randn(2, 3, 4), ['a', 'b'])
+
+
+def test_fisher_choice_survives_a_file(tmp_path):
+    x, labels = clips(8)
+    found = find_channels(x, labels, by='fisher')
+    again = Channels.load(found.save(tmp_path / 'f.npz'))
+    assert torch.equal(again.index, found.index) and torch.equal(again.strength, found.strength)
+    for bad in (dict(by='fisher'), dict(by='luck', labels=labels)):
+        with pytest.raises(ValueError, match="use 'loadings', or 'fisher'"):
+            find_channels(x, **bad)
+    with pytest.raises(ValueError, match='2 weights for 64'):
+        Channels.of(ChannelStats().add(x[0]).pca(), weight=torch.ones(2))
 
 
 def test_share_and_number():
@@ -299,7 +339,7 @@ def test_discriminant_is_a_ridge_lda():
     y = torch.arange(60) % 3
     x = torch.randn(60, 5, generator=gen, dtype=torch.float64) + 2 * torch.eye(3, 5, dtype=torch.float64)[y]
     fold = torch.arange(60) % 4
-    got, want = _discriminant(x, y, fold, 3, .1), torch.zeros_like(y)
+    got, want = _held_out(x, y, fold, 3, .1), torch.zeros_like(y)
     for f in range(4):
         a, b = x[fold != f], y[fold != f]
         mu = torch.stack([a[b == c].mean(0) for c in range(3)])

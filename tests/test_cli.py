@@ -199,3 +199,51 @@ def test_track_refuses_in_one_sentence(demo, tmp_path, capsys, given, says):
     assert main(['track', *given, '--of', '4', '--step', '-1', '--out', str(tmp_path / 'out'), '--quiet']) == 2
     said = capsys.readouterr().err
     assert says in said and said.count('\n') == 1 and not (tmp_path / 'out').exists()
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    "Four small clips of each of two ways."
+    from vidlens.families import tiny
+    from vidlens.motion import world_motion
+
+    clips = world_motion(tiny('cogvideox'), ['pan left', 'pan right'], 8, seed=1)
+    root = tmp_path_factory.mktemp('ways')
+    for i, way in enumerate(clips.labels):
+        (root / way).mkdir(exist_ok=True)
+        write_video(clips[i].video, root / way / f'{i}.mp4')
+    return root
+
+
+@pytest.mark.parametrize('given', [
+    ['{folder}', '--kinds', 'hidden q'],
+    ['--world', '--n', '8', '--direction', 'pan left', '--direction', 'still', '--layer', '0', '--kinds', 'hidden']])
+def test_channels_of_a_folder_and_of_the_world(folder, tmp_path, capsys, given):
+    from vidlens.channelplots import CHANNEL_FILES
+    from vidlens.channels import Channels
+    from vidlens.discovery import Discovery
+
+    line = ['channels', *(g.format(folder=folder) for g in given), '--model', 'tiny/cogvideox', '--of', '4', '--step', '-1',
+            '--step', '1', '--noises', '1', '--out', str(tmp_path / 'out'), '--quiet', '--json']
+    assert main(line) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {p.name for p in (tmp_path / 'out').iterdir()} == {*CHANNEL_FILES, 'similarity.png'}
+    assert Channels.load(tmp_path / 'out' / 'channels.npz').index.tolist() == told['channels'] and told['clips'] == 8
+    found = Discovery.load(tmp_path / 'out' / 'discovery.npz')
+    rows = list(csv.DictReader(open(tmp_path / 'out' / 'table.csv')))
+    assert len(rows) == len(found.steps) * len(found.layers) * len(found.kinds) and found.steps == [1, 3]
+    assert len(told['directions']) == 2 and told['best']['all'][0] == pytest.approx(found.best('all')['all'].mean)
+    assert main(line) == 2 and '--force' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('given, says', [
+    (['no-such-folder'], 'no folder'), (['{folder}', '--world'], 'leave --world'), (['{folder}/pan left'], '0 subfolders'),
+    (['--n', '6'], '4 are the least'), (['--direction', 'sideways'], "'sideways' is unknown"),
+    (['{folder}', '--keep', '900'], 'keep=900'), (['{folder}', '--layer', '77'], '77'),
+    (['{folder}', '--step', '30'], 'outside a run'), (['{folder}', '--kinds', 'z'], "kind 'z'")])
+def test_channels_refuses_in_one_sentence(folder, tmp_path, capsys, given, says):
+    given = [g.format(folder=folder) for g in given]
+    line = ['channels', *given, '--model', 'tiny/cogvideox', '--of', '4', '--noises', '1', '--out', str(tmp_path / 'o'), '--quiet']
+    assert main(line) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.startswith('vidlens: ') and said.count('\n') == 1 and not (tmp_path / 'o').exists()

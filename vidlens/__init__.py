@@ -24,6 +24,8 @@ _TABLE = {
     'tracking': 'track_long',
     'lens': 'score score_generation track imap moft',
     'guidance': 'CAG',
+    'motion': 'discover',
+    'steering': 'control Region Drag motion_of',
     'plots': 'show overlay draw_tracks layer_step_map',
     'reporting': 'report',
     'tour': 'look_inside write_findings',

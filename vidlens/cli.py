@@ -20,7 +20,8 @@ from typing import Any
 from . import __version__
 
 # %% auto #0
-__all__ = ['habit', 'add_points', 'point', 'read_points', 'asked_points', 'run_demo', 'run_track', 'parser', 'main']
+__all__ = ['habit', 'add_points', 'point', 'read_points', 'asked_points', 'run_demo', 'run_track', 'run_channels', 'parser',
+           'main']
 
 # %% ../nbs/50_cli.ipynb #f7629b41
 class _Parser(argparse.ArgumentParser):
@@ -202,6 +203,71 @@ def _add_track(commands) -> None:
                    'or as the model codes video')
     p.set_defaults(run=run_track)
 
+# %% ../nbs/50_cli.ipynb #f7271ebf
+def run_channels(args: argparse.Namespace) -> dict[str, Any]:
+    "Which channels carry motion, in which layer, at which step: found on clips of known directions, read on others."
+    from vidlens.channelplots import CHANNEL_FILES, similarity_figure, write_discovery
+    from vidlens.motion import discover, folder_motion, similarity_map, world_motion
+    from vidlens.plots import figure_bytes
+    from vidlens.run import load
+    from vidlens.tour import finite, refuse_existing
+
+    out, say = args.out or Path('vidlens-channels'), _teller(args)
+    refuse_existing(out, [*CHANNEL_FILES, 'similarity.png'], args.force)
+    if args.clips is not None and (args.world or args.direction):
+        raise ValueError(f'{str(args.clips)!r} is a folder of clips, whose subfolders name the directions: leave --world and '
+                         '--direction out')
+    say(f'loading {args.model}')
+    pipe = load(args.model, args.device, args.dtype)
+    ways = args.direction or ['pans']
+    clips = world_motion(pipe, ways[0] if len(ways) == 1 else ways, args.clips_of_world, args.seed) if args.clips is None \
+        else folder_motion(pipe, args.clips)
+    found = discover(pipe, clips, kinds=args.kinds, layers=args.layer, steps=args.step, of=args.of, keep=args.keep,
+                     noises=args.noises, seed=args.seed,
+                     on_clip=lambda i, n: say(f'clip {i} of {n}') if i % 10 == 0 or i == n else None)
+    say(f'writing {out}')
+    write_discovery(found, out, args.force, args.by)
+    b = found.best(args.by)
+    at = b['layer'], b['step'], b['kind']
+    chosen = found.channels[b['step'], b['layer'], b['kind']]['loadings']
+    video = clips[0].video
+    maps, grid, place = similarity_map(pipe, video, chosen, *at, of=args.of, seed=args.seed)
+    figure = similarity_figure(video, maps, grid, place, f'{clips.labels[0]}: similarity to the marked place')
+    (out / 'similarity.png').write_bytes(figure_bytes(figure))
+    say(f'layer {at[0]}, step {at[1]}, {at[2]} tells the direction best by {args.by} channels: {b[args.by].mean:.0%}, chance '
+        f'{b["chance"]:.0%}')
+    if not args.json:
+        print(out / 'table.csv')
+    return finite(dict(best={k: list(v) if isinstance(v, tuple) else v for k, v in b.items()}, clips=len(clips),
+                       directions=sorted(set(clips.labels)), channels=chosen.index.tolist(),
+                       files=[str(out / n) for n in (*CHANNEL_FILES, 'similarity.png')]))
+
+
+def _share(text: str) -> float | int:
+    "A share (.04) or a number (8) of channels."
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is neither a share, .04, nor a number of channels, 8') from None
+
+
+def _add_channels(commands) -> None:
+    p = commands.add_parser('channels', parents=[habit()], help=run_channels.__doc__, description=run_channels.__doc__)
+    p.add_argument('clips', type=Path, nargs='?', help='a folder with a subfolder of clips for each direction')
+    p.add_argument('--world', action='store_true', help='clips of the world (default without a folder)')
+    p.add_argument('--direction', action='append', help="of the world: 'pans' (default), 'camera', 'objects', or names such as "
+                   "'pan left' and 'zoom in'; repeatable")
+    p.add_argument('--n', type=int, default=64, dest='clips_of_world', metavar='N', help='clips of the world (default 64)')
+    p.add_argument('--kinds', default='hidden q k', help="what is looked at (default 'hidden q k')")
+    p.add_argument('--layer', type=int, action='append', help='repeatable (default: all)')
+    p.add_argument('--step', type=int, action='append', help='repeatable, negative from the end (default: three)')
+    p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
+    p.add_argument('--keep', type=_share, default=.04, help='share of channels, at least 8, or their number (default .04)')
+    p.add_argument('--noises', type=int, default=2, help='how often each clip for choosing is noised (default 2)')
+    p.add_argument('--by', choices=['all', 'chosen'], default='all', help='the best site is that where these channels read '
+                   'best (default all)')
+    p.set_defaults(run=run_channels)
+
 # %% ../nbs/50_cli.ipynb #a2a47fd0
 def parser() -> argparse.ArgumentParser:
     "The program's argument parser."
@@ -210,6 +276,7 @@ def parser() -> argparse.ArgumentParser:
     commands = p.add_subparsers(title='commands', metavar='command', required=True, parser_class=_Parser)
     _add_demo(commands)
     _add_track(commands)
+    _add_channels(commands)
     return p
 
 

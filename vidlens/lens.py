@@ -272,10 +272,12 @@ def _track_long(pipe, video: Tensor, queries: Any, layer: int | Sequence[int], s
     return track_long(pipe, video, queries, layer, step, of, prompt, seed, **how)
 
 
-def _grid(tape: Tape) -> Grid:
-    if tape.grid is None:
+def _grid(tape: Tape, layer: int | None = None) -> Grid:
+    "The token grid of the clip, or of a layer with its own."
+    grid = tape.grid if layer is None else tape.grid_of(layer)
+    if grid is None:
         raise ValueError('the tape holds nothing: run the pipeline inside `with capture(...)`')
-    return tape.grid
+    return grid
 
 
 def _only_layer(tape: Tape) -> int:
@@ -453,4 +455,4 @@ def features(pipe, video: Tensor, prompt: str = '', layer: int = 0, step: int = 
     "Output of a block for a renoised video: (frames, rows, cols, channels) float32."
     with capture(pipe, 'hidden', layers=layer) as tape:
         renoise(pipe, video, prompt, step=step, steps=of, seed=seed)
-    return _grid(tape).unflatten(tape.get('hidden', layer)[0].float())
+    return _grid(tape, layer).unflatten(tape.get('hidden', layer)[0].float())

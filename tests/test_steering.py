@@ -1,0 +1,296 @@
+"""Motion control: what is asked for, gradients against finite differences, families, hooks gone, clear errors."""
+import math
+
+import pytest
+import torch
+from planted import rng
+from seam import FAMILIES, untouched
+
+from vidlens import hooks, steering
+from vidlens.card import model_of
+from vidlens.grid import Grid
+from vidlens.hooks import capture, edit
+from vidlens.losses import MotionStats
+from vidlens.steering import Drag, MotionReference, Region, Steered, carried, control, measure_stats, motion_of
+
+GRID = Grid(5, 8, 8, stride=8)
+BOX = Region('right', (4, 8, 16, 24))
+
+
+@pytest.fixture(params=FAMILIES)
+def pipe(request):
+    yield from untouched(request.param)
+
+
+@pytest.fixture
+def cog():
+    yield from untouched('cogvideox')
+
+
+def steer(pipe, regions=BOX, prompt='a cat runs', of=3, steps=(1,), **more):
+    run = dict(frames=9, size=(32, 32), guidance=1.) | more
+    return control(pipe, prompt, regions, of=of, steps=list(steps), **run)
+
+
+# -- what is asked for
+
+def test_regions_go_along():
+    r = Region('down', (8, 16, 24, 40), speed=.5)
+    way, mask = r.way(GRID), r.mask(GRID)
+    assert way[:, 1].tolist() == [0, 2, 4, 6, 8] and not way[:, 0].any()
+    assert mask.shape == (5, 64, 64) and mask[0, 16:40, 8:24].all() and mask[0].sum() == mask[4].sum() == 24 * 16
+    assert mask[4, 24:48, 8:24].all()
+    stays = Region('down', (8, 16, 24, 40), speed=.5, follow=False).mask(GRID)
+    assert torch.equal(stays[0], stays[4])
+    assert Region('down').mask(GRID).all()
+
+
+def test_the_camera_moves_the_picture_the_other_way():
+    assert torch.equal(Region('pan up', speed=1.).way(GRID), Region('down', speed=1.).way(GRID))
+
+
+def test_masks_of_rgb_frames():
+    m = torch.zeros(17, 64, 64, dtype=torch.bool)
+    m[0, 0, 0] = m[6, 5, 5] = True
+    found = Region('up', m).mask(GRID)
+    assert found[0].nonzero().tolist() == [[0, 0]] and found[2].nonzero().tolist() == [[5, 5]] and not found[[1, 3, 4]].any()
+
+
+def test_drags():
+    d = Drag((8, 8), (40, 24))
+    assert d.track(GRID)[2].tolist() == [24., 16.] and d.mask(GRID)[3, 8, 8] and not d.mask(GRID)[3, 60, 8]
+    path = torch.tensor([[8., 8], [8, 12], [8, 16], [8, 20], [8, 24]])
+    assert torch.equal(Drag((8, 8), path=path).track(GRID), path)
+
+
+def test_carried():
+    video = torch.rand(5, 16, 24, 3, generator=rng()) * .1 + .2
+    video[:, 4:8, 4:8] = torch.tensor([1., 0, 0])
+    mask, way = torch.zeros(1, 16, 24, dtype=torch.bool), torch.arange(5)[None, :, None] * torch.tensor([3., 1])
+    mask[0, 4:8, 4:8] = True
+    out = carried(video, mask, way)
+    for f in range(5):
+        assert torch.equal(out[f, 4 + f:8 + f, 4 + 3 * f:8 + 3 * f], video[0, 4:8, 4:8])
+    assert out[4, 4:8, 4:8].amax() < .4 and torch.equal(out[:, 12:, :4], video[:, 12:, :4])
+    whole = carried(video, torch.ones_like(mask), way)
+    assert torch.equal(whole[2, 2:, 6:], video[2, :-2, :-6])
+
+
+# -- one step of guidance
+
+def guide_of(pipe, **more):
+    "The guide of a run, taken before its first step."
+    taken = []
+
+    class Enough(Exception):
+        pass
+
+    def take(self, z, at):
+        taken.append((self, z.clone(), at))
+        raise Enough
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steering._Guide, '__call__', take)
+        with pytest.raises(Enough):
+            steer(pipe, **more)
+    return taken[0]
+
+
+@pytest.mark.parametrize('how', [dict(), dict(loss='smm'), dict(loss='amf'), dict(regions=(), drags=Drag((8, 8), (20, 20)))],
+                         ids=str)
+def test_gradient_is_the_slope(cog, how):
+    regions = how.pop('regions', BOX)
+    guide, z, at = guide_of(cog, regions=regions, **how, **({'drag_steps': [1]} if 'drags' in how else {}))
+    if guide.wished is not None:
+        guide.seen = guide._look_at(guide.wished, at)
+    grad, told = guide._gradient(z, at, None)
+    step = torch.randn(z.shape, generator=rng(1)) * 1e-2
+    if 'drags' in how:      # frame 0 is held fixed, so it has no slope
+        step[:, :1] = 0
+    ends = [guide._gradient(z + s * step, at, None)[1]['loss'] for s in (-1, 1)]
+    slope = (grad * step).sum()
+    if 'drags' in how:
+        assert math.isfinite(float(slope)) and grad.any()
+    else:
+        assert abs((ends[1] - ends[0]) / 2 - float(slope)) < .05 * abs(float(slope)) + 1e-5 and told['loss'] > 0
+
+
+def test_checkpointing_finds_the_same_gradient(pipe):
+    guide, z, at = guide_of(pipe)
+    guide.seen = guide._look_at(guide.wished, at)
+    plain, _ = guide._gradient(z, at, None)
+    guide.checkpoint = True
+    again, _ = guide._gradient(z, at, None)
+    assert torch.allclose(plain, again, atol=1e-6 * float(plain.abs().max()) + 1e-12) and plain.any()
+    assert not model_of(pipe).is_gradient_checkpointing
+
+
+def test_checkpointing_with_shared_keys(cog):
+    guide, z, at = guide_of(cog, share_kv='gradient')
+    guide.seen, shared = guide._look_at(guide.wished, at), guide.kv.at(at)
+    plain, _ = guide._gradient(z + .1, at, shared)
+    alone, _ = guide._gradient(z + .1, at, None)
+    guide.checkpoint = True
+    again, _ = guide._gradient(z + .1, at, shared)
+    assert torch.allclose(plain, again, atol=1e-6 * float(plain.abs().max()))
+    assert not torch.allclose(plain, alone, atol=1e-3 * float(plain.abs().max()))
+
+
+def test_shared_keys_of_itself_change_nothing(pipe):
+    "Where the steered latents are still the unguided ones, so are keys and values."
+    guide, z, at = guide_of(pipe, share_kv='gradient')
+    guide.seen = guide._look_at(guide.wished, at)
+    shared, alone = (guide._gradient(z, at, s)[1]['loss'] for s in (guide.kv.at(at), None))
+    assert abs(shared - alone) < 1e-5 * alone
+
+
+# -- whole runs
+
+def test_it_goes_down_and_only_inside(pipe):
+    told = []
+    out = steer(pipe, repeats=3, rate=.02, on_step=told.append)
+    assert [t['repeat'] for t in told] == [0, 1, 2] and out.losses == told and {t['step'] for t in told} == {1}
+    assert told[-1]['loss'] < told[0]['loss']
+    assert out.video.shape == out.unguided.shape == (9, 32, 32, 3) and not torch.equal(out.video, out.unguided)
+    assert out.masks.shape == (1, 3, 32, 32) and out.change.shape == (2,) and out.facts['guided'] == [1]
+
+
+def test_what_is_left_alone(cog):
+    guide, z, at = guide_of(cog, first_frames=1)
+    moved = guide(z, at) - z
+    inside = BOX.mask(Grid(2, 4, 4, stride=8)).any(0)
+    small = torch.nn.functional.adaptive_max_pool2d(inside.float()[None], z.shape[-2:])[0] > 0
+    assert moved[:, 0][..., small].any() and not moved[:, 0][..., ~small].any() and not moved[:, 1:].any()
+    assert abs(float(moved[:, :1][..., small].square().mean().sqrt()) - guide.rate * 2) < guide.rate * 2
+
+
+def test_no_rate_no_change(pipe):
+    "The guided run is the pipeline's own, bit for bit, when the latents are moved by nothing."
+    out = steer(pipe, rate=0., steps=(0, 1, 2), guidance=None)
+    assert torch.equal(out.video, out.unguided)
+
+
+@pytest.mark.parametrize('share', ['gradient', 'both'])
+def test_sharing_runs(pipe, share):
+    out = steer(pipe, share_kv=share, repeats=1, guidance=3.)
+    assert torch.isfinite(out.video).all() and out.facts['share_kv'] == share
+
+
+def test_sharing_both_without_guidance_changes_nothing(cog):
+    out = steer(cog, rate=0., share_kv='both')
+    assert (out.video - out.unguided).abs().max() < 1e-4
+
+
+def test_several_regions_points_and_the_camera(cog):
+    out = steer(cog, [BOX, Region((0, -1.), (16, 8, 28, 24)), Region('pan left')], drags=[Drag((8, 8), (8, 20))], drag_steps=[2],
+                repeats=2)
+    assert [set(t) for t in out.losses] == [{'step', 'repeat', 'motion', 'loss'}] * 2 + [{'step', 'repeat', 'drag', 'loss'}] * 2
+    assert out.masks.shape[0] == out.ways.shape[0] == len(out.asked) == 4
+
+
+def test_released_settings(cog):
+    stats = MotionStats(torch.arange(32), -torch.ones(32), torch.ones(32), torch.randn(2, 32, generator=rng()),
+                        torch.randn(32, 2, generator=rng(1)))
+    for how in (dict(reference='range', per='mean', channels=[3, 5], normalise=False, rate=.5), dict(loss='read'),
+                dict(reference='response', channels=range(8)), dict(loss='smm', reference='response')):
+        out = steer(cog, stats=stats, repeats=1, **how)
+        assert out.losses[0]['loss'] > 0
+
+
+def test_a_clip_as_reference(cog):
+    clip = torch.rand(9, 32, 32, 3, generator=rng())
+    whole, course = motion_of(cog, clip, of=3, by='renoise'), motion_of(cog, clip, BOX.where, of=3, refine=0)
+    assert whole.m.shape == (3, 4, 4, 32) and whole.error is None and whole.m.mean(0).abs().max() < 1e-5
+    assert course.m.shape == (3, 32) and course.error > 0 and 'error' in repr(course)
+    for loss in ('moft', 'smm'):
+        assert steer(cog, Region(course, BOX.where), loss=loss, repeats=1).losses[0]['loss'] > 0
+    assert steer(cog, Region(whole), repeats=1).losses[0]['loss'] > 0
+    with pytest.raises(ValueError, match='4 token frames'):
+        steer(cog, Region(MotionReference(torch.zeros(4, 32), 0, 0), BOX.where))
+
+
+def test_captures_of_the_user_see_the_pipeline_only(cog):
+    seen, edited = [], []
+    with capture(cog, 'q', layers=0, probe=lambda site, q: seen.append(site.step)):
+        with edit(cog, 'o', lambda site, o: edited.append(site.step), layers=0):
+            steer(cog, repeats=2)
+    assert seen == [0, 1, 2] * 2 and len(edited) > 6
+
+
+def test_hooks_gone_whatever_is_raised(pipe):
+    class Stop(Exception):
+        pass
+
+    def stop(told):
+        raise Stop
+
+    for more in (dict(), dict(checkpoint=True), dict(share_kv='both')):
+        with pytest.raises(Stop):
+            steer(pipe, on_step=stop, **more)
+        assert not hooks._OPEN
+
+
+def test_on_the_world():
+    pipe = next(untouched('cogvideox'))
+    stats = measure_stats(pipe, 1, 1, 3, n=4, size=(9, 32, 32))
+    assert len(stats) == 32 and stats.facts['layer'] == 1 and measure_stats(pipe, 1, 1, 3, n=4, size=(9, 32, 32)) is stats
+    camera = measure_stats(pipe, 1, 1, 3, camera=True, n=4, size=(9, 32, 32))
+    assert camera.facts['camera'] and not torch.equal(camera.response, stats.response)
+
+
+def test_measured_motion():
+    ground, thing = torch.rand(64, 64, 3, generator=rng()) * .2, torch.rand(20, 20, 3, generator=rng(1))
+    still, video = ground.repeat(17, 1, 1, 1), ground.repeat(17, 1, 1, 1)
+    for f in range(17):
+        still[f, 20:40, 10:30], video[f, 20:40, 10 + f:30 + f] = thing, thing
+    region = Region('right', (10, 20, 30, 40), speed=1.)
+    out = Steered(video, still, torch.zeros(1), [region], region.mask(GRID)[None], region.way(GRID)[None], [], {})
+    row, = out.measured()
+    assert (row['moved'] - torch.tensor([1., 0])).abs().max() < .1 and row['before'].abs().max() < .1 and row['as_asked']
+    assert not Steered(still, video, torch.zeros(1), [region], out.masks, out.ways, [], {}).measured()[0]['as_asked']
+    inside, outside = out.change
+    assert inside > 5 * outside
+
+
+# -- bad input
+
+@pytest.mark.parametrize('regions,found', [
+    (Region('north', (4, 4, 8, 8)), "'right'"), (Region('right', (4, 4, 40, 8)), '32x32 px'),
+    (Region('right', (8, 4, 4, 8)), 'x0 < x1'), (Region('right', torch.zeros(32, 32)), 'empty'),
+    (Region('right', torch.ones(16, 16)), r'\(16, 16\).*9 frames of 32x32'),
+    (Region('pan right', (4, 4, 8, 8)), 'leave the box out'), (Region((1, 2, 3), (4, 4, 8, 8)), r'\(dx, dy\)'),
+    ((), 'nothing is asked')])
+def test_regions_that_do_not_fit(cog, regions, found):
+    with pytest.raises(ValueError, match=found):
+        steer(cog, regions)
+
+
+@pytest.mark.parametrize('how,found', [
+    (dict(loss='l2'), "'moft'"), (dict(reference='x'), "'carried'"), (dict(share_kv='all'), "'both'"),
+    (dict(rate=math.nan), 'finite'),
+    (dict(repeats=0), 'at least 1'), (dict(layer=9), '3 layer'), (dict(steps=[7]), '3 steps'),
+    (dict(channels=[99]), 'out of range'),
+    (dict(first_frames=9), '1 to 3'), (dict(drags=Drag((8, 8), (99, 8))), '32x32'), (dict(latents=1), 'its own latents')])
+def test_options_that_do_not_fit(cog, how, found):
+    with pytest.raises(ValueError, match=found):
+        steer(cog, **how)
+
+
+def test_gradients_that_are_not_finite(cog):
+    def broken(site, x):
+        return x * math.nan if torch.is_grad_enabled() else x
+
+    with edit(cog, 'hidden', broken, layers=0, steps=[1]):
+        with pytest.raises(ValueError, match='NaN or infinite'):
+            steer(cog)
+
+
+def test_other_things_that_are_no_region(cog):
+    with pytest.raises(TypeError, match='Region or Drag'):
+        steer(cog, ['right'])
+    with pytest.raises(ValueError, match="'invert' or 'renoise'"):
+        motion_of(cog, torch.rand(5, 32, 32, 3), by='noise')
+    with pytest.raises(ValueError, match='regions'):
+        carried(torch.rand(5, 8, 8, 3), torch.ones(8, 8).bool(), torch.zeros(1, 5, 2))
+    with pytest.raises(ValueError, match='too few'):
+        measure_stats(cog, n=2)
