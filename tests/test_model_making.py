@@ -53,11 +53,11 @@ def test_learns(run):
             return float(v_loss(run.net, batch[:3], run.alphas, run.config, 1., torch.Generator().manual_seed(0))[0])
     before = loss()
     told = []
-    for _ in range(45):
+    for _ in range(75):     # words are learnt first
         errors, _, words = run.step()
         assert torch.isfinite(errors).all()
         told.append(float(words.nan_to_num().sum()))
-    assert loss() < .95 * before and told[-1] < .9 * told[0]
+    assert loss() < .9 * before and told[-1] < .9 * told[0]
 
 
 def test_learns_in_bfloat16(codec):

@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +31,9 @@ from .net import (LONG, SHORT, Config, check_world, command, fingerprint, load_w
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['SWAPS', 'PROMPTS', 'GOALS', 'mixture', 'token_labels', 'Clips', 'v_loss', 'told_losses', 'Muon', 'Training',
-           'save_run', 'restore_run', 'swapped', 'WordSwaps', 'draw', 'Progress', 'verdict', 'train', 'main']
+__all__ = ['SWAPS', 'PROMPTS', 'GOALS', 'mixture', 'token_labels', 'word_labels', 'Clips', 'v_loss', 'told_losses', 'Muon',
+           'Training', 'save_run', 'restore_run', 'swapped', 'WordSwaps', 'draw', 'Progress', 'verdict', 'train',
+           'main']
 
 # %% ../../nbs/model/02_dit.ipynb #0db8874f
 _WAYS, _TURNS = ['left', 'right', 'up', 'down'], ['up left', 'up right', 'down left', 'down right']
@@ -74,14 +75,32 @@ def token_labels(scenes: world.Scenes, first: Tensor, second: Tensor) -> Tensor:
     return torch.cat([labels, camera], -1)
 
 
+def _exchanged(scenes: world.Scenes) -> world.Scenes:
+    "The same scenes, but each of two objects with the other's motion."
+    return replace(scenes, motion=scenes.motion.flip(1), schedule=scenes.schedule.flip(1), pace=scenes.pace.flip(1))
+
+
 def _contrary(scenes: world.Scenes, g: torch.Generator) -> world.Scenes:
     "The same scenes with other words true of them: other shapes; most of those with two objects: motions exchanged."
     kinds = len(world.FAMILIES['train']['shapes'])
     other = (scenes.shape + torch.randint(1, kinds, scenes.shape.shape, generator=g)) % kinds
     trade = (scenes.count > 1) & (torch.rand(len(scenes), generator=g) < .75)
-    def traded(x: Tensor) -> Tensor: return torch.where(trade[:, None], x.flip(1), x)
-    return replace(scenes, shape=torch.where(trade[:, None], scenes.shape, other), motion=traded(scenes.motion),
-                   schedule=traded(scenes.schedule), pace=traded(scenes.pace))
+    swapped = _exchanged(scenes)
+    kept = {k: torch.where(trade[:, None], getattr(swapped, k), getattr(scenes, k)) for k in ('motion', 'schedule', 'pace')}
+    return replace(scenes, shape=torch.where(trade[:, None], scenes.shape, other), **cast(Any, kept))
+
+
+def word_labels(captions: Sequence[str], slots: int) -> Tensor:
+    "What is said of the object that each text token speaks of, (captions, slots, 6) int64 as in `token_labels`, else -1."
+    labels = torch.full((len(captions), slots, len(_SAID)), -1)
+    for row, caption in zip(labels, captions):
+        said = world.parse(caption) if caption else world.Description(())
+        for k, thing in enumerate(said.things):
+            numbers = torch.tensor([list(_SAID[a]).index(getattr(thing, a)) for a in list(_SAID)[:5]])
+            for span in filter(None, (said.spans[a][k] for a in list(_SAID)[:5])):
+                first = caption[:span[0]].count(' ')
+                row[first:first + caption[slice(*span)].count(' ') + 1, :5] = numbers
+    return labels
 
 
 class Clips:
@@ -110,16 +129,17 @@ class Clips:
             told = torch.tensor([c != '' for c in self.captions], device=self.device)[:, None, None, None, None]
             self.apart = (self.latents - self.codec.encode(_contrary(scenes, g).to(self.device).render()[0])) * told
 
-    def at(self, seen: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Latents (batch, 5, 16, 16, 16), token masks (batch, 5, 8, 8), token numbers (batch, slots), token labels, and
-        the latents less those of the same scenes with other words true of them (0 without `contrast`)."""
+    def at(self, seen: int) -> tuple[Tensor, ...]:
+        """Latents (batch, 5, 16, 16, 16), token masks (batch, 5, 8, 8), token numbers (batch, slots), token labels, the
+        latents less those of the same scenes with other words true of them (0 without `contrast`), word labels."""
         start = seen - seen % self.size
         if start != self.start:
             self._draw(start)
         part = slice(seen - start, seen - start + self.config.batch)
         chance = float(torch.rand(1, generator=torch.Generator().manual_seed(seen + 1)))
         ids = token_ids(self.tokenizer, self.captions[part], LONG if chance < self.config.long_text else SHORT)
-        return self.latents[part], self.weights[part], ids.to(self.device), self.labels[part], self.apart[part]
+        words = word_labels(self.captions[part], ids.shape[1]).to(self.device)
+        return self.latents[part], self.weights[part], ids.to(self.device), self.labels[part], self.apart[part], words
 
 # %% ../../nbs/model/02_dit.ipynb #9d6a6835
 def _noise_times(n: int, clear_first: float, g: torch.Generator, levels: tuple[float, float] = (.3, .6)
@@ -270,7 +290,9 @@ class Training:
                                       fused=self.device.type == 'cpu')
         self.clips = Clips(config, self.codec, self.tokenizer, device)
         self.directions = _directions(config.heads * config.head_width).to(device)
+        self.said = _directions(config.text_width).to(device)
         self.middle: dict[str, Tensor] = {}
+        self.net.text.register_forward_hook(lambda module, args, out: self.middle.update(words=out[0]))
         self.net.transformer.transformer_blocks[(config.layers - 1) // 2].register_forward_hook(
             lambda block, args, out: self.middle.update(tokens=out[0]))
         self.alphas = make_scheduler().alphas_cumprod.float().to(device)
@@ -279,7 +301,7 @@ class Training:
     def step(self) -> tuple[Tensor, Tensor, Tensor]:
         "One step; each clip's squared error and timestep, and what the tokens could not tell (see `told_losses`)."
         c, begin = self.config, time.perf_counter()
-        z, masks, ids, labels, apart = self.clips.at(self.seen)
+        z, masks, ids, labels, apart, words = self.clips.at(self.seen)
         self.drawing += time.perf_counter() - begin
         self.muon.lr, self.adam.param_groups[0]['lr'] = (x * _rate(c, self.seen) for x in (c.muon, c.adam))
         g = torch.Generator(self.device).manual_seed(c.seed * 10**10 + self.seen)
@@ -287,8 +309,9 @@ class Training:
         weight = 1 + (c.object_weight - 1) * left
         loss, errors, t = v_loss(self.net, (z, masks, ids), self.alphas, c, weight, g, self.half, c.contrast * left * apart)
         told = told_losses(self.middle.pop('tokens'), labels, self.directions)
+        said = told_losses(self.middle.pop('words'), words, self.said)
         self.net.zero_grad()
-        (loss + c.tell * left * told.nan_to_num().sum()).backward()
+        (loss + c.tell * left * (told.nan_to_num().sum() + said.nan_to_num().sum())).backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.)
         self.muon.step(), self.adam.step()
         # a young mean forgets faster, or it would remember the random start
@@ -296,7 +319,7 @@ class Training:
         with torch.no_grad():       # else the mean would remember every step, as a graph
             torch._foreach_lerp_(list(self.mean.parameters()), list(self.net.parameters()), 1 - keep)
         self.seen, self.elapsed = self.seen + len(t), self.elapsed + time.perf_counter() - begin
-        return errors, t, told.detach()
+        return errors, t, torch.stack([told, said]).detach()
 
 # %% ../../nbs/model/02_dit.ipynb #07909b77
 def save_run(run: Training, path: str | Path) -> None:
@@ -345,6 +368,7 @@ SWAPS: dict[str, tuple[int, str, list[str], dict[str, Any]]] = {
     'pan': (950, 'camera', _PANS, {'kind': 'pan'}),
     'shape': (700, 'shape', ['circle', 'square', 'triangle', 'star'], {**_plain, 'motions': _WAYS}),
     'two': (850, 'motion', _WAYS, {**_plain, 'kind': 'two', 'motions': _WAYS}),
+    'own': (930, 'exchange', _WAYS, {**_plain, 'kind': 'two', 'motions': _WAYS}),
     'schedule': (850, 'schedule', ['whole', 'stops', 'late', 'back'],
                  {**_plain, 'motions': _WAYS, 'schedules': ['whole', 'stops', 'late', 'back']}),
     'pace': (850, 'pace', ['normal', 'slow', 'fast'],
@@ -357,7 +381,11 @@ SWAPS: dict[str, tuple[int, str, list[str], dict[str, Any]]] = {
 
 
 def swapped(scenes: world.Scenes, attribute: str, choices: Sequence[str], most: int | None = None) -> list[list[str]]:
-    "Rows of captions of scenes: the true ones, then those with each other choice (at `most` so many) for one word."
+    """Rows of captions of scenes: the true ones, then those with each other choice (at `most` so many) for one word.
+
+    'exchange': then those in which two objects have each other's motion, so that the words are the same."""
+    if attribute == 'exchange':
+        return [scenes.captions(False), _exchanged(scenes).captions(False)]
     seen = [d.camera if attribute == 'camera' else getattr(d.things[0], attribute) for d in scenes.describe()]
     at, rows = [choices.index(s) if s in choices else 0 for s in seen], [scenes.captions(False)]
     for k in range(1, min(len(choices), (most or len(choices)) + 1)):
@@ -372,7 +400,10 @@ class WordSwaps:
     def __init__(self, codec: Codec, clips: int = 32, spread: float = 14., device: str | torch.device = 'cpu') -> None:
         self.sets: dict[str, tuple[Tensor, list[list[str]]]] = {}
         for i, (name, (_, attribute, choices, wish)) in enumerate(SWAPS.items()):
-            scenes = world.sample(clips, 10**15 + i, combos='train', **{'spread': spread, **wish})
+            scenes = world.sample(2 * clips, 10**15 + i, combos='train', **{'spread': spread, **wish})
+            if attribute == 'exchange':
+                scenes = scenes[scenes.motion[:, 0] != scenes.motion[:, 1]]
+            scenes = scenes[:clips]
             told = swapped(scenes, attribute, choices, 3)
             self.sets[name] = codec.encode(scenes.to(device).render()[0]), told
 
@@ -468,7 +499,8 @@ class Progress:
         for lo, hi in pairwise(_BINS):
             some = e[(t >= lo) & (t < hi)]
             row[f'loss {lo}'] = round(float(some.mean()), 4) if len(some) else None
-        row['told'] = {k: round(float(v), 3) for k, v in zip(_SAID, torch.stack(self.told).nanmean(0))}
+        for name, means in zip(('told', 'said'), torch.stack(self.told).nanmean(0)):
+            row[name] = {k: round(float(v), 3) for k, v in zip(_SAID, means) if v == v}
         if swaps:
             found = self.swaps.measure(run.mean, run.tokenizer, length)
             row |= {name: {k: round(v[i], 4) for k, v in found.items()} for i, name in enumerate(('swaps', 'excess'))}
@@ -503,7 +535,7 @@ class Progress:
         _contact_sheet(videos, PROMPTS, self.out / 'samples.png')
 
 # %% ../../nbs/model/02_dit.ipynb #12d3d58d
-GOALS = {'colour': .97, 'motion': .9, 'motion 850': .9, 'pan': .85, 'shape': .8, 'two': .75, 'schedule': .8}
+GOALS = {'colour': .97, 'motion': .9, 'motion 850': .9, 'pan': .85, 'shape': .8, 'own': .9, 'schedule': .8}
 _MILESTONES = {'colour': (30_000, .7), 'motion near': (80_000, .5), 'pan': (160_000, .5)}
 
 

@@ -23,8 +23,8 @@ from .. import world
 from ..files import whole_file
 
 # %% auto #0
-__all__ = ['SHORT', 'LONG', 'Config', 'make_tokenizer', 'token_ids', 'make_scheduler', 'Net', 'make_net', 'fingerprint',
-           'write_checkpoint', 'read_checkpoint', 'load_weights', 'check_world', 'command']
+__all__ = ['SHORT', 'LONG', 'Config', 'make_tokenizer', 'token_ids', 'look_beside', 'make_scheduler', 'Net', 'make_net',
+           'fingerprint', 'write_checkpoint', 'read_checkpoint', 'load_weights', 'check_world', 'command']
 
 # %% ../../nbs/model/01_net.ipynb #09e80cca
 @dataclass(frozen=True)
@@ -136,13 +136,26 @@ def _make_transformer(config: Config):
 
 
 def _make_text_encoder(config: Config, tokens: int):
-    "A stock T5EncoderModel for a vocabulary of `tokens`."
+    "A stock T5EncoderModel for a vocabulary of `tokens`; from the start a word knows which words are beside it."
     from transformers import T5Config, T5EncoderModel
 
-    return T5EncoderModel(T5Config(
+    model = T5EncoderModel(T5Config(
         vocab_size=tokens, d_model=config.text_width, d_kv=32, d_ff=2 * config.text_width,
         num_layers=config.text_layers, num_heads=4, dropout_rate=0., feed_forward_proj='gated-gelu',
         pad_token_id=0, eos_token_id=1, tie_word_embeddings=False))
+    with torch.no_grad():
+        look_beside(model)
+    return model
+
+
+def look_beside(text_encoder) -> None:
+    """Bend three of the four heads to words nearby: those before, those behind, and both, up to four away.
+
+    Nothing else of the transformer tells the order of words; left to itself this table stays flat."""
+    table = text_encoder.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight
+    half = len(table) // 2          # first half: 0, 1, 2 ... words before; second half: behind
+    for head, buckets in enumerate([range(1, 5), range(half + 1, half + 5), [*range(1, 3), *range(half + 1, half + 3)]]):
+        table[list(buckets), head] += 3
 
 
 def make_scheduler():
