@@ -247,3 +247,73 @@ def test_channels_refuses_in_one_sentence(folder, tmp_path, capsys, given, says)
     assert main(line) == 2
     said = capsys.readouterr().err
     assert says in said and said.startswith('vidlens: ') and said.count('\n') == 1 and not (tmp_path / 'o').exists()
+
+
+STEER_FILES = {'before.mp4', 'after.mp4', 'side_by_side.gif', 'motion.json', 'motion.csv'}
+
+
+def test_steer_writes_before_after_and_what_was_measured(tmp_path, capsys):
+    "Two regions, each with its own way and speed; what json says, the files say."
+    out = tmp_path / 'out'
+    line = ['steer', '--prompt', 'a red circle', '--model', 'tiny/cogvideox', '--steps', '3', '--out', str(out), '--quiet',
+            '--json', '--box', '4,8,16,24', '--direction', 'right', '--box', '18,16,30,28.5', '--direction', 'up', '--speed', '1',
+            '--speed', '.5', '--seed', '3']
+    assert main(line) == 0
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert said.err == '' and {p.name for p in out.iterdir()} == STEER_FILES and told['seed'] == 3 and told['steps'] == 3
+    assert [r['asked'] for r in told['regions']] == [[1, 0], [0, -.5]] and told['regions'][1]['box'] == [18, 16, 30, 28.5]
+    assert told['change']['inside'] > told['change']['outside'] and told['guided'] == [1]
+    assert json.loads((out / 'motion.json').read_text()) == {k: v for k, v in told.items() if k != 'files'}
+    rows = list(csv.DictReader(open(out / 'motion.csv')))
+    assert [(r['direction'], float(r['asked_dy']), int(r['as_asked'])) for r in rows] == [
+        (r['direction'], r['asked'][1], int(r['as_asked'])) for r in told['regions']]
+    before, after, pair = (read_video(out / n) for n in ('before.mp4', 'after.mp4', 'side_by_side.gif'))
+    assert before.shape == after.shape and len(pair) == len(before) and pair.shape[2] > 2 * before.shape[2]
+    assert main(line) == 2 and '--force' in capsys.readouterr().err and main([*line, '--force']) == 0
+
+
+def test_steer_asks_the_camera_and_a_region_together(tmp_path):
+    out = tmp_path / 'out'
+    assert main(['steer', '--prompt', 'a red circle', '--model', 'tiny/cogvideox', '--steps', '2', '--out', str(out), '--quiet',
+                 '--direction', 'pan left', '--direction', 'down', '--box', '8,8,24,24', '--speed', '.5']) == 0
+    first, second = json.loads((out / 'motion.json').read_text())['regions']
+    assert first['box'] is None and first['asked'] == [.5, 0] and second['asked'] == [0, .5] and second['box'] == [8, 8, 24, 24]
+
+
+def test_pictures_of_steer_show_masks_and_arrows():
+    "White from the centre of the region along what was asked; the region's outline goes along; the rest is as it was."
+    from types import SimpleNamespace
+
+    from vidlens.cli import _with_arrows
+
+    masks = torch.zeros(1, 2, 32, 32).bool()
+    masks[0, 0, 8:16, 4:12] = masks[0, 1, 8:16, 14:22] = True
+    video = torch.zeros(5, 32, 32, 3)
+    drawn = _with_arrows(video, SimpleNamespace(masks=masks), [([2.5, 0.], [float('nan'), 0.])])
+    s = drawn.shape[1] // 32
+    assert s == 8 and not video.any() and (drawn[0, 12 * s, 8 * s:17 * s] == 1).all() and not drawn[0, :8 * s].any()
+    assert drawn[0, 8 * s, 8 * s].any() and not drawn[4, 8 * s, 8 * s].any() and drawn[4, 8 * s, 18 * s].any()
+
+
+@pytest.mark.parametrize('given, says', [
+    (['--direction', 'right', '--direction', 'up', '--box', '4,8,16,24'], '2 directions of regions, but 1 boxes'),
+    (['--direction', 'pan left', '--box', '4,8,16,24'], '0 directions of regions, but 1 boxes'),
+    (['--direction', 'right', '--speed', '1', '--speed', '2'], '2 speeds for 1'),
+    (['--direction', 'right', '--speed', '0'], '--direction still'), (['--direction', 'still', '--speed', '1'], 'no speed'),
+    (['--direction', 'sideways'], "'sideways' is unknown"), (['--direction', 'right', '--box', '4,8,160,24'], 'not in a frame'),
+    (['--direction', 'right', '--rate', 'nan'], 'finite'), (['--direction', 'right', '--steps', '0'], 'at least 1'),
+    (['--direction', 'right', '--model', './no-such-model'], 'no such folder')])
+def test_steer_refuses_in_one_sentence(tmp_path, capsys, given, says):
+    line = ['steer', '--prompt', 'a red circle', '--model', 'tiny/cogvideox', '--steps', '2', '--out', str(tmp_path / 'o'), *given]
+    assert main([*line, '--quiet']) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.startswith('vidlens: ') and said.count('\n') == 1 and not (tmp_path / 'o').exists()
+
+
+@pytest.mark.parametrize('line, says', [
+    (['--direction', 'right', '--box', '1,2,3'], 'write x0,y0,x1,y1'), (['--box', '1,2,3,4'], '--direction')])
+def test_steer_needs_boxes_and_directions(line, says, capsys):
+    with pytest.raises(SystemExit) as e:
+        main(['steer', '--prompt', 'a red circle', *line])
+    assert e.value.code == 2 and says in capsys.readouterr().err

@@ -288,6 +288,25 @@ def test_all_channels_of_a_middle_layer_tell_pans_apart(pipe):
     assert found.curves.mean(1).abs().max() < 1e-4, 'content is gone'
 
 
+def test_moft_looks_at_the_published_block_of_a_unet():
+    "Up block 1, on its own grid, by itself or by name; two thirds into a transformer."
+    unet = tiny('animatediff')
+    up = card_of(unet).layer(unet.unet, 'up_blocks.1')
+    teach, labels = [torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(i)) for i in range(4)], ['left', 'right'] * 2
+    found = [moft(unet, teach, labels, step=1, of=4, **how) for how in (dict(), dict(layer='up_blocks.1'), dict(layer=up))]
+    assert {f.layer for f in found} == {up} and found[0].channels.width == unet.unet.up_blocks[1].resnets[-1].out_channels
+    assert all(torch.equal(f.curves, found[0].curves) for f in found) and found[0].curves.shape == (4, 9, 8)
+    seen = []
+    handle = unet.unet.up_blocks[1].register_forward_hook(lambda m, a, out: seen.append(out.movedim(1, -1)))
+    renoise(unet, teach[0], step=1, steps=4, full=True)
+    handle.remove()
+    means = (seen[0] - seen[0].mean(0)).mean((1, 2))
+    assert torch.allclose(means[:, found[0].channels.index], found[0].curves[0], atol=1e-5)
+    assert moft(tiny('wan'), teach, labels, step=1, of=4).layer == 2
+    with pytest.raises(ValueError, match='shows tq tk tv to, not hidden'):
+        moft(unet, teach, labels, layer=1)
+
+
 def test_features_are_those_of_the_block(pipe, clips):
     x = features(pipe, clips[0].video, layer=1)
     with capture(pipe, 'hidden', layers=[1, 2]) as tape:

@@ -1,25 +1,55 @@
 """Motion control: what is asked for, gradients against finite differences, families, hooks gone, clear errors."""
+import functools
 import math
 
 import pytest
 import torch
 from planted import rng
-from seam import FAMILIES, untouched
+from seam import FAMILIES, state, untouched
 
 from vidlens import hooks, steering
-from vidlens.card import model_of
+from vidlens.card import card_of, model_of, sites
+from vidlens.families import tiny
 from vidlens.grid import Grid
 from vidlens.hooks import capture, edit
 from vidlens.losses import MotionStats
+from vidlens.run import generate, predict
 from vidlens.steering import Drag, MotionReference, Region, Steered, carried, control, measure_stats, motion_of
 
 GRID = Grid(5, 8, 8, stride=8)
 BOX = Region('right', (4, 8, 16, 24))
 
 
-@pytest.fixture(params=FAMILIES)
+@functools.cache
+def animatediff():
+    return tiny('animatediff')
+
+
+def lent(family):
+    "A tiny pipeline that must be left as it was; those of UNets are not among the families of `seam`."
+    if family != 'animatediff':
+        yield from untouched(family)
+        return
+    made = animatediff()
+    before = state(made)
+    yield made
+    assert state(made) == before and not hooks._OPEN and 'progress_bar' not in vars(made)
+
+
+@pytest.fixture(params=[*FAMILIES, 'animatediff'])
 def pipe(request):
-    yield from untouched(request.param)
+    yield from lent(request.param)
+
+
+@pytest.fixture(params=['cogvideox', 'animatediff'])
+def kinds(request):
+    "A transformer, and a UNet."
+    yield from lent(request.param)
+
+
+@pytest.fixture
+def unet():
+    yield from lent('animatediff')
 
 
 @pytest.fixture
@@ -98,15 +128,16 @@ def guide_of(pipe, **more):
 
 @pytest.mark.parametrize('how', [dict(), dict(loss='smm'), dict(loss='amf'), dict(regions=(), drags=Drag((8, 8), (20, 20)))],
                          ids=str)
-def test_gradient_is_the_slope(cog, how):
+def test_gradient_is_the_slope(kinds, how):
+    how = dict(how)
     regions = how.pop('regions', BOX)
-    guide, z, at = guide_of(cog, regions=regions, **how, **({'drag_steps': [1]} if 'drags' in how else {}))
+    guide, z, at = guide_of(kinds, regions=regions, **how, **({'drag_steps': [1]} if 'drags' in how else {}))
     if guide.wished is not None:
         guide.seen = guide._look_at(guide.wished, at)
     grad, told = guide._gradient(z, at, None)
     step = torch.randn(z.shape, generator=rng(1)) * 1e-2
     if 'drags' in how:      # frame 0 is held fixed, so it has no slope
-        step[:, :1] = 0
+        step.select(card_of(kinds).axes.index('f'), 0)[:] = 0
     ends = [guide._gradient(z + s * step, at, None)[1]['loss'] for s in (-1, 1)]
     slope = (grad * step).sum()
     if 'drags' in how:
@@ -125,8 +156,8 @@ def test_checkpointing_finds_the_same_gradient(pipe):
     assert not model_of(pipe).is_gradient_checkpointing
 
 
-def test_checkpointing_with_shared_keys(cog):
-    guide, z, at = guide_of(cog, share_kv='gradient')
+def test_checkpointing_with_shared_keys(kinds):
+    guide, z, at = guide_of(kinds, share_kv='gradient')
     guide.seen, shared = guide._look_at(guide.wished, at), guide.kv.at(at)
     plain, _ = guide._gradient(z + .1, at, shared)
     alone, _ = guide._gradient(z + .1, at, None)
@@ -152,22 +183,31 @@ def test_it_goes_down_and_only_inside(pipe):
     assert [t['repeat'] for t in told] == [0, 1, 2] and out.losses == told and {t['step'] for t in told} == {1}
     assert told[-1]['loss'] < told[0]['loss']
     assert out.video.shape == out.unguided.shape == (9, 32, 32, 3) and not torch.equal(out.video, out.unguided)
-    assert out.masks.shape == (1, 3, 32, 32) and out.change.shape == (2,) and out.facts['guided'] == [1]
+    frames = 9 if card_of(pipe).images else 3
+    assert out.masks.shape == (1, frames, 32, 32) and out.change.shape == (2,) and out.facts['guided'] == [1]
 
 
-def test_what_is_left_alone(cog):
-    guide, z, at = guide_of(cog, first_frames=1)
-    moved = guide(z, at) - z
+def test_what_is_left_alone(pipe):
+    "Latents change where the region comes by, in the frames asked for, by about `rate` a repeat; nothing else does."
+    guide, z, at = guide_of(pipe, first_frames=1)
+    moved = (guide(z, at) - z).movedim(card_of(pipe).axes.index('f'), 0)   # frames first, places last
     inside = BOX.mask(Grid(2, 4, 4, stride=8)).any(0)
     small = torch.nn.functional.adaptive_max_pool2d(inside.float()[None], z.shape[-2:])[0] > 0
-    assert moved[:, 0][..., small].any() and not moved[:, 0][..., ~small].any() and not moved[:, 1:].any()
-    assert abs(float(moved[:, :1][..., small].square().mean().sqrt()) - guide.rate * 2) < guide.rate * 2
+    assert moved[0][..., small].any() and not moved[0][..., ~small].any() and not moved[1:].any()
+    assert abs(float(moved[0][..., small].square().mean().sqrt()) - guide.rate * 2) < guide.rate * 2
+    assert torch.equal(z, guide_of(pipe, first_frames=1)[1])
+
+
+def test_checkpointing_makes_the_same_video(pipe):
+    plain, again = (steer(pipe, repeats=2, checkpoint=c) for c in (False, True))
+    assert (plain.video - again.video).abs().max() < 1e-4 and again.facts['checkpoint']
 
 
 def test_no_rate_no_change(pipe):
     "The guided run is the pipeline's own, bit for bit, when the latents are moved by nothing."
-    out = steer(pipe, rate=0., steps=(0, 1, 2), guidance=None)
-    assert torch.equal(out.video, out.unguided)
+    for more in (dict(), dict(checkpoint=True, share_kv='gradient')):
+        out = steer(pipe, rate=0., steps=(0, 1, 2), guidance=None, repeats=1, **more)
+        assert torch.equal(out.video, out.unguided)
 
 
 @pytest.mark.parametrize('share', ['gradient', 'both'])
@@ -176,13 +216,13 @@ def test_sharing_runs(pipe, share):
     assert torch.isfinite(out.video).all() and out.facts['share_kv'] == share
 
 
-def test_sharing_both_without_guidance_changes_nothing(cog):
-    out = steer(cog, rate=0., share_kv='both')
+def test_sharing_both_without_guidance_changes_nothing(kinds):
+    out = steer(kinds, rate=0., share_kv='both')
     assert (out.video - out.unguided).abs().max() < 1e-4
 
 
-def test_several_regions_points_and_the_camera(cog):
-    out = steer(cog, [BOX, Region((0, -1.), (16, 8, 28, 24)), Region('pan left')], drags=[Drag((8, 8), (8, 20))], drag_steps=[2],
+def test_several_regions_points_and_the_camera(kinds):
+    out = steer(kinds, [BOX, Region((0, -1.), (16, 8, 28, 24)), Region('pan left')], drags=[Drag((8, 8), (8, 20))], drag_steps=[2],
                 repeats=2)
     assert [set(t) for t in out.losses] == [{'step', 'repeat', 'motion', 'loss'}] * 2 + [{'step', 'repeat', 'drag', 'loss'}] * 2
     assert out.masks.shape[0] == out.ways.shape[0] == len(out.asked) == 4
@@ -209,6 +249,29 @@ def test_a_clip_as_reference(cog):
         steer(cog, Region(MotionReference(torch.zeros(4, 32), 0, 0), BOX.where))
 
 
+def test_vanilla_features(kinds):
+    "With content kept, what is compared holds the mean over frames; the guidance is another one."
+    bare, full = (steer(kinds, repeats=1, content=c, channels=range(8)) for c in ('removed', 'kept'))
+    assert full.losses[0]['loss'] != bare.losses[0]['loss'] and full.facts['content'] == 'kept'
+    clip = torch.rand(9, 32, 32, 3, generator=rng())
+    ref = motion_of(kinds, clip, of=3, by='renoise', content='kept')
+    assert ref.m.mean(0).abs().max() > .01
+    assert torch.allclose(ref.m - ref.m.mean(0), motion_of(kinds, clip, of=3, by='renoise').m, atol=1e-5)
+    guide, z, at = guide_of(kinds, regions=Region(ref), content='kept', channels=range(8))
+    looked = guide._look_at(z, at)
+    want = (looked[..., :8] - ref.m[..., :8]).norm(dim=-1).mean()
+    assert abs(float(guide._of_region(guide.regions[0], looked, [], grid_like(looked, guide.grid))) - float(want)) < 1e-4
+    with pytest.raises(ValueError, match="content removed.*content='kept'"):
+        steer(kinds, Region(motion_of(kinds, clip, of=3, by='renoise')), content='kept')
+    for how in (dict(reference='range'), dict(loss='smm'), dict(loss='amf')):
+        with pytest.raises(ValueError, match='compares features of clips'):
+            steer(kinds, content='kept', **how)
+
+
+def grid_like(x, grid):
+    return Grid(*x.shape[:3], stride=grid.height // x.shape[1])
+
+
 def test_captures_of_the_user_see_the_pipeline_only(cog):
     seen, edited = [], []
     with capture(cog, 'q', layers=0, probe=lambda site, q: seen.append(site.step)):
@@ -228,6 +291,110 @@ def test_hooks_gone_whatever_is_raised(pipe):
         with pytest.raises(Stop):
             steer(pipe, on_step=stop, **more)
         assert not hooks._OPEN
+
+
+# -- UNets
+
+UP = 'up_blocks.1'
+
+
+def test_the_published_layer_of_a_unet(unet):
+    up = next(r['layer'] for r in sites(unet) if r['path'] == UP)
+    by_itself, by_path, by_number = (steer(unet, repeats=1, **how) for how in (dict(), dict(layer=UP), dict(layer=up)))
+    assert by_itself.facts['layer'] == up and by_itself.facts['guided'] == [1]
+    assert torch.equal(by_itself.video, by_path.video) and by_path.losses == by_number.losses == by_itself.losses
+    attends = steer(unet, repeats=1, loss='amf').facts['layer']
+    assert attends < up and 'q' in sites(unet)[attends]['kinds'].split()
+    with pytest.raises(ValueError, match=r"layers='up_blocks.7' is no layer"):
+        steer(unet, layer='up_blocks.7')
+    with pytest.raises(ValueError, match='shows tq tk tv to, not hidden'):
+        steer(unet, layer=1)
+
+
+@pytest.mark.parametrize('path', ['mid_block', 'up_blocks.0', UP, 'up_blocks.2'])
+def test_every_layer_has_its_own_grid(unet, path):
+    "Also one whose last row of tokens hangs over the edge of the picture (40 px in tokens of 16)."
+    for how in (dict(), dict(drags=Drag((8, 8), (16, 30)), drag_layer=path, drag_steps=[1]), dict(reference='range')):
+        n = sites(unet)[card_of(unet).layer(unet.unet, path)]['channels']
+        stats = MotionStats(torch.arange(n), -torch.ones(n), torch.ones(n), torch.randn(2, n, generator=rng()),
+                            torch.randn(n, 2, generator=rng(1)))
+        out = steer(unet, Region('down', (4, 8, 16, 40)), layer=path, size=(40, 24), repeats=2, rate=.02, stats=stats, **how)
+        assert out.losses[1]['loss'] < out.losses[0]['loss'] and out.masks.shape == (1 + ('drags' in how), 9, 40, 24)
+
+
+def test_features_are_those_of_a_plain_hook(unet):
+    "What the guide compares is the output of the UNet block, frame by frame, of the row with the prompt."
+    guide, z, at = guide_of(unet, guidance=4.)
+    seen = []
+    handle = unet.unet.up_blocks[1].register_forward_hook(lambda m, a, out: seen.append(out))
+    found = guide._look_at(guide.wished, at)
+    handle.remove()
+    assert torch.equal(seen[0].movedim(1, -1), found) and found.shape == (9, 4, 4, 16)
+
+
+def test_references_of_a_unet(unet):
+    stats = measure_stats(unet, UP, 1, 3, n=4, size=(9, 32, 32))
+    assert len(stats) == 16 and stats.facts['layer'] == card_of(unet).layer(unet.unet, UP)
+    clip = torch.rand(9, 32, 32, 3, generator=rng())
+    whole, course = motion_of(unet, clip, of=3, by='renoise'), motion_of(unet, clip, BOX.where, of=3, refine=0)
+    assert whole.m.shape == (9, 4, 4, 16) and course.m.shape == (9, 16) and course.error > 0
+    for region, how in ((BOX, dict(stats=stats, reference='range', per='mean', channels=[3, 5], normalise=False, rate=.5)),
+                        (Region('pan up'), dict(reference='response')), (Region(whole), {}), (Region(course, BOX.where), {})):
+        assert steer(unet, region, repeats=1, **({'stats': stats} | how)).losses[0]['loss'] > 0
+
+
+def sparse_of(unet):
+    from diffusers import AnimateDiffSparseControlNetPipeline, SparseControlNetModel
+
+    torch.manual_seed(0)
+    net = SparseControlNetModel(
+        block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=16,
+        num_attention_heads=2, motion_num_attention_heads=2, conditioning_channels=3, use_simplified_condition_embedding=False,
+        conditioning_embedding_out_channels=(4, 8, 8)).eval().requires_grad_(False)
+    for p in net.parameters():
+        p.data += .05 * torch.randn_like(p)   # its outputs start at zero
+    parts = {k: v for k, v in unet.components.items() if k not in ('image_encoder', 'feature_extractor')}
+    made = AnimateDiffSparseControlNetPipeline(**parts, controlnet=net)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def test_an_image_is_animated(unet):
+    "SparseCtrl: the forward beside the run is what the run itself does, its control net included."
+    pipe = sparse_of(unet)
+    before = state(pipe)
+    image = dict(conditioning_frames=torch.rand(1, 3, 32, 32, generator=rng()), controlnet_frame_indices=[0])
+    guide, z, at = guide_of(pipe, guidance=3., **image)
+    with capture(pipe, 'hidden', layers=UP, steps=1) as tape:
+        generate(pipe, 'a cat runs', 0, 3, guidance=3., frames=9, size=(32, 32), **image)
+    with capture(pipe, 'hidden', layers=UP) as alone, torch.no_grad():
+        predict(pipe, z, at, guide.given(z, at), 3)
+    with capture(pipe, 'hidden', layers=UP) as without, torch.no_grad():
+        predict(pipe, z, at, guide.given.text, 3)
+    layer = card_of(pipe).layer(pipe.unet, UP)
+    run, ours, bare = (t.get('hidden', layer) for t in (tape, alone, without))
+    assert (run - ours).abs().max() < 1e-4 * run.abs().max() < (run - bare).abs().max()
+    out = steer(pipe, repeats=2, share_kv='both', rate=.02, **image)
+    assert not torch.equal(out.video, out.unguided) and out.losses[1]['loss'] < out.losses[0]['loss']
+    still = steer(pipe, rate=0., guidance=3., **image)
+    assert torch.equal(still.video, still.unguided) and state(pipe) == before
+
+
+def test_pipelines_that_do_not_fit(unet):
+    from diffusers import AnimateDiffPipeline, EulerDiscreteScheduler
+
+    parts = {k: v for k, v in unet.components.items() if k != 'scheduler'}
+    other = AnimateDiffPipeline(**parts, scheduler=EulerDiscreteScheduler.from_config(unet.scheduler.config))
+    with pytest.raises(ValueError, match='EulerDiscreteScheduler scales.*DDIMScheduler'):
+        steer(other)
+    other = AnimateDiffPipeline(**parts, scheduler=unet.scheduler)
+    other.enable_free_init(num_iters=2)
+    with pytest.raises(ValueError, match='disable_free_init'):
+        steer(other)
+    other.disable_free_init()
+    other.controlnet = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match='Linear.*SparseControlNetModel only'):
+        steer(other)
 
 
 def test_on_the_world():
@@ -266,7 +433,8 @@ def test_regions_that_do_not_fit(cog, regions, found):
 
 
 @pytest.mark.parametrize('how,found', [
-    (dict(loss='l2'), "'moft'"), (dict(reference='x'), "'carried'"), (dict(share_kv='all'), "'both'"),
+    (dict(loss='l2'), "'moft'"), (dict(content='none'), "'kept'"), (dict(reference='x'), "'carried'"),
+    (dict(share_kv='all'), "'both'"),
     (dict(rate=math.nan), 'finite'),
     (dict(repeats=0), 'at least 1'), (dict(layer=9), '3 layer'), (dict(steps=[7]), '3 steps'),
     (dict(channels=[99]), 'out of range'),

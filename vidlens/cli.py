@@ -20,8 +20,8 @@ from typing import Any
 from . import __version__
 
 # %% auto #0
-__all__ = ['habit', 'add_points', 'point', 'read_points', 'asked_points', 'run_demo', 'run_track', 'run_channels', 'parser',
-           'main']
+__all__ = ['habit', 'add_points', 'point', 'read_points', 'asked_points', 'run_demo', 'run_track', 'run_channels', 'run_steer',
+           'asked_regions', 'box', 'parser', 'main']
 
 # %% ../nbs/50_cli.ipynb #f7629b41
 class _Parser(argparse.ArgumentParser):
@@ -268,6 +268,148 @@ def _add_channels(commands) -> None:
                    'best (default all)')
     p.set_defaults(run=run_channels)
 
+# %% ../nbs/50_cli.ipynb #619e7fff
+_STEER_FILES = ('before.mp4', 'after.mp4', 'side_by_side.gif', 'motion.json', 'motion.csv')
+
+
+def run_steer(args: argparse.Namespace) -> dict[str, Any]:
+    "Make regions of a generated video, or its camera, move as asked: before, after and the measured motion."
+    from vidlens.run import load
+    from vidlens.steering import control
+    from vidlens.tour import finite, refuse_existing
+
+    out, say, began = args.out or Path('vidlens-steer'), _teller(args), time.monotonic()
+    refuse_existing(out, _STEER_FILES, args.force)
+    regions = asked_regions(args)
+    if args.of < 1:
+        raise ValueError(f'--steps {args.of}: a generation needs at least 1 step, better 12 or more')
+    say(f'loading {args.model}')
+    pipe = load(args.model, args.device, args.dtype)
+    say(f'generating {args.prompt!r}, and once more with {len(regions)} region{"s"[len(regions) == 1:]} asked to move')
+
+    def told(row: dict[str, Any]) -> None:
+        if row['repeat'] == 0:
+            say(f'step {row["step"] + 1} of {args.of}: motion loss {row["loss"]:.3f}')
+
+    made = control(pipe, args.prompt, regions, seed=args.seed, of=args.of, rate=args.rate, on_step=told)
+    rows = [dict(direction=r.motion, box=None if r.where is None else list(r.where), asked=m['asked'].tolist(),
+                 moved=m['moved'].tolist(), before=m['before'].tolist(), as_asked=m['as_asked'])
+            for r, m in zip(regions, made.measured())]
+    inside, outside = made.change.tolist()
+    result = finite(dict(prompt=args.prompt, seed=args.seed, model=args.model, steps=args.of, guided=made.facts['guided'],
+                         regions=rows, change=dict(inside=inside, outside=outside)))
+    say(f'writing {out}')
+    _write_steered(made, rows, result, out, args.force)
+    good = sum(r['as_asked'] for r in rows)
+    say(f'{good} of {len(rows)} regions move as asked. {time.monotonic() - began:.0f} s in all')
+    if not args.json:
+        print(out / 'motion.csv')
+    return result | {'files': [str(out / name) for name in _STEER_FILES]}
+
+
+def asked_regions(args: argparse.Namespace) -> list[Any]:
+    "Regions of --direction, --box and --speed, in their order. Raises ValueError where they do not go together."
+    from vidlens.steering import Region
+
+    ways, boxes, speeds = args.direction, list(args.box or []), args.speed or [None]
+    inner = [w for w in ways if not w.startswith('pan ')]
+    if len(boxes) != len(inner) and not (not boxes and len(inner) == 1 and len(ways) == 1):
+        raise ValueError(f'{len(inner)} directions of regions, but {len(boxes)} boxes: give one --box for each --direction '
+                         "(only 'pan left' and the like, and a single direction for the whole frame, go without)")
+    if len(speeds) not in (1, len(ways)):
+        raise ValueError(f'{len(speeds)} speeds for {len(ways)} directions: give one --speed for all, or one for each')
+    speeds = speeds * len(ways) if len(speeds) == 1 else speeds
+    if bad := [v for v in speeds if v is not None and not 0 < v < float('inf')]:
+        raise ValueError(f'--speed {bad[0]:g} is no speed: give px per frame above 0, or ask with --direction still')
+    if 'still' in ways and args.speed:
+        raise ValueError('--direction still has no speed: leave --speed out')
+    return [Region(w, boxes.pop(0) if boxes and not w.startswith('pan ') else None, v) for w, v in zip(ways, speeds)]
+
+
+def box(text: str) -> tuple[float, float, float, float]:
+    "(x0, y0, x1, y1) of 'x0,y0,x1,y1'."
+    try:
+        x0, y0, x1, y1 = (float(v) for v in text.split(','))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is no box: write x0,y0,x1,y1 in pixels, as 20,20,44,44') from None
+    return x0, y0, x1, y1
+
+# %% ../nbs/50_cli.ipynb #4b7b29ba
+def _write_steered(made: Any, rows: list[dict[str, Any]], result: dict[str, Any], out: Path, force: bool) -> None:
+    "All files of `steer`."
+    from vidlens.files import whole_file
+    from vidlens.plots import side_by_side
+    from vidlens.video import write_video
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_video(made.unguided, out / 'before.mp4', force=force)
+    write_video(made.video, out / 'after.mp4', force=force)
+    pair = [_with_arrows(v, made, [(r['asked'], r[k]) for r in rows])
+            for v, k in ((made.unguided, 'before'), (made.video, 'moved'))]
+    write_video(side_by_side(pair, ['before', 'after'], scale=1), out / 'side_by_side.gif', force=force)
+    with whole_file(out / 'motion.json', force) as part:
+        part.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+    with whole_file(out / 'motion.csv', force) as part, open(part, 'w', newline='', encoding='utf-8') as f:
+        table = csv.writer(f)
+        table.writerow(['region', 'direction', 'x0', 'y0', 'x1', 'y1', 'asked_dx', 'asked_dy', 'moved_dx', 'moved_dy',
+                        'before_dx', 'before_dy', 'as_asked', 'change_inside', 'change_outside'])
+        for i, r in enumerate(result['regions']):
+            ways = ['' if v is None else f'{v:.4f}' for k in ('asked', 'moved', 'before') for v in r[k]]
+            shares = ['' if v is None else f'{v:.4f}' for v in result['change'].values()]
+            table.writerow([i, r['direction'], *(r['box'] or [''] * 4), *ways, int(r['as_asked']), *shares])
+
+
+def _with_arrows(video: Any, made: Any, ways: list[tuple[Any, Any]]) -> Any:
+    """A video enlarged, with the outline of each region as it is asked to go, and from its centre in frame 0 two arrows
+    over the whole clip: the asked way in white, the measured one in the colour of the region."""
+    import numpy as np
+    import torch
+
+    from vidlens.plots import _paint, _point_colours
+
+    s = max(1, round(256 / max(video.shape[1:3])))
+    drawn = video.cpu().repeat_interleave(s, 1).repeat_interleave(s, 2).contiguous()
+    times = torch.linspace(0, made.masks.shape[1] - 1, len(video)).round().long()
+    masks = made.masks.repeat_interleave(s, 2).repeat_interleave(s, 3)
+    inner = -torch.nn.functional.max_pool2d(-masks.flatten(0, 1)[:, None].float(), 3, 1, 1).unflatten(0, masks.shape[:2])[:, :, 0]
+    edges = masks & (inner < .5)
+    starts = torch.stack([torch.stack([m[0].nonzero()[:, k].float().mean() + .5 for k in (1, 0)]) for m in made.masks])
+    colours = np.asarray(_point_colours(starts[:, None].float())) / np.float32(255)
+    for f, frame in enumerate(drawn.numpy()):
+        for edge, start, way, colour in zip(edges, starts.numpy() * s, ways, colours):
+            frame[edge[times[f]].numpy()] = colour
+            for velocity, width, c in zip(way, (2.2, 1.2), (np.float32(1), colour)):
+                span = np.asarray(velocity, dtype=np.float32) * (len(video) - 1) * s
+                if np.isfinite(span).all() and np.hypot(*span) >= 1:
+                    a, b = _arrow(start, span)
+                    _paint(frame, a, b, width, c)
+    return drawn
+
+
+def _arrow(start: Any, span: Any) -> tuple[Any, Any]:
+    "The three lines of an arrow, from and to: two arrays (3, 2)."
+    import numpy as np
+
+    start, span = np.asarray(start, dtype=float), np.asarray(span, dtype=float)
+    end, u = start + span, span / np.hypot(*span)
+    size = min(.3 * np.hypot(*span), 10.)
+    heads = [end - size * (u + .6 * k * np.array([-u[1], u[0]])) for k in (-1, 1)]
+    return np.stack([start, end, end]).astype(np.float32), np.stack([end, *heads]).astype(np.float32)
+
+
+def _add_steer(commands) -> None:
+    p = commands.add_parser('steer', parents=[habit()], help=run_steer.__doc__, description=run_steer.__doc__)
+    p.add_argument('--prompt', required=True, help='what to generate')
+    p.add_argument('--direction', action='append', required=True, metavar='WAY', help="right, left, up, down, still; 'pan right' "
+                   'and the like ask the camera, which moves the picture the other way; repeatable')
+    p.add_argument('--box', action='append', type=box, metavar='X0,Y0,X1,Y1', help='region that is to move, pixels of frame 0 '
+                   '(before.mp4 shows what is there); repeatable, one for each direction; none: the whole frame')
+    p.add_argument('--speed', action='append', type=float, metavar='PX', help='px per frame, for all or for each direction '
+                   '(default: a third of the shorter side over the clip)')
+    p.add_argument('--steps', '--of', type=int, default=25, dest='of', metavar='STEPS', help='steps of a generation (default 25)')
+    p.add_argument('--rate', type=float, default=.3, help='how far each step of guidance goes (default .3)')
+    p.set_defaults(run=run_steer)
+
 # %% ../nbs/50_cli.ipynb #a2a47fd0
 def parser() -> argparse.ArgumentParser:
     "The program's argument parser."
@@ -277,6 +419,7 @@ def parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_track(commands)
     _add_channels(commands)
+    _add_steer(commands)
     return p
 
 

@@ -20,7 +20,7 @@ from .card import Text, card_of, model_of
 from .channels import Channels, DirectionProbe, direction_probe, find_channels, remove_content
 from .evaluation import Tracker
 from .grid import Grid
-from .hooks import Wanted, _pick, capture
+from .hooks import Wanted, _numbers, _pick, capture
 from .maps import calinski_harabasz, concept_maps, select_heads
 from .matching import Tracks, match, points_on_grid
 from .run import Sample, default_size, encode, generate, renoise, step_at, text_of
@@ -398,18 +398,20 @@ class MotionChannels:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def moft(pipe, clips: Sequence[Tensor] | None = None, labels: Sequence[str] | None = None, layer: int | None = None,
+def moft(pipe, clips: Sequence[Tensor] | None = None, labels: Sequence[str] | None = None, layer: int | str | None = None,
          step: int | None = None, of: int = 30, keep: float | int = .04, n: int = 16, seed: int = 0,
          on_clip: Callable[[int, int], None] | None = None) -> MotionChannels:
     """Motion channels of a block's output, found on clips whose motion is known (MOFT, section 3).
 
     clips   videos of the model's size, with `labels`, their directions; default: n panning clips of the world
-    layer   default: two thirds into the network;  step: of a run of `of` steps, default a quarter into it, where MOFT steers
+    layer   its number or path; default: 'up_blocks.1' of a UNet, as published, or two thirds into a transformer
+    step    of a run of `of` steps, default a quarter into it, where MOFT steers
     keep    share of channels, but at least 8, or their number
 
     Raises ValueError for fewer than two clips or one direction only."""
     total = card_of(pipe).n_layers(model_of(pipe))
-    layer, step = total * 2 // 3 if layer is None else layer, of // 4 if step is None else step
+    at: Any = _motion_layer(pipe) if layer is None else _numbers(pipe, layer)
+    step = of // 4 if step is None else step
     if clips is None:
         clips, labels = panning_clips(pipe, n, seed + 7)
     if labels is None or len(labels) != len(clips):
@@ -417,10 +419,17 @@ def moft(pipe, clips: Sequence[Tensor] | None = None, labels: Sequence[str] | No
                          f'direction of each clip')
     found: list[Tensor] = []
     for i, video in enumerate(clips):
-        found.append(features(pipe, video, layer=layer, step=step, of=of, seed=seed + i))
+        found.append(features(pipe, video, layer=at, step=step, of=of, seed=seed + i))
         if on_clip:
             on_clip(i + 1, len(clips))
-    return _motion(found, list(labels), layer, keep, dict(clips=len(clips), layers=total, step=step, of=of))
+    return _motion(found, list(labels), at, keep, dict(clips=len(clips), layers=total, step=step, of=of))
+
+
+def _motion_layer(pipe) -> int:
+    "Where motion is looked for if nobody says: up block 1 of a UNet, as published, or two thirds into a transformer."
+    card, model = card_of(pipe), model_of(pipe)
+    unet = any(stack.over == 'map' for stack in card.stacks)
+    return card.layer(model, 'up_blocks.1') if unet else card.n_layers(model) * 2 // 3
 
 
 def _motion(found: list[Tensor], labels: list[str], layer: int, keep: float | int, facts: dict) -> MotionChannels:

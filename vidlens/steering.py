@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .card import card_of, model_of
-from .channels import Channels, _index, channel_curves, motion_features, remove_content
+from .channels import Channels, _content, _index, channel_curves, motion_features, remove_content
 from .flow import amf_loss
 from .grid import Grid
-from .hooks import _OPEN, Capture, Edit, Wanted, _asked, _one_forward, _pick, capture, edit, until_enough
-from .lens import features, world_clips
+from .hooks import _OPEN, Capture, Edit, Wanted, _asked, _numbers, _one_forward, _pick, capture, edit, until_enough
+from .lens import _grid, _motion_layer, features, world_clips
 from .losses import MotionStats, marginal_loss, motion_loss, motion_stats, point_loss, synthesise, way_of
 from .motion_metrics import moves_as_asked, region_motion
 from .run import Step, conditions, default_size, encode, generate, invert, predict, renoise, schedule, text_of
@@ -39,12 +39,14 @@ __all__ = ['LOSSES', 'MotionReference', 'Region', 'motion_of', 'measure_stats', 
 class MotionReference:
     """Features of a clip without their mean over frames: m (frames, rows, cols, channels), or a course (frames, channels).
 
-    layer, step: where they were read; error: of the inversion, relative to the latents (None: there was none)."""
+    layer, step: where they were read; error: of the inversion, relative to the latents (None: there was none); content:
+    'kept' if the mean is still in them."""
 
     m: Tensor = field(repr=False)
     layer: int
     step: int
     error: float | None = None
+    content: str = 'removed'
 
     def __repr__(self) -> str:
         told = '' if self.error is None else f', content error of the inversion {self.error:.3f}'
@@ -119,14 +121,16 @@ def _shifted(mask: Tensor, dx: int, dy: int) -> Tensor:
     return out
 
 # %% ../nbs/22_steering.ipynb #64eb036a
-def motion_of(pipe, video: Tensor, where: Any = None, prompt: str = '', layer: int | None = None, step: int | None = None,
-              of: int = 25, by: str = 'invert', seed: int = 0, refine: int = 2) -> MotionReference:
+def motion_of(pipe, video: Tensor, where: Any = None, prompt: str = '', layer: int | str | None = None,
+              step: int | None = None, of: int = 25, by: str = 'invert', seed: int = 0, refine: int = 2,
+              content: str = 'removed') -> MotionReference:
     """The motion features of a clip, to ask a region for.
 
     where  box or mask px of what moves, over which features are averaged: a course, that fits any region; None: each
            place has its own, which fits the whole frame
     layer  as in `control`;  step: of a run of `of` steps. Default for 'invert': -1, where it begins, as published; for
            'renoise': a quarter into the run
+    content  'kept': with its mean over frames, the vanilla features of the paper's ablation
     by     'invert' (1 + refine forwards a step, with its error), or 'renoise' (one forward)
 
     Raises ValueError for sizes that do not fit."""
@@ -142,16 +146,31 @@ def motion_of(pipe, video: Tensor, where: Any = None, prompt: str = '', layer: i
     else:
         with capture(pipe, 'hidden', layers=layer, steps=step, tokens='video') as tape:
             error = invert(pipe, None, prompt, of, refine, latents=z).error
-    m = remove_content(grid.unflatten(tape.get('hidden', layer)[0].float()))
+    own = _grid(tape, layer)
+    m = _content(own.unflatten(tape.get('hidden', layer)[0].float()), content)
     if where is not None:
-        m = channel_curves(m, mask=_shares(Region('still', where).mask(grid), grid), content='kept')
-    return MotionReference(m, layer, step, error)
+        m = channel_curves(m, mask=_shares(Region('still', where).mask(grid), own), content='kept')
+    return MotionReference(m, layer, step, error, content)
 
 
-def _layer_of(pipe, layer: int | None) -> int:
-    "The layer asked for, from 0, or two thirds into the network. Raises ValueError."
-    total = card_of(pipe).n_layers(model_of(pipe))
-    return min(_pick(total * 2 // 3 if layer is None else layer, total, 'layer') or {0})
+def _layer_of(pipe, layer: int | str | None, kind: str = 'hidden') -> int:
+    """The layer asked for, by number or path, from 0. Raises ValueError.
+
+    None: up block 1 of a UNet, or two thirds into a transformer; the last one up to there that shows this kind."""
+    shows = _showing(pipe, kind)
+    if layer is None:
+        layer = max(i for i in shows if i <= _motion_layer(pipe))
+    return min(_pick(_numbers(pipe, layer), card_of(pipe).n_layers(model_of(pipe)), 'layer') or {0})
+
+
+def _showing(pipe, kind: str) -> list[int]:
+    "The layers that show a kind of tensor; in a UNet not all do."
+    return [i for i, (_, _, stack) in enumerate(card_of(pipe).blocks(model_of(pipe))) if kind in stack.kinds]
+
+
+def _grid_at(pipe, layer: int, grid: Grid) -> Grid:
+    "The grid of a layer, where that of the latents is `grid`: in a UNet each has its own."
+    return card_of(pipe).blocks(model_of(pipe))[layer][2].grid(grid)
 
 
 def _one_step(step: int, of: int) -> int:
@@ -159,15 +178,15 @@ def _one_step(step: int, of: int) -> int:
 
 
 def _shares(mask: Tensor, grid: Grid) -> Tensor:
-    "A mask (token frames, height, width) as the share of each token that it covers: (frames, rows, cols)."
-    return F.avg_pool2d(mask.float()[:, None], grid.stride)[:, 0]
+    "A mask (token frames, height, width) as the share of each token that it covers: (frames, rows, cols) of a layer's grid."
+    return F.avg_pool2d(mask.float()[:, None], grid.stride, ceil_mode=True)[:, 0]
 
 # %% ../nbs/22_steering.ipynb #4d021884
 _known_stats: dict[tuple, MotionStats] = {}
 
 
-def measure_stats(pipe, layer: int | None = None, step: int | None = None, of: int = 25, camera: bool = False, n: int = 32,
-                  follow: bool = True, seed: int = 0, size: tuple[int, int, int] | None = None) -> MotionStats:
+def measure_stats(pipe, layer: int | str | None = None, step: int | None = None, of: int = 25, camera: bool = False,
+                  n: int = 32, follow: bool = True, seed: int = 0, size: tuple[int, int, int] | None = None) -> MotionStats:
     """What the channels of a layer do when things move, from n clips of the world of the model's size.
 
     step: of a run of `of` steps; default a quarter into it. camera: clips whose camera pans, pooled over the frame;
@@ -181,11 +200,11 @@ def measure_stats(pipe, layer: int | None = None, step: int | None = None, of: i
     key = (id(model_of(pipe)), layer, step, of, camera, n, follow, seed, size)
     if key in _known_stats:
         return _known_stats[key]
-    times, courses, ways = grid.times().round().long(), [], []
+    times, courses, ways, own = grid.times().round().long(), [], [], _grid_at(pipe, layer, grid)
     choices: dict[str, Any] = dict(kind='pan', motions=None) if camera else {}
     for i, clip in enumerate(world_clips(pipe, n, seed + 31, size, **choices)):
         x = features(pipe, clip.video, layer=layer, step=step, of=of, seed=seed + i)
-        place, way = _object_of(clip, grid, times, camera, follow)
+        place, way = _object_of(clip, own, times, camera, follow)
         if place is not None:
             courses.append(channel_curves(x, mask=place, content='removed' if not camera else 'kept').cpu())
             ways.append(way)
@@ -197,10 +216,11 @@ def measure_stats(pipe, layer: int | None = None, step: int | None = None, of: i
 
 
 def _object_of(clip, grid: Grid, times: Tensor, camera: bool, follow: bool) -> tuple[Tensor | None, Tensor]:
-    "Where to pool a clip's features, and how far that has gone; no place if the object leaves the picture."
+    "Where to pool a clip's features, on a layer's grid, and how far that has gone; no place if the object leaves the picture."
     if camera:
         maps = clip.camera[times]
-        centre = torch.tensor([grid.width / 2, grid.height / 2])
+        height, width = clip.video.shape[1:3]
+        centre = torch.tensor([width / 2, height / 2])
         return torch.ones(grid.shape), maps[:, :, :2] @ centre + maps[:, :, 2] - centre
     mask = clip.masks[0][times].float()
     area = mask.sum((1, 2))
@@ -283,7 +303,7 @@ class _Guide:
     "What the latents are moved by: made once, called before each step that is guided."
 
     pipe: Any
-    given: dict[str, Any]
+    given: _Given
     grid: Grid
     noise: Tensor
     inside: Tensor
@@ -296,6 +316,7 @@ class _Guide:
     per: str
     stats: dict[bool, MotionStats]
     channels: Any
+    content: str
     reference: str
     steps: set[int]
     drag_steps: set[int]
@@ -337,7 +358,8 @@ class _Guide:
     def _gradient(self, z: Tensor, at: Step, shared: Any) -> tuple[Tensor, dict[str, float]]:
         "The gradient with respect to the latents, float32, and the losses."
         here = {n for n, yes in ((self.layer, self._moves(at)), (self.drag_layer, self._drags(at))) if yes}
-        look = _Look(self.pipe, 'hidden q k' if self.loss == 'amf' else 'hidden', sorted(here), budget='1 TiB', grad=True)
+        kinds = 'hidden q k' if self.loss == 'amf' and self._moves(at) else 'hidden'
+        look = _Look(self.pipe, kinds, sorted(here), budget='1 TiB', grad=True)
         edits = [] if shared is None else [edit(self.pipe, 'k v', shared, layers=shared.layers)]
         with torch.enable_grad(), ExitStack() as stack:
             x = z.detach().float().requires_grad_()
@@ -346,7 +368,7 @@ class _Guide:
                 stack.enter_context(e)
             stack.enter_context(_only(self.pipe, look, *edits))
             with _checkpointing(self.pipe) if self.checkpoint else until_enough(self.pipe):
-                predict(self.pipe, x, at, self.given, self.of)
+                predict(self.pipe, x, at, self.given(x, at), self.of)
             total, told = self._total(tape, at)
             with look.again():
                 grad, = torch.autograd.grad(total, x)
@@ -356,8 +378,9 @@ class _Guide:
         "Features of a clean video, noised to this step with the noise of the run: (frames, rows, cols, channels)."
         look = Capture(self.pipe, 'hidden', self.layer, budget='1 TiB')
         with torch.no_grad(), look as tape, _only(self.pipe, look), until_enough(self.pipe):
-            predict(self.pipe, at.a * clean + at.s * self.noise, at, self.given, self.of)
-        return self.grid.unflatten(tape.get('hidden', self.layer)[0].float())
+            x = at.a * clean + at.s * self.noise
+            predict(self.pipe, x, at, self.given(x, at), self.of)
+        return _grid(tape, self.layer).unflatten(tape.get('hidden', self.layer)[0].float())
 
     def _moves(self, at: Step) -> bool:
         return bool(self.regions) and at.index in self.steps
@@ -369,19 +392,24 @@ class _Guide:
         "The sum of all losses (MOFT, eq. 9), and each as a number."
         total, told = torch.zeros(()), {}
         if self._moves(at):
-            x = self.grid.unflatten(tape.get('hidden', self.layer, tokens='video')[0].float())
+            grid = _grid(tape, self.layer)
+            x = grid.unflatten(tape.get('hidden', self.layer, tokens='video')[0].float())
             qk = [tape.get(n, self.layer, tokens='video')[0].float() for n in 'qk'] if self.loss == 'amf' else []
-            moves = sum((r.weight * self._of_region(r, x, qk) for r in self.regions), torch.zeros(()).to(x))
+            moves = sum((r.weight * self._of_region(r, x, qk, grid) for r in self.regions), torch.zeros(()).to(x))
             total, told['motion'] = total.to(x) + self.weights[0] * moves, float(moves.detach())
         if self._drags(at):
-            x = self.grid.unflatten(tape.get('hidden', self.drag_layer, tokens='video')[0].float())
-            drag = point_loss(x, torch.stack([d.track(self.grid) for d in self.drags]), self.grid)
+            grid = _grid(tape, self.drag_layer)
+            x = grid.unflatten(tape.get('hidden', self.drag_layer, tokens='video')[0].float())
+            drag = point_loss(x, torch.stack([d.track(self.grid) for d in self.drags]), grid)
             total, told['drag'] = total.to(x) + self.weights[1] * drag, float(drag.detach())
         return total, told | dict(loss=float(total.detach()))
 
-    def _of_region(self, r: Region, x: Tensor, qk: list[Tensor]) -> Tensor:
-        "The loss of one region, of features (frames, rows, cols, channels)."
-        way, place = r.way(self.grid).to(x), _shares(r.mask(self.grid), self.grid).to(x)
+    def _bare(self, x: Tensor) -> Tensor:
+        return remove_content(x) if self.content == 'removed' else x
+
+    def _of_region(self, r: Region, x: Tensor, qk: list[Tensor], grid: Grid) -> Tensor:
+        "The loss of one region, of features (frames, rows, cols, channels) of a layer, whose grid it is."
+        way, place = r.way(self.grid).to(x), _shares(r.mask(self.grid), grid).to(x)
         ref = r.motion.m.to(x) if isinstance(r.motion, MotionReference) else None
         stats: Any = self.stats.get(r.where is None)
         if self.loss == 'read':
@@ -390,20 +418,55 @@ class _Guide:
         if self.loss == 'amf':
             own = way[None] - way[:, None]  # from, to, 2
             field = own[:, :, None, None] * (place > .5)[:, None, :, :, None]
-            return amf_loss(field.flatten(0, 1), qk[0], qk[1], self.grid, 'all', moving=bool(field.any()))
+            return amf_loss(field.flatten(0, 1), qk[0], qk[1], grid, 'all', moving=bool(field.any()))
         if ref is None:
-            ref = remove_content(self.seen) if self.seen is not None else synthesise(stats, way, self.reference)
+            ref = self._bare(self.seen) if self.seen is not None else synthesise(stats, way, self.reference)
         if self.loss == 'smm':
             return marginal_loss(x, ref, place)
         if self.channels is not None:
             index = _index(self.channels, x.shape[-1], x.device)
-            return motion_loss(motion_features(x, index), ref[..., index], place, self.per)
+            m = motion_features(x, index) if self.content == 'removed' else x[..., index]
+            return motion_loss(m, ref[..., index], place, self.per)
         made = ref.ndim == 2 and not isinstance(r.motion, MotionReference)
         spread = (stats.high - stats.low).to(x) if made else ref.flatten(0, -2).std(0)
         spread = spread.clamp(min=.05 * float(spread.mean()) + 1e-12)  # all channels, none louder than another
-        return motion_loss(remove_content(x) / spread, ref / spread, place, self.per)
+        return motion_loss(self._bare(x) / spread, ref / spread, place, self.per)
 
 # %% ../nbs/22_steering.ipynb #e310d767
+class _Given:
+    """What the denoiser is given beside latents and timestep, step by step, for one prompt.
+
+    With a control net for sparse frames (SparseCtrl) that is also what the net says. It is never shown the latents, so
+    it is asked again as the pipeline asked it (`heard`), for the step at hand."""
+
+    def __init__(self, pipe, prompt: str, noise: Tensor, heard: dict[str, Any]):
+        self.pipe, self.text, self.heard = pipe, conditions(pipe, prompt, noise), heard
+        self.step, self.said = -1, dict[str, Any]()
+
+    def __call__(self, z: Tensor, at: Step) -> dict[str, Any]:
+        if self.heard and at.index != self.step:
+            words = dict(encoder_hidden_states=self.text['encoder_hidden_states'])
+            with torch.no_grad():
+                down, mid = self.pipe.controlnet(z.detach().to(model_of(self.pipe).dtype), int(at.t), **(self.heard | words))
+            self.said = dict(down_block_additional_residuals=down, mid_block_additional_residual=mid)
+            self.step = at.index
+        return self.text | self.said
+
+
+@contextmanager
+def _hearing(pipe) -> Iterator[dict[str, Any]]:
+    "What the pipeline gives its control net in this block, if it has one."
+    net, heard = getattr(pipe, 'controlnet', None), dict[str, Any]()
+    if net is None:
+        yield heard
+        return
+    handle = net.register_forward_pre_hook(lambda m, args, given: heard.update(given), with_kwargs=True)
+    try:
+        yield heard
+    finally:
+        handle.remove()
+
+
 class _Look(Capture):
     "A capture with a graph. A forward that is computed once more for the gradient, to save memory, is no new one."
 
@@ -460,7 +523,7 @@ def _checkpointing(pipe) -> Iterator[None]:
 class _Shared:
     "Keys and values of the unguided run: `at(step)` computes them, then it is an edit's function."
 
-    def __init__(self, pipe, texts: dict[str, dict[str, Any]], latents: Callable[[int], Tensor], of: int, layers: list[int]):
+    def __init__(self, pipe, texts: dict[str, _Given], latents: Callable[[int], Tensor], of: int, layers: list[int]):
         self.pipe, self.texts, self.latents, self.of, self.layers = pipe, texts, latents, of, layers
         self.step, self.kept = -1, dict[tuple, Tensor]()
 
@@ -471,7 +534,8 @@ class _Shared:
             for branch, given in self.texts.items():
                 look = Capture(self.pipe, 'k v', self.layers, budget='1 TiB')
                 with torch.no_grad(), look as tape, _only(self.pipe, look), until_enough(self.pipe):
-                    predict(self.pipe, self.latents(at.index), at, given, self.of)
+                    z = self.latents(at.index)
+                    predict(self.pipe, z, at, given(z, at), self.of)
                 for n in self.layers:
                     self.kept.update({(branch, n, kind): tape.get(kind, n, tokens='video') for kind in 'kv'})
         self.step = at.index
@@ -527,29 +591,33 @@ class Steered:
 
 
 def control(pipe, prompt: str, regions: Region | Sequence[Region] = (), *, drags: Drag | Sequence[Drag] = (), seed: int = 0,
-            of: int = 25, steps: Wanted = None, drag_steps: Wanted = None, layer: int | None = None,
-            drag_layer: int | None = None, loss: str = 'moft', reference: str = 'carried', per: str = 'place',
-            channels: Channels | Sequence[int] | None = None, stats: MotionStats | None = None, repeats: int = 4,
-            rate: float = .3, normalise: bool = True, weights: tuple[float, float] = (1., 1.), confine: bool = True,
-            first_frames: int | None = None, share_kv: str | None = None, share_layers: Wanted = None,
+            of: int = 25, steps: Wanted = None, drag_steps: Wanted = None, layer: int | str | None = None,
+            drag_layer: int | str | None = None, loss: str = 'moft', reference: str = 'carried', per: str = 'place',
+            channels: Channels | Sequence[int] | None = None, content: str = 'removed', stats: MotionStats | None = None,
+            repeats: int = 4, rate: float = .3, normalise: bool = True, weights: tuple[float, float] = (1., 1.),
+            confine: bool = True, first_frames: int | None = None, share_kv: str | None = None, share_layers: Any = None,
             checkpoint: bool = False, on_step: Callable[[dict[str, Any]], None] | None = None, **run) -> Steered:
     """A video in which regions, points or the camera move as asked, without training (MOFT, section 4).
 
     regions    what is to move how; drags: points that are to go somewhere
     of, steps  number of steps, and those before which the latents are moved; default from 1 to .56 of the run (published:
                .12 to .48), with drags to .28, and drag_steps .24 to .8 (MOFT, eq. 9)
-    layer      whose output is looked at; default two thirds into the network (drag_layer: the same)
-    loss       'moft' (eq. 3), 'read' (the way that all channels tell, in px), 'smm', 'amf' (attention, DiTFlow)
+    layer      whose output is looked at, by number or path; default 'up_blocks.1' of a UNet, as published, or two thirds
+               into a transformer (drag_layer: the same)
+    loss       'moft' (eq. 3), 'read' (the way that all channels tell, in px), 'smm', 'amf' (attention, DiTFlow; in a UNet
+               queries and keys of one spatial attention are compared across frames, the last one before `layer`)
     reference  'carried': the unguided video, its regions carried along; or made from `stats` (`measure_stats`):
                'response', 'range' (published). A region whose motion is a `MotionReference` has its own
     per        'place' as published, or 'mean' as released, see `motion_loss`
     channels   which count for 'moft', for example moft(pipe).channels; None: all, each in units of its spread
+    content    of the features, for 'moft': 'removed' (eq. 1), or 'kept', the vanilla features of the paper's ablation
     repeats, rate, normalise   of the gradient's steps; published: 2, .5 times a weight of 6 to 10, normalise=False
     weights    of the motion loss and the drag loss
     confine    gradient only inside the regions; first_frames: and only in so many token frames (published: half)
     share_kv   keys and values of the unguided run: 'gradient', or 'both' for the prediction too; share_layers: where,
-               default up to `layer`
-    checkpoint compute activations again instead of keeping them: less memory, more time
+               default all up to `layer` that attend over places
+    checkpoint compute activations again instead of keeping them, where the model offers it (a UNet: in its residual
+               blocks): less memory, more time
     on_step    told of each repeat: step, repeat, loss ...;  run: goes to `generate` (guidance, frames, size ...)
 
     Raises ValueError for what does not fit, and for gradients that are not finite."""
@@ -561,15 +629,16 @@ def _controlled(a: SimpleNamespace) -> Steered:
     pipe, run = a.pipe, a.run
     a.regions, a.drags = ([x] if isinstance(x, (Region, Drag)) else list(x) for x in (a.regions, a.drags))
     grid = _check(a)
-    a.layer, a.drag_layer = _layer_of(pipe, a.layer), _layer_of(pipe, a.drag_layer)
+    a.layer, a.drag_layer = _layer_of(pipe, a.layer, 'q' if a.loss == 'amf' else 'hidden'), _layer_of(pipe, a.drag_layer)
     a.steps = _steps_of(a.steps, a.of, (1 / a.of, .28 if a.drags and a.regions else .56))
     a.drag_steps = _steps_of(a.drag_steps, a.of, (.24 if a.regions else 1 / a.of, .8))
     a.stats = _stats_for(a, grid)
     kept: list[Tensor] = []
-    before: Any = generate(pipe, a.prompt, a.seed, a.of, on_step=lambda i, t, z: kept.append(z.clone()), **run)
+    with _hearing(pipe) as a.heard:
+        before: Any = generate(pipe, a.prompt, a.seed, a.of, on_step=lambda i, t, z: kept.append(z.clone()), **run)
     noise = _noise_like(pipe, kept[0], a.seed)
     things = [*a.regions, *a.drags]
-    guide = _Guide(pipe, conditions(pipe, a.prompt, noise), grid, noise,
+    guide = _Guide(pipe, _Given(pipe, a.prompt, noise, a.heard), grid, noise,
                    _inside(pipe, things, grid, noise.shape, a.confine, a.first_frames),
                    **{k: v for k, v in vars(a).items() if k in _OPTIONS})
     made = [r for r in a.regions if not isinstance(r.motion, MotionReference)]
@@ -584,9 +653,9 @@ def _controlled(a: SimpleNamespace) -> Steered:
                    guide.losses, facts | dict(guided=sorted(i for i in range(a.of) if guide.wants(i))))
 
 
-_TOLD = ('layer', 'loss', 'reference', 'per', 'rate', 'repeats', 'normalise', 'share_kv', 'first_frames', 'checkpoint')
-_OPTIONS = ('of', 'regions', 'drags', 'layer', 'drag_layer', 'loss', 'per', 'stats', 'channels', 'reference', 'steps', 'drag_steps',
-            'repeats', 'rate', 'normalise', 'weights', 'checkpoint', 'on_step')
+_TOLD = ('layer', 'loss', 'reference', 'per', 'content', 'rate', 'repeats', 'normalise', 'share_kv', 'first_frames', 'checkpoint')
+_OPTIONS = ('of', 'regions', 'drags', 'layer', 'drag_layer', 'loss', 'per', 'stats', 'channels', 'content', 'reference', 'steps',
+            'drag_steps', 'repeats', 'rate', 'normalise', 'weights', 'checkpoint', 'on_step')
 
 
 def _shared_of(a: SimpleNamespace, guide: _Guide, latents: Callable[[int], Tensor]) -> _Shared:
@@ -594,9 +663,9 @@ def _shared_of(a: SimpleNamespace, guide: _Guide, latents: Callable[[int], Tenso
     guide.kv_both = a.share_kv == 'both'
     texts = dict(cond=guide.given)
     if guide.kv_both:
-        texts['uncond'] = conditions(a.pipe, a.run.get('negative') or '', guide.noise)
-    layers = _pick(a.share_layers, card_of(a.pipe).n_layers(model_of(a.pipe)), 'share_layers')
-    return _Shared(a.pipe, texts, latents, a.of, sorted(layers or range(a.layer + 1)))
+        texts['uncond'] = _Given(a.pipe, a.run.get('negative') or '', guide.noise, a.heard)
+    layers = _pick(_numbers(a.pipe, a.share_layers), card_of(a.pipe).n_layers(model_of(a.pipe)), 'share_layers')
+    return _Shared(a.pipe, texts, latents, a.of, sorted(layers or (i for i in _showing(a.pipe, 'k') if i <= a.layer)))
 
 
 def _guided(pipe, prompt: str, seed: int, guide: _Guide, noise: Tensor, run: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -617,7 +686,8 @@ def _guided(pipe, prompt: str, seed: int, guide: _Guide, noise: Tensor, run: dic
 
 def _check(a: SimpleNamespace) -> Grid:
     "The token grid of the run, when all that was asked for fits. Raises ValueError before anything runs."
-    for name, known in dict(loss=LOSSES, reference=('carried', 'response', 'range'), share_kv=(None, 'gradient', 'both')).items():
+    for name, known in dict(loss=LOSSES, reference=('carried', 'response', 'range'), share_kv=(None, 'gradient', 'both'),
+                            content=('removed', 'kept')).items():
         if getattr(a, name) not in known:
             raise ValueError(f'{name}={getattr(a, name)!r} is unknown: use {", ".join(map(repr, known))}')
     if not a.regions and not a.drags:
@@ -630,6 +700,7 @@ def _check(a: SimpleNamespace) -> Grid:
     if own := a.run.keys() & {'latents', 'num_videos_per_prompt', 'output_type'}:
         raise ValueError(f'{", ".join(sorted(own))} cannot be given here: control makes one video, with its own latents')
     text_of(a.pipe, a.prompt)
+    _check_pipe(a.pipe)
     frames, height, width = default_size(a.pipe)
     grid = card_of(a.pipe).grid(a.pipe, a.run.get('frames') or frames, *(a.run.get('size') or (height, width)))
     if grid.frames < 2:
@@ -638,15 +709,35 @@ def _check(a: SimpleNamespace) -> Grid:
         if not bool(x.mask(grid).any()):
             raise ValueError(f'{x!r} has an empty mask: mark its pixels with True')
         if isinstance(x, Region) and isinstance(x.motion, MotionReference):
-            _check_reference(x.motion, grid, a.loss)
+            _check_reference(x.motion, grid, a)
+        elif a.content == 'kept' and isinstance(x, Region) and (a.loss, a.reference) != ('moft', 'carried'):
+            raise ValueError("content='kept' compares features of clips: use loss='moft' with reference='carried', or a region "
+                             "whose motion is motion_of(pipe, video, content='kept')")
     return grid
 
 
-def _check_reference(ref: MotionReference, grid: Grid, loss: str) -> None:
+def _check_pipe(pipe) -> None:
+    "Raises ValueError for parts of a pipeline with which a forward beside its run would not be what the run does."
+    net, noise = getattr(pipe, 'controlnet', None), float(getattr(pipe.scheduler, 'init_noise_sigma', 1.))
+    if net is not None and type(net).__name__ != 'SparseControlNetModel':
+        raise ValueError(f'the pipeline has a {type(net).__name__}, which is shown the latents at every step: control knows '
+                         'SparseControlNetModel only. Use the pipeline without it')
+    if abs(noise - 1) > 1e-3:
+        name = type(pipe.scheduler).__name__
+        raise ValueError(f'{name} scales its noise by {noise:.3g}: use one whose noise has spread 1, for example '
+                         'pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)')
+    if getattr(pipe, 'free_init_enabled', False):
+        raise ValueError('FreeInit goes through the steps several times: turn it off, pipe.disable_free_init()')
+
+
+def _check_reference(ref: MotionReference, grid: Grid, a: SimpleNamespace) -> None:
+    if ref.content != a.content:
+        raise ValueError(f"the reference has its content {ref.content}, but control was called with content={a.content!r}: "
+                         f'read it with motion_of(pipe, video, content={a.content!r})')
     if len(ref.m) != grid.frames:
         raise ValueError(f'the reference has {len(ref.m)} token frames, but the video has {grid.frames}: read it from a '
                          f'clip of {grid.video_frames} frames, motion_of(pipe, fit_video(pipe, video))')
-    if loss == 'amf':
+    if a.loss == 'amf':
         raise ValueError("loss='amf' needs a direction or velocity, not features of a clip: use loss='moft' or 'smm'")
 
 
