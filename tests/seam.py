@@ -1,11 +1,14 @@
 """Tiny stock pipelines, ways to run them, and snapshots of what a capture must leave as it was."""
 import functools
 import itertools
+from contextlib import nullcontext
 
+import pytest
 import torch
 from torch import nn
 
 from vidlens import hooks
+from vidlens.card import model_of
 from vidlens.families import tiny
 
 FAMILIES = ('cogvideox', 'wan', 'hunyuanvideo')
@@ -65,7 +68,16 @@ def state(pipe):
 
 def kept_hooks(pipe):
     "Hooks on any part of the denoiser, which has none of its own."
-    return sum(len(getattr(m, h)) for m in pipe.transformer.modules() for h in HOOKS)
+    return sum(len(getattr(m, h)) for m in model_of(pipe).modules() for h in HOOKS)
+
+
+def leaves_nothing(pipe, run, expected, ran):
+    "Assert that `ran(patch)`, which raises `expected` unless None, leaves no hook or flag, and the call `run` as it was."
+    before, plain = state(pipe), run(pipe)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(expected) if expected else nullcontext():
+        ran(patch)
+    assert state(pipe) == before and not kept_hooks(pipe) and torch._C._len_torch_function_stack() == 0
+    assert not hooks._OPEN and torch.equal(plain, run(pipe))
 
 
 def combinations(*lists):

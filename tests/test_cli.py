@@ -281,21 +281,6 @@ def test_steer_asks_the_camera_and_a_region_together(tmp_path):
     assert first['box'] is None and first['asked'] == [.5, 0] and second['asked'] == [0, .5] and second['box'] == [8, 8, 24, 24]
 
 
-def test_pictures_of_steer_show_masks_and_arrows():
-    "White from the centre of the region along what was asked; the region's outline goes along; the rest is as it was."
-    from types import SimpleNamespace
-
-    from vidlens.cli import _with_arrows
-
-    masks = torch.zeros(1, 2, 32, 32).bool()
-    masks[0, 0, 8:16, 4:12] = masks[0, 1, 8:16, 14:22] = True
-    video = torch.zeros(5, 32, 32, 3)
-    drawn = _with_arrows(video, SimpleNamespace(masks=masks), [([2.5, 0.], [float('nan'), 0.])])
-    s = drawn.shape[1] // 32
-    assert s == 8 and not video.any() and (drawn[0, 12 * s, 8 * s:17 * s] == 1).all() and not drawn[0, :8 * s].any()
-    assert drawn[0, 8 * s, 8 * s].any() and not drawn[4, 8 * s, 8 * s].any() and drawn[4, 8 * s, 18 * s].any()
-
-
 @pytest.mark.parametrize('given, says', [
     (['--direction', 'right', '--direction', 'up', '--box', '4,8,16,24'], '2 directions of regions, but 1 boxes'),
     (['--direction', 'pan left', '--box', '4,8,16,24'], '0 directions of regions, but 1 boxes'),

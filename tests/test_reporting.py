@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vidlens.plots import curve, draw_tracks, head_atlas, layer_step_map, overlay, show, side_by_side
+from vidlens.plots import curve, draw_tracks, draw_ways, head_atlas, layer_step_map, overlay, show, side_by_side
 from vidlens.reporting import Code, Item, Section, report, report_html
 
 VOID = {'meta', 'img', 'source', 'br', 'hr', 'link', 'input'}
@@ -229,6 +229,24 @@ def test_tracks_colours_are_stable_and_hidden_points_are_not_drawn():
     far[0, 3] = 1e9
     assert draw_tracks(v, far).isfinite().all()
     assert draw_tracks(v, t[:0], scale=1).sum() == 0 and draw_tracks(v, t, trail=0).shape == (5, 240, 240, 3)
+
+
+def test_ways_are_outlines_and_arrows():
+    "White from the centre of the region along what was asked; the region's outline goes along; the rest is as it was."
+    masks = torch.zeros(1, 2, 32, 32).bool()
+    masks[0, 0, 8:16, 4:12] = masks[0, 1, 8:16, 14:22] = True
+    video = torch.zeros(5, 32, 32, 3)
+    drawn = draw_ways(video, masks, [[2.5, 0.]], [[float('nan'), 0.]])
+    s = drawn.shape[1] // 32
+    assert s == 8 and not video.any() and (drawn[0, 12 * s, 8 * s:17 * s] == 1).all() and not drawn[0, :8 * s].any()
+    assert drawn[0, 8 * s, 8 * s].any() and not drawn[4, 8 * s, 8 * s].any() and drawn[4, 8 * s, 18 * s].any()
+    moved = draw_ways(video, masks, [[0., 0.]], [[0., 2.5]])
+    assert moved[0, 14 * s:20 * s, 8 * s].any(-1).all() and not (moved[0, 14 * s:20 * s, 8 * s] == 1).all()
+    for bad in (dict(asked=[]), dict(asked=[[0., 0.]] * 2), dict(asked=[[0., 0.]], moved=[[0., 0.]] * 2)):
+        with pytest.raises(ValueError, match='a way'):
+            draw_ways(video, masks, **bad)
+    with pytest.raises(ValueError, match='regions, times, 32, 32'):
+        draw_ways(video, masks[..., :8], [[0., 0.]])
 
 
 def test_side_by_side_holds_single_frames_and_scales():

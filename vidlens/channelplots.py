@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .channels import Channels
 from .discovery import Discovery
-from .files import whole_file
+from .files import refuse_existing, whole_file
 from .grid import Grid
 from .plots import _SAFE_HEX, _figure, _finish, colour_map, figure_bytes, layer_step_map, scatter2d
 
@@ -130,8 +130,7 @@ def write_discovery(found: Discovery, folder: str | os.PathLike, force: bool = F
 
     Raises FileExistsError before anything is written unless `force`."""
     out = Path(folder)
-    if not force and (there := [n for n in CHANNEL_FILES if (out / n).exists()]):
-        raise FileExistsError(f'{out / there[0]} exists: choose another folder, or overwrite it with force=True')
+    refuse_existing(out, CHANNEL_FILES, force)
     out.mkdir(parents=True, exist_ok=True)
     b = found.best(by)
     c = found.channels[b['step'], b['layer'], b['kind']]['loadings']

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .files import refuse_existing, whole_file
 
 # %% auto #0
 __all__ = ['habit', 'add_points', 'point', 'read_points', 'asked_points', 'run_demo', 'run_track', 'run_channels', 'run_steer',
@@ -98,7 +99,7 @@ def asked_points(args: argparse.Namespace) -> list[tuple[float, float, float]] |
 def run_demo(args: argparse.Namespace) -> dict[str, Any]:
     "The main job: look inside a video as it is generated, or inside a real one."
     from vidlens.run import load
-    from vidlens.tour import FILES, Findings, finite, look_inside, numbers, refuse_existing, write_findings
+    from vidlens.tour import FILES, Findings, finite, look_inside, numbers, write_findings
     from vidlens.video import read_video
 
     out = args.out or Path('vidlens-demo')
@@ -160,7 +161,7 @@ def run_track(args: argparse.Namespace) -> dict[str, Any]:
     from vidlens.matching import points_on_grid
     from vidlens.plots import draw_tracks
     from vidlens.run import load
-    from vidlens.tour import refuse_existing, save_tracks
+    from vidlens.tour import save_tracks
     from vidlens.trackers import _asked
     from vidlens.tracking import track_long
     from vidlens.video import probe_video, read_video, write_video
@@ -210,7 +211,7 @@ def run_channels(args: argparse.Namespace) -> dict[str, Any]:
     from vidlens.motion import discover, folder_motion, similarity_map, world_motion
     from vidlens.plots import figure_bytes
     from vidlens.run import load
-    from vidlens.tour import finite, refuse_existing
+    from vidlens.tour import finite
 
     out, say = args.out or Path('vidlens-channels'), _teller(args)
     refuse_existing(out, [*CHANNEL_FILES, 'similarity.png'], args.force)
@@ -276,7 +277,7 @@ def run_steer(args: argparse.Namespace) -> dict[str, Any]:
     "Make regions of a generated video, or its camera, move as asked: before, after and the measured motion."
     from vidlens.run import load
     from vidlens.steering import control
-    from vidlens.tour import finite, refuse_existing
+    from vidlens.tour import finite
 
     out, say, began = args.out or Path('vidlens-steer'), _teller(args), time.monotonic()
     refuse_existing(out, _STEER_FILES, args.force)
@@ -337,14 +338,13 @@ def box(text: str) -> tuple[float, float, float, float]:
 # %% ../nbs/50_cli.ipynb #4b7b29ba
 def _write_steered(made: Any, rows: list[dict[str, Any]], result: dict[str, Any], out: Path, force: bool) -> None:
     "All files of `steer`."
-    from vidlens.files import whole_file
-    from vidlens.plots import side_by_side
+    from vidlens.plots import draw_ways, side_by_side
     from vidlens.video import write_video
 
     out.mkdir(parents=True, exist_ok=True)
     write_video(made.unguided, out / 'before.mp4', force=force)
     write_video(made.video, out / 'after.mp4', force=force)
-    pair = [_with_arrows(v, made, [(r['asked'], r[k]) for r in rows])
+    pair = [draw_ways(v, made.masks, [r['asked'] for r in rows], [r[k] for r in rows])
             for v, k in ((made.unguided, 'before'), (made.video, 'moved'))]
     write_video(side_by_side(pair, ['before', 'after'], scale=1), out / 'side_by_side.gif', force=force)
     with whole_file(out / 'motion.json', force) as part:
@@ -357,44 +357,6 @@ def _write_steered(made: Any, rows: list[dict[str, Any]], result: dict[str, Any]
             ways = ['' if v is None else f'{v:.4f}' for k in ('asked', 'moved', 'before') for v in r[k]]
             shares = ['' if v is None else f'{v:.4f}' for v in result['change'].values()]
             table.writerow([i, r['direction'], *(r['box'] or [''] * 4), *ways, int(r['as_asked']), *shares])
-
-
-def _with_arrows(video: Any, made: Any, ways: list[tuple[Any, Any]]) -> Any:
-    """A video enlarged, with the outline of each region as it is asked to go, and from its centre in frame 0 two arrows
-    over the whole clip: the asked way in white, the measured one in the colour of the region."""
-    import numpy as np
-    import torch
-
-    from vidlens.plots import _paint, _point_colours
-
-    s = max(1, round(256 / max(video.shape[1:3])))
-    drawn = video.cpu().repeat_interleave(s, 1).repeat_interleave(s, 2).contiguous()
-    times = torch.linspace(0, made.masks.shape[1] - 1, len(video)).round().long()
-    masks = made.masks.repeat_interleave(s, 2).repeat_interleave(s, 3)
-    inner = -torch.nn.functional.max_pool2d(-masks.flatten(0, 1)[:, None].float(), 3, 1, 1).unflatten(0, masks.shape[:2])[:, :, 0]
-    edges = masks & (inner < .5)
-    starts = torch.stack([torch.stack([m[0].nonzero()[:, k].float().mean() + .5 for k in (1, 0)]) for m in made.masks])
-    colours = np.asarray(_point_colours(starts[:, None].float())) / np.float32(255)
-    for f, frame in enumerate(drawn.numpy()):
-        for edge, start, way, colour in zip(edges, starts.numpy() * s, ways, colours):
-            frame[edge[times[f]].numpy()] = colour
-            for velocity, width, c in zip(way, (2.2, 1.2), (np.float32(1), colour)):
-                span = np.asarray(velocity, dtype=np.float32) * (len(video) - 1) * s
-                if np.isfinite(span).all() and np.hypot(*span) >= 1:
-                    a, b = _arrow(start, span)
-                    _paint(frame, a, b, width, c)
-    return drawn
-
-
-def _arrow(start: Any, span: Any) -> tuple[Any, Any]:
-    "The three lines of an arrow, from and to: two arrays (3, 2)."
-    import numpy as np
-
-    start, span = np.asarray(start, dtype=float), np.asarray(span, dtype=float)
-    end, u = start + span, span / np.hypot(*span)
-    size = min(.3 * np.hypot(*span), 10.)
-    heads = [end - size * (u + .6 * k * np.array([-u[1], u[0]])) for k in (-1, 1)]
-    return np.stack([start, end, end]).astype(np.float32), np.stack([end, *heads]).astype(np.float32)
 
 
 def _add_steer(commands) -> None:

@@ -22,9 +22,9 @@ from .channels import Channels, _discriminant, _folds, _held_out, _index, channe
 from .discovery import DirectionSweep, Discovery, Speed, find_sites, read_speed, score_field
 from .grid import Grid
 from .hooks import capture
+from .lens import _grid
 from .metrics import Interval, bootstrap
 from .run import default_size, encode, fit_video, renoise, step_at
-from .tape import Site, Tape
 from .video import as_video, read_video
 
 # %% auto #0
@@ -175,18 +175,6 @@ def _tokens(x: Tensor) -> Tensor:
     return (x[0] if x.ndim == 3 else x[0].transpose(0, 1).flatten(1)).float()
 
 
-def _site_grid(site: Site, tape: Tape) -> Grid:
-    "The grid of a site; of a UNet, each layer has its own."
-    return site.grid or _layer_grid(tape, site.layer)
-
-
-def _layer_grid(tape: Tape, layer: int) -> Grid:
-    grid = tape.grid_of(layer)
-    if grid is None:
-        raise ValueError('the model did not run: there is nothing to read')
-    return grid
-
-
 def discover(pipe, clips: Any = None, labels: Sequence[str] | None = None, masks: Sequence[Tensor | None] | None = None,
              directions: str | Sequence[str] = 'pans', n: int = 64, kinds: str = 'hidden q k',
              layers: int | Iterable[int] | None = None, steps: int | Sequence[int] | None = None, of: int = 30,
@@ -224,7 +212,7 @@ def sweep_clips(pipe, moving: MotionClips, kinds: str = 'hidden q k', layers: in
     sweep, now = DirectionSweep(moving.labels, seed=seed), dict[str, Any]()
 
     def look(site, *tensors: Tensor) -> None:
-        grid = _site_grid(site, tape)
+        grid = _grid(tape, site.layer)
         put = now | {k: _on_tokens(now[k], grid) for k in ('mask', 'heir_mask')}
         for kind, x in zip(site.kind.split(), tensors):
             sweep.add((site.step, site.layer, kind), grid.unflatten(_tokens(x)), **put)
@@ -262,7 +250,7 @@ def motion_courses(pipe, clips: MotionClips, layer: int, step: int, kind: str = 
     mask: Tensor | None = None
 
     def look(site, x: Tensor) -> None:
-        grid = _site_grid(site, tape)
+        grid = _grid(tape, site.layer)
         kept.append(channel_curves(grid.unflatten(_tokens(x)), None, _on_tokens(mask, grid), content).cpu())
 
     with capture(pipe, kind, layers=layer, probe=look) as tape:
@@ -375,7 +363,7 @@ def field_scores(pipe, layer: int, step: int, kind: str = 'hidden', channels: Ch
                 continue
             with capture(model, kind, layers=layer) as tape:
                 renoise(model, m.video, step=step, steps=of, seed=seed + i)
-            grid = _layer_grid(tape, layer)
+            grid = _grid(tape, layer)
             x = grid.unflatten(_tokens(tape.get(kind, layer)))
             flow = F.adaptive_avg_pool2d(m.clip.flow[:grid.temporal].mean(0).movedim(-1, 0)[None], (grid.rows, grid.cols))[0]
             row, col = divmod(int(_on_tokens(m.mask, grid).argmax()), grid.cols)   # type: ignore[union-attr]
@@ -393,7 +381,7 @@ def similarity_map(pipe, video: Tensor, channels: Channels | Tensor | None, laye
     "`similarity` (frames, rows, cols) of motion features to a place (frame, row, col) of a video, its grid, and the place."
     with capture(pipe, kind, layers=layer) as tape:
         renoise(pipe, video, prompt, step=step, steps=of, seed=seed)
-    grid = _layer_grid(tape, layer)
+    grid = _grid(tape, layer)
     x = grid.unflatten(_tokens(tape.get(kind, layer)))
     m = remove_content(x[..., _index(channels, x.shape[-1], x.device)])
     if place is None:

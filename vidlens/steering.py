@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -182,7 +183,7 @@ def _shares(mask: Tensor, grid: Grid) -> Tensor:
     return F.avg_pool2d(mask.float()[:, None], grid.stride, ceil_mode=True)[:, 0]
 
 # %% ../nbs/22_steering.ipynb #4d021884
-_known_stats: dict[tuple, MotionStats] = {}
+_known_stats: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def measure_stats(pipe, layer: int | str | None = None, step: int | None = None, of: int = 25, camera: bool = False,
@@ -197,9 +198,9 @@ def measure_stats(pipe, layer: int | str | None = None, step: int | None = None,
         raise ValueError(f'n={n} clips are too few to know what channels do: give at least 4, better 32')
     size = size or default_size(pipe)
     grid = card_of(pipe).grid(pipe, *size)
-    key = (id(model_of(pipe)), layer, step, of, camera, n, follow, seed, size)
-    if key in _known_stats:
-        return _known_stats[key]
+    known, key = _known_stats.setdefault(model_of(pipe), {}), (layer, step, of, camera, n, follow, seed, size)
+    if key in known:
+        return known[key]
     times, courses, ways, own = grid.times().round().long(), [], [], _grid_at(pipe, layer, grid)
     choices: dict[str, Any] = dict(kind='pan', motions=None) if camera else {}
     for i, clip in enumerate(world_clips(pipe, n, seed + 31, size, **choices)):
@@ -210,7 +211,7 @@ def measure_stats(pipe, layer: int | str | None = None, step: int | None = None,
             ways.append(way)
     stats = motion_stats(courses, ways)
     stats.facts.update(layer=layer, step=step, of=of, camera=camera, follow=follow, world=n)
-    _known_stats[key] = stats
+    known[key] = stats
     _log.info('measured what %d channels of layer %d do: fit %.2f on clips held out', len(stats), layer, stats.facts['fit'])
     return stats
 
@@ -695,8 +696,9 @@ def _check(a: SimpleNamespace) -> Grid:
     odd = [x for x in a.regions if not isinstance(x, Region)] + [x for x in a.drags if not isinstance(x, Drag)]
     if odd:
         raise TypeError(f"{odd[0]!r} is no Region or Drag: control(pipe, prompt, Region('right', (8, 8, 24, 24)))")
-    if not (isinstance(a.rate, (int, float)) and math.isfinite(a.rate)) or a.repeats < 1:
-        raise ValueError(f'rate={a.rate!r}, repeats={a.repeats!r}: rate must be a finite number, repeats at least 1')
+    if not (isinstance(a.rate, (int, float)) and math.isfinite(a.rate)) or a.repeats < 1 or a.of < 1:
+        raise ValueError(f'rate={a.rate!r}, repeats={a.repeats!r}, of={a.of!r}: rate must be a finite number, repeats and of at '
+                         'least 1')
     if own := a.run.keys() & {'latents', 'num_videos_per_prompt', 'output_type'}:
         raise ValueError(f'{", ".join(sorted(own))} cannot be given here: control makes one video, with its own latents')
     text_of(a.pipe, a.prompt)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .card import card_of, model_of, sites
-from .files import whole_file
+from .files import refuse_existing, whole_file
 from .grid import Grid
 from .hooks import capture
 from .lens import ConceptMaps, MotionChannels, imap, moft, score, track, world_clips
@@ -37,7 +37,7 @@ _log = logging.getLogger('vidlens')
 
 # %% auto #0
 __all__ = ['FILES', 'Findings', 'look_inside', 'check_queries', 'content_words', 'twin_of', 'pictures', 'numbers', 'finite',
-           'sections', 'write_findings', 'refuse_existing', 'save_tracks']
+           'sections', 'write_findings', 'save_tracks']
 
 # %% ../nbs/45_tour.ipynb #ec2e238c
 @dataclass
@@ -354,16 +354,6 @@ def write_findings(found: Findings, out: str | os.PathLike, command: str = 'vidl
     report(sections(found, art, command), folder / 'report.html', 'Inside a video diffusion model',
            subtitle=found.prompt, force=True)
     return [folder / f for f in files]
-
-
-def refuse_existing(folder: Path, names: Sequence[str], force: bool) -> None:
-    "Raise FileExistsError, unless `force`, before the first file is written."
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f'{folder} is a file: choose a folder with --out')
-    there = [n for n in names if (folder / n).exists()]
-    if there and not force:
-        raise FileExistsError(f'{folder / there[0]} exists: choose another folder with --out, or overwrite it with '
-                              f'--force')
 
 
 def save_tracks(tracks: Tracks, path: str | os.PathLike, force: bool = False) -> list[Path]:
