@@ -67,8 +67,9 @@ def test_learns_in_bfloat16(codec):
     assert {p.dtype for p in run.net.parameters()} == {torch.float32}
 
 
-def test_held_out_combinations_are_never_shown(codec):
-    clips = Clips(Config(**TINY | {'batch': 512, 'empty': 0.}), codec, make_tokenizer())
+@pytest.mark.parametrize('contrast', [0., 1.])
+def test_held_out_combinations_are_never_shown(codec, contrast):
+    clips = Clips(Config(**TINY | {'batch': 512, 'empty': 0., 'contrast': contrast}), codec, make_tokenizer())
     seen = set()
     for start in (0, 300_000):
         clips.codec = type('NoCodec', (), {'encode': staticmethod(lambda video: video[:, :1])})   # drawing is enough
@@ -76,6 +77,35 @@ def test_held_out_combinations_are_never_shown(codec):
         seen |= {(t.colour, t.shape, t.motion) for c in clips.captions for t in world.parse(c).things}
     held = {(t.colour, t.shape, t.motion) for d in world.sample(2000, combos='heldout').describe() for t in d.things}
     assert len(seen) > 100 and len(held) > 20 and not seen & held
+
+
+class Told(torch.nn.Module):
+    "A network that answers 0 and keeps what it was given."
+    def forward(self, x, ids, t):
+        self.given = x, ids, t
+        return 0 * x
+
+
+def test_pairs_differ_by_what_their_words_say(codec):
+    config = Config(**TINY | {'batch': 16, 'empty': .3, 'long_text': 0., 'contrast': 1., 'clear_first': .5})
+    clips, net, g = Clips(config, codec, make_tokenizer()), Told(), torch.Generator()
+    z, masks, ids, labels, apart, _ = clips.at(300_000)
+    plain = v_loss(net, (z, masks, ids), torch.linspace(.999, 0, 1000), config, 1., g.manual_seed(0), apart=0 * apart)
+    x, _, t = net.given
+    more = v_loss(net, (z, masks, ids), torch.linspace(.999, 0, 1000), config, 1., g.manual_seed(0), apart=apart)
+    assert torch.equal(t[::2], t[1::2]) and len(set(t[::2].tolist())) > 4
+    spoken, differ = (ids != ids[0, -1]).sum(1) > 1, (z[::2] != z[1::2]).flatten(1).any(1)
+    assert torch.equal(spoken[::2], spoken[1::2]) and not spoken.all() and torch.equal(apart[::2], -apart[1::2])
+    assert torch.equal(apart[::2].flatten(1).any(1), differ & spoken[::2]) and differ.sum() > 4
+    alike = (x[::2] - x[1::2]).abs()        # the noise of both is the same, so only what is drawn differs
+    assert torch.equal(alike.flatten(1).amax(1) > 0, differ) and alike.max() <= (z[::2] - z[1::2]).abs().max()
+    assert (labels[::2, :, 0] == labels[1::2, :, 0]).float().mean() > .8 and more[0] > plain[0]
+    assert torch.equal(more[1], plain[1])
+
+
+def test_contrast_needs_pairs():
+    with pytest.raises(ValueError, match='even number'):
+        Config(batch=15, contrast=1.)
 
 
 def test_killed_run_goes_on_bit_for_bit(run, tmp_path):

@@ -84,10 +84,29 @@ def _contrary(scenes: world.Scenes, g: torch.Generator) -> world.Scenes:
     "The same scenes with other words true of them: other shapes; most of those with two objects: motions exchanged."
     kinds = len(world.FAMILIES['train']['shapes'])
     other = (scenes.shape + torch.randint(1, kinds, scenes.shape.shape, generator=g)) % kinds
-    trade = (scenes.count > 1) & (torch.rand(len(scenes), generator=g) < .75)
-    swapped = _exchanged(scenes)
-    kept = {k: torch.where(trade[:, None], getattr(swapped, k), getattr(scenes, k)) for k in ('motion', 'schedule', 'pace')}
+    trade = (scenes.motion[:, 0] != scenes.motion[:, 1]) & (scenes.count > 1) & (torch.rand(len(scenes), generator=g) < .75)
+    traded = _exchanged(scenes)
+    kept = {k: torch.where(trade[:, None], getattr(traded, k), getattr(scenes, k)) for k in ('motion', 'schedule', 'pace')}
     return replace(scenes, shape=torch.where(trade[:, None], scenes.shape, other), **cast(Any, kept))
+
+
+def _may_be_seen(scenes: world.Scenes) -> Tensor:
+    "Which scenes hold no combination of attributes that is held out, (scenes,) bool."
+    fits = world._allowed('train')[scenes.colour, scenes.shape, scenes.motion]
+    return (fits | (torch.arange(2) >= scenes.count[:, None])).all(1)
+
+
+def _pairs(scenes: world.Scenes, g: torch.Generator) -> world.Scenes:
+    """The scenes with even numbers, each followed by its contrary; by itself if chance finds none that training may see."""
+    scenes = scenes[torch.arange(len(scenes)) // 2 * 2]
+    found, waits = scenes, torch.arange(len(scenes)) % 2 > 0
+    for _ in range(4):
+        other = _contrary(scenes, g)
+        fits = _may_be_seen(other) & waits
+        waits = waits & ~fits
+        found = replace(found, **{k: torch.where(fits[:, None], getattr(other, k), getattr(found, k))
+                                  for k in ('shape', 'motion', 'schedule', 'pace')})
+    return found
 
 
 def word_labels(captions: Sequence[str], slots: int) -> Tensor:
@@ -115,10 +134,14 @@ class Clips:
         "A stock of clips: drawing many at once is cheaper."
         g = torch.Generator().manual_seed(start)
         scenes = world.sample(self.size, self.config.seed * 10**10 + start, **mixture(self.config, start))
+        scenes = _pairs(scenes, g) if self.config.contrast else scenes
         self.start, plain, free = start, scenes.captions(False), scenes.captions()
         # at first always the same words, in the end in half of the clips
         said = 1 - .5 * _ramp(start, *self.config.richer)
-        canonical, empty = (torch.rand(2, self.size, generator=g) < torch.tensor([[said], [self.config.empty]])).tolist()
+        chances = torch.rand(2, self.size, generator=g)
+        if self.config.contrast:    # a pair is told in one way
+            chances = chances[:, ::2].repeat_interleave(2, 1)
+        canonical, empty = (chances < torch.tensor([[said], [self.config.empty]])).tolist()
         self.captions = ['' if e else a if c else b for a, b, c, e in zip(plain, free, canonical, empty)]
         video, masks = scenes.to(self.device).render()
         first, second = (token_mask(masks[:, k:k + 1]) for k in range(2))
@@ -127,11 +150,12 @@ class Clips:
         self.apart = torch.zeros_like(self.latents)
         if self.config.contrast:
             told = torch.tensor([c != '' for c in self.captions], device=self.device)[:, None, None, None, None]
-            self.apart = (self.latents - self.codec.encode(_contrary(scenes, g).to(self.device).render()[0])) * told
+            self.apart = (self.latents - self.latents.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)) * told
 
     def at(self, seen: int) -> tuple[Tensor, ...]:
         """Latents (batch, 5, 16, 16, 16), token masks (batch, 5, 8, 8), token numbers (batch, slots), token labels, the
-        latents less those of the same scenes with other words true of them (0 without `contrast`), word labels."""
+        latents less those of the clip's pair (with `contrast` every second clip is the contrary of the one before it, else
+        0), word labels."""
         start = seen - seen % self.size
         if start != self.start:
             self._draw(start)
@@ -157,10 +181,12 @@ def _noise_times(n: int, clear_first: float, g: torch.Generator, levels: tuple[f
     return t, torch.where(draw() < clear_first, less.long(), t)
 
 
-def _noisy(z: Tensor, t: Tensor, alphas: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    "Latents (batch, frames, ...) noised to t (batch, frames), and the v that the network should answer (2202.00512)."
+def _noisy(z: Tensor, t: Tensor, alphas: Tensor, g: torch.Generator, each: int = 1) -> tuple[Tensor, Tensor]:
+    """Latents (batch, frames, ...) noised to t (batch, frames), and the v that the network should answer (2202.00512).
+
+    each: how many clips in a row share their noise."""
     a = alphas[t].view(*t.shape, 1, 1, 1)
-    noise = torch.randn(z.shape, generator=g, device=z.device)
+    noise = torch.randn(len(z) // each, *z.shape[1:], generator=g, device=z.device).repeat_interleave(each, 0)
     return a.sqrt() * z + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * z
 
 # %% ../../nbs/model/02_dit.ipynb #3a5c5fc5
@@ -197,12 +223,14 @@ def v_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor,
     """The loss of a batch as (latents, token masks, ids), each clip's plain squared error, and its timestep.
 
     Tokens on objects count `weight` times; frames that were given away (less noise than the clip's) not at all.
-    `apart` (as the latents): above t = 700 the network is asked for clips that go so far beyond the true ones."""
+    `apart` (as the latents), of clips in pairs: above t = 700 the network is asked for clips that go so far beyond the
+    true ones, and both of a pair have the same noise, so that they differ by what their words say and by nothing else."""
     z, masks, ids = batch
-    t, t_first = _noise_times(len(z), config.clear_first, g, config.levels)
+    each = 1 if apart is None else 2
+    t, t_first = (x.repeat_interleave(each) for x in _noise_times(len(z) // each, config.clear_first, g, config.levels))
     times = t[:, None].repeat(1, z.shape[1])
     times[:, 0] = t_first
-    x, v = _noisy(z, times, alphas, g)
+    x, v = _noisy(z, times, alphas, g, each)
     with _half(z.device, half):
         out = net(x, ids, t)
     counts = (times == t[:, None]).float()
@@ -307,7 +335,8 @@ class Training:
         g = torch.Generator(self.device).manual_seed(c.seed * 10**10 + self.seen)
         left = 1 - _decayed(c, self.seen)
         weight = 1 + (c.object_weight - 1) * left
-        loss, errors, t = v_loss(self.net, (z, masks, ids), self.alphas, c, weight, g, self.half, c.contrast * left * apart)
+        loss, errors, t = v_loss(self.net, (z, masks, ids), self.alphas, c, weight, g, self.half,
+                                 c.contrast * left * apart if c.contrast else None)
         told = told_losses(self.middle.pop('tokens'), labels, self.directions)
         said = told_losses(self.middle.pop('words'), words, self.said)
         self.net.zero_grad()

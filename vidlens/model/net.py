@@ -56,7 +56,7 @@ class Config:
     clear_first: float = .5
     levels: tuple[float, float] = (.3, .6)      # shares of noise levels below t = 700 and below t = 900
     tell: float = .1
-    contrast: float = 0.                # how far beyond the true clips, away from those of other words, the network is asked
+    contrast: float = 0.                # 0: no pairs; else how far beyond the true clips, away from their pair, one asks
     empty: float = .1
     long_text: float = .05
 
@@ -67,6 +67,8 @@ class Config:
         if self.head_width % 16:
             raise ValueError(f'head_width is {self.head_width}, but must be a multiple of 16: rotary embeddings part '
                              'it between time, height and width')
+        if self.contrast and self.batch % 2:
+            raise ValueError(f'batch is {self.batch}, but with contrast clips come in pairs: give an even number')
         if not 0 < self.levels[0] < self.levels[1] < 1:
             raise ValueError(f'levels are {self.levels}, but must be two shares that grow, between 0 and 1: (0.3, 0.6)')
         if self.decay_from is not None and not 0 <= self.decay_from < self.samples:
@@ -143,11 +145,11 @@ def _make_text_encoder(config: Config, tokens: int):
         vocab_size=tokens, d_model=config.text_width, d_kv=32, d_ff=2 * config.text_width,
         num_layers=config.text_layers, num_heads=4, dropout_rate=0., feed_forward_proj='gated-gelu',
         pad_token_id=0, eos_token_id=1, tie_word_embeddings=False))
-    with torch.no_grad():
-        look_beside(model)
+    look_beside(model)
     return model
 
 
+@torch.no_grad()
 def look_beside(text_encoder) -> None:
     """Bend three of the four heads to words nearby: those before, those behind, and both, up to four away.
 
