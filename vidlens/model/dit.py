@@ -104,8 +104,8 @@ def _pairs(scenes: world.Scenes, g: torch.Generator) -> world.Scenes:
         other = _contrary(scenes, g)
         fits = _may_be_seen(other) & waits
         waits = waits & ~fits
-        found = replace(found, **{k: torch.where(fits[:, None], getattr(other, k), getattr(found, k))
-                                  for k in ('shape', 'motion', 'schedule', 'pace')})
+        put = {k: torch.where(fits[:, None], getattr(other, k), getattr(found, k)) for k in ('shape', 'motion', 'schedule', 'pace')}
+        found = replace(found, **cast(Any, put))
     return found
 
 
@@ -336,7 +336,7 @@ class Training:
         left = 1 - _decayed(c, self.seen)
         weight = 1 + (c.object_weight - 1) * left
         loss, errors, t = v_loss(self.net, (z, masks, ids), self.alphas, c, weight, g, self.half,
-                                 c.contrast * left * apart if c.contrast else None)
+                                 c.contrast * max(0., 1.5 * left - .5) * apart if c.contrast else None)
         told = told_losses(self.middle.pop('tokens'), labels, self.directions)
         said = told_losses(self.middle.pop('words'), words, self.said)
         self.net.zero_grad()
