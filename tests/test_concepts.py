@@ -185,8 +185,9 @@ def test_layers_and_steps(pipe):
 def test_probe_sees_the_video_too(pipe):
     shown = {}
     cross = card_of(pipe).text == 'cross'
-    with capture(pipe, 'xq xo' if cross else 'q o', tokens='video', layers=1, steps=0) as tape, concept_stream(pipe, ['cat'], layers=1,
-            steps=0, probe=lambda site, *x: shown.update({site.key: x})) as nothing:
+    def probe(site, *x): shown[site.key] = x
+    seen = capture(pipe, 'xq xo' if cross else 'q o', tokens='video', layers=1, steps=0)
+    with seen as tape, concept_stream(pipe, ['cat'], layers=1, steps=0, probe=probe) as nothing:
         call(pipe)
     (q, o, ck, co), = shown.values()
     assert len(nothing) == 0 and torch.equal(q, tape.get('xq' if cross else 'q', 1)) and (co is None) == cross
