@@ -1,0 +1,126 @@
+"""Heads, layers and steps: published silhouettes, planted heads, a streaming pass over a whole generation."""
+from types import SimpleNamespace
+
+import pytest
+import torch
+from seam import call, pipe_of
+from test_golden_maps import close, grid_of, hidden, load
+
+from vidlens.grid import Grid
+from vidlens.heads import SCORES, HeadProbe, HeadTable, silhouette
+from vidlens.hooks import capture
+from vidlens.maps import lambda2, select_heads, separability
+
+GRID = Grid(4, 3, 5)
+
+
+@pytest.mark.parametrize('case', ['back', 'front', 'subsampled'])
+def test_07_silhouette(case):
+    z, seen = load(f'07_select_head__{case}'), 0
+    scores = silhouette(hidden(z), grid_of(z))
+    close(scores, z['out_score_Silhouette'])
+    for key, want in z.items():
+        if not key.startswith('out_heads_Silhouette_'):
+            continue
+        what, seen = key.removeprefix('out_heads_Silhouette_'), seen + 1
+        if what.startswith('threshold'):
+            at = z['p_threshold_Silhouette' if 'custom' in what else 'p_default_threshold_Silhouette']
+            got = sorted(select_heads(scores, None, threshold=at, strict=False).tolist())
+        else:
+            k, skip = [int(v) for v in what.removeprefix('topk').split('_except')] if 'topk' in what else (2, 0)
+            got = select_heads(scores, k, skip=skip, strict=False).tolist()
+        assert got == want.tolist(), key
+    assert seen >= 1
+
+
+def test_07_silhouette_of_constant_heads():
+    z = load('07_select_head__degenerate')
+    published = silhouette(hidden(z), grid_of(z), degenerate='published')
+    close(published, z['out_score_Silhouette'])
+    ours = silhouette(hidden(z), grid_of(z))
+    assert ours[1:3].isnan().all() and torch.equal(ours[[0, 3]], published[[0, 3]])
+
+
+def outputs(knowing, seed, heads=6, constant=None):
+    g = torch.Generator().manual_seed(seed)
+    o = torch.randn(heads, *GRID.shape, 8, generator=g)
+    for h in knowing:
+        o[h] += 3 * torch.randn(GRID.frames, 1, 1, 8, generator=g)
+    if constant is not None:
+        o[constant] = torch.randn(GRID.frames, 1, 1, 8, generator=g)
+    return o.flatten(1, 3)
+
+
+PLANTED = {0: [1, 4], 3: [0, 5]}
+
+
+def planted_table(by=('chi', 'fisher', 'dbi', 'silhouette'), videos=3):
+    probe = HeadProbe(by)
+    for v in range(videos):
+        for step in (2, 9):
+            for layer, knowing in PLANTED.items():
+                probe(SimpleNamespace(step=step, layer=layer, grid=GRID), outputs(knowing, 100 * v + 10 * step + layer, constant=2)[None])
+    return probe.result(seed=1)
+
+
+@pytest.mark.parametrize('by', ['chi', 'fisher', 'dbi', 'silhouette'])
+@pytest.mark.parametrize('over', ['layer', 'model'])
+@pytest.mark.parametrize('step', [None, 9])
+def test_planted_heads_are_found(by, over, step):
+    table = planted_table()
+    k = 2 if over == 'layer' else 4
+    assert {n: sorted(h) for n, h in table.select(k, by, over=over, step=step).items()} == PLANTED
+    assert table.scores[by].shape == (3, 2, 2, 6) and table.scores[by][..., 2].isnan().all()
+    assert table.select(1, by, layers=[3]).keys() == {3}
+    assert table.facts == dict(videos=3, seed=1)
+
+
+def test_table_speaks_of_what_was_measured():
+    table = planted_table(('chi',))
+    rows = table.rows()
+    assert len(rows) == 2 * 2 * 6 and rows[0].keys() == {'step', 'layer', 'head', 'chi'}
+    assert table.map().shape == (2, 2) and torch.allclose(table.map(), table.scores['chi'].nanmean((0, 3)))
+    for over, numbers in (('layers', [0, 3]), ('steps', [2, 9])):
+        curve = table.curve('chi', over)
+        assert [n for n, _ in curve] == numbers and all(i.lo <= i.mean <= i.hi for _, i in curve)
+    assert table.select_layers(0., 'chi') == [0, 3]
+    first = table.select(1)
+    assert all(table.select(1, skip=1)[n] != first[n] for n in first)
+
+
+@pytest.mark.parametrize('ask, says', [
+    (lambda t: t.select(by='fisher'), 'was not measured'), (lambda t: t.select(step=5), 'choose among'),
+    (lambda t: t.select(threshold=1e9), 'no head is left'), (lambda t: t.select(layers=[7]), 'none of them'),
+    (lambda t: t.select(over='step'), 'unknown'), (lambda t: t.select_layers(1e9, 'chi'), 'no layer'),
+    (lambda t: t.curve('chi', 'heads'), 'unknown'), (lambda t: HeadProbe(['chi', 'best']), "not 'best'"),
+    (lambda t: HeadProbe([]), 'at least one'), (lambda t: HeadProbe().result(), 'no attention'),
+    (lambda t: HeadProbe.kinds(['lambda2'], cross=True), 'self-attention'),
+    (lambda t: silhouette(torch.randn(2, 1, 4, 3)), 'one frame'), (lambda t: silhouette(torch.randn(2, 3, 4, 3), sample=1), 'at least 2')])
+def test_bad_input(ask, says):
+    with pytest.raises(ValueError, match=says):
+        ask(planted_table(('chi',), 1))
+
+
+@pytest.mark.parametrize('family', ['cogvideox', 'wan', 'hunyuanvideo'])
+def test_one_pass_over_a_generation(family):
+    pipe, probe = pipe_of(family), HeadProbe(SCORES)
+    plain = call(pipe)
+    with capture(pipe, HeadProbe.kinds(SCORES), probe=probe, tokens='video') as nothing:
+        assert torch.equal(plain, call(pipe))
+    with capture(pipe, 'q k o', tokens='video') as tape:
+        call(pipe)
+    table = probe.result()
+    assert len(nothing) == 0 and isinstance(table, HeadTable) and table.steps == [0, 1]
+    for i, step in enumerate(table.steps):
+        for j, layer in enumerate(table.layers):
+            q, k, o = (tape.get(x, layer, step)[0] for x in 'qko')
+            want = separability(o, tape.grid) | dict(silhouette=silhouette(o, tape.grid), lambda2=lambda2(q, k))
+            for by in SCORES:
+                torch.testing.assert_close(table.scores[by][0, i, j], want[by].float(), equal_nan=True)
+
+
+def test_every_row_is_a_video():
+    pipe, probe = pipe_of('wan'), HeadProbe(('chi',))
+    with capture(pipe, HeadProbe.kinds(('chi',), cross=True), probe=probe):
+        call(pipe, ['a cat runs', 'two dogs'])
+    assert probe.result().scores['chi'].shape == (2, 2, 3, 2)
