@@ -59,7 +59,8 @@ def planted_table(by=('chi', 'fisher', 'dbi', 'silhouette'), videos=3):
     for v in range(videos):
         for step in (2, 9):
             for layer, knowing in PLANTED.items():
-                probe(SimpleNamespace(step=step, layer=layer, grid=GRID), outputs(knowing, 100 * v + 10 * step + layer, constant=2)[None])
+                o = outputs(knowing, 100 * v + 10 * step + layer, constant=2)
+                probe(SimpleNamespace(step=step, layer=layer, grid=GRID), o[None])
     return probe.result(seed=1)
 
 
@@ -95,7 +96,8 @@ def test_table_speaks_of_what_was_measured():
     (lambda t: t.curve('chi', 'heads'), 'unknown'), (lambda t: HeadProbe(['chi', 'best']), "not 'best'"),
     (lambda t: HeadProbe([]), 'at least one'), (lambda t: HeadProbe().result(), 'no attention'),
     (lambda t: HeadProbe.kinds(['lambda2'], cross=True), 'self-attention'),
-    (lambda t: silhouette(torch.randn(2, 1, 4, 3)), 'one frame'), (lambda t: silhouette(torch.randn(2, 3, 4, 3), sample=1), 'at least 2')])
+    (lambda t: silhouette(torch.randn(2, 1, 4, 3)), 'one frame'),
+    (lambda t: silhouette(torch.randn(2, 3, 4, 3), sample=1), 'at least 2')])
 def test_bad_input(ask, says):
     with pytest.raises(ValueError, match=says):
         ask(planted_table(('chi',), 1))
