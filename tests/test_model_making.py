@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from vidlens import world
 from vidlens.model import net as net_module
 from vidlens.model.codec import fit_codec
-from vidlens.model.dit import Clips, Training, main, restore_run, save_run, train, v_loss
+from vidlens.model.dit import Clips, Training, _noise_times, _noisy, main, restore_run, save_run, train, v_loss
 from vidlens.model.export import check_pipeline, pack
 from vidlens.model.net import Config, fingerprint, make_tokenizer, read_checkpoint
 from vidlens.model.vae import VaeConfig, VaeTraining, restore_vae, save_vae
@@ -101,6 +101,26 @@ def test_pairs_differ_by_what_their_words_say(codec):
     assert torch.equal(alike.flatten(1).amax(1) > 0, differ) and alike.max() <= (z[::2] - z[1::2]).abs().max()
     assert (labels[::2, :, 0] == labels[1::2, :, 0]).float().mean() > .8 and more[0] > plain[0]
     assert torch.equal(more[1], plain[1])
+
+
+@pytest.mark.parametrize('share', [0., .4, 1.])
+def test_modest_answers_lie_between(codec, share):
+    "With a caption the answer is asked to lie so far from that without one to the truth; without one, at the truth."
+    clips = Clips(Config(**TINY | {'batch': 16, 'empty': .3, 'long_text': 0.}), codec, make_tokenizer())
+    z, masks, ids = clips.at(64 * 5000)[:3]
+    told = torch.tensor([c != '' for c in clips.captions[:16]])
+    assert 0 < told.sum() < 16
+    blank = ids[~told][:1].expand_as(ids)
+
+    def net(x, ids, t):
+        return x * torch.where((ids != blank).any(1), 1., .5)[:, None, None, None, None]
+    config, alphas = Config(**TINY | {'clear_first': 0.}), torch.linspace(.999, 0, 1000)
+    loss = v_loss(net, (z, masks, ids), alphas, config, 1., torch.Generator().manual_seed(0), blank=blank, share=share)[0]
+    g = torch.Generator().manual_seed(0)
+    t, _ = _noise_times(16, 0., g, config.levels)
+    x, v = _noisy(z, t[:, None].expand(-1, z.shape[1]), alphas, g)
+    want = torch.where(told[:, None, None, None, None], x - (.5 * x + share * (v - .5 * x)), .5 * x - v)
+    assert abs(float(loss) - float(want.square().mean())) < 1e-5
 
 
 def test_contrast_needs_pairs():

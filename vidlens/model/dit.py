@@ -219,27 +219,39 @@ def _half(device: torch.device, on: bool = True):
 
 # %% ../../nbs/model/02_dit.ipynb #0aa6577a
 def v_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor, config: Config, weight: float,
-           g: torch.Generator, half: bool = False, apart: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+           g: torch.Generator, half: bool = False, apart: Tensor | None = None, blank: Tensor | None = None,
+           share: float = 1.) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of a batch as (latents, token masks, ids), each clip's plain squared error, and its timestep.
 
     Tokens on objects count `weight` times; frames that were given away (less noise than the clip's) not at all.
     `apart` (as the latents), of clips in pairs: above t = 700 the network is asked for clips that go so far beyond the
-    true ones, and both of a pair have the same noise, so that they differ by what their words say and by nothing else."""
+    true ones, and both of a pair have the same noise, so that they differ by what their words say and by nothing else.
+    `blank` (as ids), token numbers of no caption: so large a `share` of the way from the answer without a caption is asked."""
     z, masks, ids = batch
     each = 1 if apart is None else 2
     t, t_first = (x.repeat_interleave(each) for x in _noise_times(len(z) // each, config.clear_first, g, config.levels))
     times = t[:, None].repeat(1, z.shape[1])
     times[:, 0] = t_first
     x, v = _noisy(z, times, alphas, g, each)
+    without = _without(net, x, blank, t, half) if blank is not None and share < 1 else None
     with _half(z.device, half):
         out = net(x, ids, t)
     counts = (times == t[:, None]).float()
     counts = counts / counts.mean(1, keepdim=True)
     goal = v if apart is None else v - ((1 - alphas[t]).sqrt() * (t >= 700))[:, None, None, None, None] * apart
+    if blank is not None and without is not None:
+        goal = torch.where((ids != blank).any(1)[:, None, None, None, None], without + share * (goal - without), goal)
     plain, error = ((out.float() - y).pow(2).mean(2) * counts[..., None, None] for y in (v, goal))
     w = (1 + (weight - 1) * masks).repeat_interleave(2, 2).repeat_interleave(2, 3)
     w = w / w.mean((1, 2, 3), keepdim=True)
     return (error * w).mean(), plain.detach().mean((1, 2, 3)), t
+
+
+@torch.no_grad()
+def _without(net: nn.Module, x: Tensor, blank: Tensor, t: Tensor, half: bool) -> Tensor:
+    "The network's answer without a caption. Asked before the answer itself, since hooks remember the last one."
+    with _half(x.device, half):
+        return net(x, blank, t).float()
 
 # %% ../../nbs/model/02_dit.ipynb #c231a590
 def _directions(width: int) -> Tensor:
@@ -335,8 +347,10 @@ class Training:
         g = torch.Generator(self.device).manual_seed(c.seed * 10**10 + self.seen)
         left = 1 - _decayed(c, self.seen)
         weight = 1 + (c.object_weight - 1) * left
+        more = max(0., 1.5 * left - .5)             # 1 until the rates fall, 0 when two thirds of that are over
+        blank = token_ids(self.tokenizer, [''] * len(ids), ids.shape[1]).to(ids.device)
         loss, errors, t = v_loss(self.net, (z, masks, ids), self.alphas, c, weight, g, self.half,
-                                 c.contrast * max(0., 1.5 * left - .5) * apart if c.contrast else None)
+                                 c.contrast * more * apart if c.contrast else None, blank, 1 - (1 - c.tempered) * (1 - more))
         told = told_losses(self.middle.pop('tokens'), labels, self.directions)
         said = told_losses(self.middle.pop('words'), words, self.said)
         self.net.zero_grad()

@@ -57,6 +57,7 @@ class Config:
     levels: tuple[float, float] = (.3, .6)      # shares of noise levels below t = 700 and below t = 900
     tell: float = .1
     contrast: float = 0.                # 0: no pairs; else how far beyond the true clips, away from their pair, one asks
+    tempered: float = 1.                # share of the way from no caption to the truth that is asked at the end of the run
     empty: float = .1
     long_text: float = .05
 
