@@ -2,17 +2,18 @@
 import pytest
 import torch
 
-from vidlens import lens, world
+from vidlens import lens
 from vidlens.card import card_of, model_of
 from vidlens.families import tiny
 from vidlens.hooks import capture, edit
-from vidlens.lens import best_layer, features, imap, moft, score, score_generation, track, world_clips
+from vidlens.lens import best_layer, features, moft, score, score_generation, track, world_clips
 from vidlens.matching import match, points_on_grid
 from vidlens.metrics import paired_difference, pck
 from vidlens.run import generate, load, renoise, text_of
 from vidlens.scores import ScoreProbe
 from vidlens.tracking import track_long
 from vidlens.trackers import stand_still
+from vidlens.words import imap
 
 SHARES = [f'{kind}_{part}' for kind in ('attention', 'confidence') for part in ('cross', 'self', 'text')]
 STATISTICS = ['entropy', 'evenness', 'distance', 'lag', 'sink', 'first']
@@ -254,27 +255,6 @@ def test_tape_of_a_generation_serves_all_methods(pipe):
         generate(pipe, 'a red circle moves left', steps=10)
     assert track(pipe, layer=4, tape=tape).xy.shape == (36, 17, 2)
     assert imap(pipe, words='circle', prompt='a red circle moves left', tape=tape).maps.shape == (1, 5, 8, 8)
-
-
-def test_concept_map_points_at_the_object_more_often_than_a_random_token(pipe):
-    "The brightest token of its colour's map lies on the object; that other words' maps do so too is not denied here."
-    hits, area = [], []
-    for clip in world_clips(pipe, 8, seed=31, shapes=['circle', 'square', 'star', 'triangle']):
-        colour = world.parse(clip.caption).things[0].colour
-        maps = imap(pipe, clip.video, colour, clip.caption)
-        inside = torch.nn.functional.avg_pool2d(clip.masks[0][::4].float()[:, None], 8)[:, 0] > .5
-        peak = maps[colour].flatten(1).argmax(1)
-        hits.append(inside.flatten(1)[torch.arange(5), peak].float().mean())
-        area.append(inside.float().mean())
-    assert paired_difference(torch.stack(hits), torch.stack(area)).lo > 0
-
-
-def test_imap_default_does_not_depend_on_what_else_is_asked(pipe, clips):
-    clip = clips[0]
-    colour = world.parse(clip.caption).things[0].colour
-    alone = imap(pipe, clip.video, colour, clip.caption)
-    both = imap(pipe, clip.video, [colour, 'moves'], clip.caption)
-    assert torch.allclose(alone[colour], both[colour], atol=1e-6)
 
 
 def test_all_channels_of_a_middle_layer_tell_pans_apart(pipe):

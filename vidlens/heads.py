@@ -146,7 +146,7 @@ class HeadProbe:
     def __init__(self, by: Sequence[str] = _SUMS, sample: int = 5000, iterations: int = 30, degenerate: str = 'nan') -> None:
         if not by or (odd := [b for b in by if b not in SCORES]):
             raise ValueError(f'by={list(by)}: give at least one of {", ".join(SCORES)}' + (f', not {odd[0]!r}' if by else ''))
-        self.by, self.how = tuple(by), dict(sample=sample, iterations=iterations, degenerate=degenerate)
+        self.by, self.sample, self.iterations, self.degenerate = tuple(by), sample, iterations, degenerate
         self.found: dict[tuple[int, int], list[dict[str, Tensor]]] = {}
 
     @staticmethod
@@ -164,11 +164,11 @@ class HeadProbe:
     def _measure(self, grid: Grid, qk: list[Tensor], o: Tensor) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
         if any(b in _SUMS for b in self.by):
-            out |= separability(o, grid, self.how['degenerate'])
+            out |= separability(o, grid, self.degenerate)
         if 'silhouette' in self.by:
-            out['silhouette'] = silhouette(o, grid, self.how['sample'], degenerate=self.how['degenerate'])
+            out['silhouette'] = silhouette(o, grid, self.sample, degenerate=self.degenerate)
         if 'lambda2' in self.by:
-            out['lambda2'] = lambda2(qk[0], qk[1], self.how['iterations'])
+            out['lambda2'] = lambda2(qk[0], qk[1], self.iterations)
         return {b: out[b].float().cpu() for b in self.by}
 
     def result(self, **facts: Any) -> HeadTable:

@@ -24,7 +24,7 @@ from .card import card_of, model_of, sites
 from .files import refuse_existing, whole_file
 from .grid import Grid
 from .hooks import capture
-from .lens import ConceptMaps, MotionChannels, imap, moft, score, track, world_clips
+from .lens import MotionChannels, moft, score, track, world_clips
 from .matching import Tracks, points_on_grid
 from .plots import plot_curves, draw_tracks, layer_step_map, overlay, scatter2d, side_by_side
 from .reporting import Code, Item, Section, report
@@ -32,6 +32,7 @@ from .run import default_size, encode, fit_video, generate, randomise, renoise, 
 from .scores import ScoreTable
 from .tape import Tape
 from .video import resize, take_frames, write_video
+from .words import ConceptMaps, imap
 
 _log = logging.getLogger('vidlens')
 

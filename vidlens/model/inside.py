@@ -18,7 +18,8 @@ from torch import Tensor
 from .. import world
 from ..grid import Grid
 from ..hooks import capture
-from ..lens import _known, imap
+from ..lens import _known
+from ..words import imap
 from ..matching import match, nearest_patch
 from ..metrics import Interval, bootstrap, paired_difference
 from .measures import Row, fresh, log_progress

@@ -1,0 +1,248 @@
+"""The maps of words: what is joined is what single calls give, whatever the words' source; and bad input in a sentence."""
+import numpy as np
+import pytest
+import torch
+from seam import LENGTH
+
+from vidlens import world
+from vidlens.card import card_of
+from vidlens.concepts import concept_stream
+from vidlens.families import tiny
+from vidlens.flow import motion_flow
+from vidlens.heads import HeadProbe
+from vidlens.hooks import capture
+from vidlens.lens import _motion_layer, world_clips
+from vidlens.maps import (
+    calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map, davies_bouldin, select_heads)
+from vidlens.metrics import centre_prior, paired_difference
+from vidlens.run import generate, load, renoise, text_of
+from vidlens.words import RIVALS, ConceptMaps, imap, imap_generation
+
+PROMPT = 'a cat runs'
+
+
+@pytest.fixture(scope='module')
+def pipe():
+    pipe = load()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope='module')
+def clip():
+    return world.clip('a blue square moves right and a red triangle moves up', seed=3)
+
+
+@pytest.fixture(scope='module', params=['cogvideox', 'wan', 'hunyuanvideo'])
+def family(request):
+    "A tiny pipeline, a video for it, and options of a short run."
+    made = tiny(request.param)
+    video = torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    assert LENGTH[request.param]
+    return made, video, dict(step=-2, of=4)
+
+
+def is_cross(pipe):
+    return card_of(pipe).text == 'cross'
+
+
+def seen(pipe, video, step=-2, of=4, prompt=PROMPT):
+    "Everything that attention to the text works with, by plain captures."
+    with capture(pipe, 'xq xk xo' if is_cross(pipe) else 'q k o') as tape:
+        renoise(pipe, video, prompt, step=step, steps=of)
+    x = 'x' * is_cross(pipe)
+    for layer in sorted({k[1] for k in tape}):
+        q, o = (tape.get(x + n, layer, tokens='video')[0] for n in 'qo')
+        yield layer, tape.grid, q, o, tape.get(x + 'k', layer, tokens='text')[0], tape
+
+
+def pads(pipe, prompt=PROMPT):
+    return text_of(pipe, prompt).pad.nonzero().flatten()[:1]
+
+
+# -- what is joined
+
+@pytest.mark.parametrize('k', [None, 1])
+def test_words_of_the_prompt_are_joined_over_layers(family, k):
+    pipe, video, how = family
+    found, want = imap(pipe, video, ['cat', 'runs'], PROMPT, k=k, **how), []
+    for layer, grid, q, o, keys, _ in seen(pipe, video):
+        chi = calinski_harabasz(o, grid)
+        heads = None if k is None else select_heads(chi, k)
+        text = text_of(pipe, PROMPT)
+        want.append(concept_maps(q, o, keys, grid, heads, words=[text.slots('cat'), text.slots('runs')], valid=~text.pad,
+                                 k_empty=keys[:, pads(pipe)]))
+        assert found.heads[layer] == (list(range(len(chi))) if k is None else heads.tolist())
+        torch.testing.assert_close(found.separability[layer], chi)
+    torch.testing.assert_close(found.maps, torch.stack(want).mean(0), rtol=1e-4, atol=1e-5)
+    assert found.facts['source'] == 'prompt' and found.words == ['cat', 'runs'] and torch.equal(found['runs'], found.maps[1])
+
+
+@pytest.mark.parametrize('together', [False, True])
+def test_free_words_are_joined_over_layers(family, together):
+    pipe, video, how = family
+    found, want = imap(pipe, video, ['cat', 'a dog'], PROMPT, source='concepts', together=together, **how), []
+    with concept_stream(pipe, ['', 'cat', 'a dog'], together=together) as beside:
+        renoise(pipe, video, PROMPT, step=how['step'], steps=how['of'])
+    spans, layers = beside.facts['concepts']['spans'], {k[1] for k in beside}
+    for layer, grid, q, o, _, _ in seen(pipe, video):
+        if layer in layers:
+            keys = beside.get('ck', layer)[0]
+            want.append(concept_maps(q, o, keys, grid, words=spans[1:], k_empty=keys[:, spans[0][:1]]))
+    torch.testing.assert_close(found.maps, torch.stack(want).mean(0), rtol=1e-3, atol=1e-4)
+    assert sorted(found.heads) == sorted(layers) and found.facts['together'] == together
+
+
+def test_several_steps_are_averaged(family):
+    pipe, video, _ = family
+    one, two = (imap(pipe, video, 'cat', PROMPT, step=s, of=4) for s in (1, 2))
+    both = imap(pipe, video, 'cat', PROMPT, step=[1, 2], of=4)
+    torch.testing.assert_close(both.maps, (one.maps + two.maps) / 2, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(both.separability, (one.separability + two.separability) / 2)
+    assert both.facts['steps'] == [1, 2]
+
+
+def test_heads_chosen_before_are_the_heads_that_are_read(family):
+    pipe, video, how = family
+    kinds, probe = HeadProbe.kinds(cross=is_cross(pipe)), HeadProbe()
+    with capture(pipe, kinds, probe=probe):
+        renoise(pipe, video, PROMPT, step=how['step'], steps=how['of'])
+    heads = probe.result().select(1)
+    found = imap(pipe, video, 'cat', PROMPT, heads=heads, **how)
+    assert found.heads == heads and torch.allclose(found.maps, imap(pipe, video, 'cat', PROMPT, k=1, **how).maps, atol=1e-6)
+    layer = min(heads)
+    only = imap(pipe, video, 'cat', PROMPT, heads={layer: heads[layer]}, **how)
+    assert only.heads == {layer: heads[layer]}
+
+
+def test_other_scores_choose_other_heads(family):
+    pipe, video, how = family
+    found = imap(pipe, video, 'cat', PROMPT, k=1, by='dbi', **how)
+    for layer, grid, _, o, _, _ in seen(pipe, video):
+        assert found.heads[layer] == select_heads(davies_bouldin(o, grid), 1, lowest=True).tolist()
+
+
+def test_negative_words_are_taken_away(family):
+    pipe, video, how = family
+    plain = imap(pipe, video, ['cat', 'runs'], PROMPT, rivals='cross', **how)
+    less = imap(pipe, video, ['cat'], PROMPT, against='runs', rivals='cross', **how)
+    assert less.words == ['cat'] and torch.allclose(less.maps[0], plain.maps[0] - plain.maps[1], atol=1e-5)
+    assert torch.allclose(less.rivals['cross'][0], plain.rivals['cross'][0] - plain.rivals['cross'][1], atol=1e-5)
+
+
+def test_tokens_one_by_one(family):
+    pipe, video, how = family
+    pooled, each = (imap(pipe, video, ['cat', 'runs'], PROMPT, pool=p, **how) for p in ('maps', None))
+    n = len(text_of(pipe, PROMPT).slots('cat'))
+    assert each.words[0] == ('cat[0]' if n > 1 else 'cat') and len(each.words) == len(each.maps)
+    torch.testing.assert_close(each.maps[:n].mean(0), pooled.maps[0], rtol=1e-4, atol=1e-5)
+
+
+# -- rivals
+
+def test_rivals_are_those_of_single_calls(family):
+    pipe, video, how = family
+    asked = [r for r in RIVALS if r != 'concept' or not is_cross(pipe)]
+    found, cross, concept = imap(pipe, video, ['cat', 'runs'], PROMPT, rivals=asked, **how), [], []
+    text = text_of(pipe, PROMPT)
+    spans = [text.slots('cat'), text.slots('runs')]
+    for layer, grid, q, o, keys, tape in seen(pipe, video):
+        cross.append(cross_attention_map(q, keys, grid, words=spans, valid=~text.pad))
+        if not is_cross(pipe):
+            each = concept_attention_map(tape.get('o', layer, tokens='text')[0], o, grid, reduce='mean')
+            concept.append(torch.stack([each[s].mean(0) for s in spans]))
+    torch.testing.assert_close(found.rivals['cross'], torch.stack(cross).mean(0), rtol=1e-4, atol=1e-5)
+    if concept:
+        torch.testing.assert_close(found.rivals['concept'], torch.stack(concept).mean(0), rtol=1e-4, atol=1e-5)
+    with capture(pipe, 'q k', layers=_motion_layer(pipe), tokens='video') as tape:
+        renoise(pipe, video, PROMPT, step=how['step'], steps=how['of'])
+    flow = motion_flow(*(tape.get(n, _motion_layer(pipe))[0].float() for n in 'qk'), tape.grid)
+    torch.testing.assert_close(found.flow, flow)
+    assert found.rivals.keys() == set(asked) and torch.equal(found.rivals['centre'][1], centre_prior(found.grid))
+    assert all(x.shape == found.maps.shape and x.isfinite().all() for x in found.rivals.values())
+    peak = np.unravel_index(int(found.maps[0].argmax()), found.grid.shape)
+    assert abs(float(found.rivals['moft'][0][peak]) - 1) < 1e-5, 'a place is most like itself'
+    assert found.way().mean.shape == (2, 2) and found.when().keys() == {'cat', 'runs'}
+
+
+# -- a generation
+
+def test_maps_of_a_generation_are_those_of_its_tape(pipe):
+    prompt, how = 'a red circle moves left', dict(seed=3)
+    plain = generate(pipe, prompt, 3, 6)
+    with capture(pipe, 'q k o', steps=4) as tape:
+        generate(pipe, prompt, 3, 6)
+    made = imap_generation(pipe, prompt, ['red', 'left'], steps=4, of=6, **how)
+    assert torch.equal(made.sample.video, plain.video)
+    torch.testing.assert_close(made.maps.maps, imap(pipe, words=['red', 'left'], tape=tape).maps, rtol=1e-4, atol=1e-5)
+    every = imap_generation(pipe, prompt, 'red', of=6, k=2, source='concepts', rivals=['flow', 'moft'], **how)
+    assert torch.equal(every.sample.video, plain.video) and every.maps.facts['steps'] == [2, 3, 4]
+
+
+# -- planted truth
+
+def test_concept_map_points_at_the_object_more_often_than_a_random_token(pipe):
+    "The brightest token of its colour's map lies on the object; that other words' maps do so too is not denied here."
+    hits, area = [], []
+    for clip in world_clips(pipe, 8, seed=31, shapes=['circle', 'square', 'star', 'triangle']):
+        colour = world.parse(clip.caption).things[0].colour
+        maps = imap(pipe, clip.video, colour, clip.caption)
+        inside = torch.nn.functional.avg_pool2d(clip.masks[0][::4].float()[:, None], 8)[:, 0] > .5
+        peak = maps[colour].flatten(1).argmax(1)
+        hits.append(inside.flatten(1)[torch.arange(5), peak].float().mean())
+        area.append(inside.float().mean())
+    assert paired_difference(torch.stack(hits), torch.stack(area)).lo > 0
+
+
+@pytest.mark.parametrize('source', ['prompt', 'concepts'])
+def test_a_map_does_not_depend_on_what_else_is_asked(pipe, clip, source):
+    alone = imap(pipe, clip.video, 'blue', clip.caption, source=source)
+    both = imap(pipe, clip.video, ['blue', 'moves'], clip.caption, source=source)
+    assert torch.allclose(alone['blue'], both['blue'], atol=1e-4)
+    over = [imap(pipe, clip.video, w, clip.caption, source=source, normalise='concepts')['blue'] for w in (
+        ['blue', 'moves'], ['blue', 'red'])]
+    assert not torch.allclose(*over, atol=1e-2)
+
+
+def test_files(pipe, clip, tmp_path):
+    maps = imap(pipe, clip.video, ['blue', 'red'], clip.caption, rivals=['flow', 'centre'], k=2)
+    again = ConceptMaps.load(maps.save(tmp_path / 'maps.npz'))
+    assert again.words == maps.words and again.grid == maps.grid and again.heads == maps.heads and again.facts == maps.facts
+    assert torch.equal(again.maps, maps.maps) and torch.equal(again.flow, maps.flow) and again.rivals.keys() == maps.rivals.keys()
+    with pytest.raises(FileExistsError):
+        maps.save(tmp_path / 'maps.npz')
+    (tmp_path / 'no.npz').write_bytes(b'nothing')
+    with pytest.raises(ValueError, match='no concept maps'):
+        ConceptMaps.load(tmp_path / 'no.npz')
+    with pytest.raises(KeyError, match='no map of'):
+        maps['green']
+
+
+@pytest.mark.parametrize('how, says', [
+    (dict(words='star'), "source='concepts'"), (dict(words='dragon', source='concepts'), 'dragon'),
+    (dict(words='red', source='web'), 'unknown'), (dict(words='red', rivals='daam'), 'unknown'),
+    (dict(words='red', normalise='mean'), 'unknown'), (dict(words='red', by='best'), 'unknown'),
+    (dict(words='red', k=1, threshold=1e9), 'no head is left'), (dict(words='red', normalise='concepts'), 'at least 2'),
+    (dict(words='red', against='blue', pool=None), 'one map a word'), (dict(words='red', layers=9), 'outside this run'),
+    (dict(words='red', step=99), '99')])
+def test_bad_input(pipe, clip, how, says):
+    with pytest.raises(ValueError, match=says):
+        imap(pipe, clip.video, prompt=clip.caption, **how)
+
+
+def test_more_bad_input(pipe, clip):
+    with pytest.raises(TypeError, match="no option 'colour'"):
+        imap(pipe, clip.video, 'red', clip.caption, colour=1)
+    with pytest.raises(ValueError, match='imap_generation'):
+        imap(pipe, words='red', prompt='a red circle')
+    with pytest.raises(ValueError, match='give prompt='):
+        imap(pipe, clip.video)
+    with pytest.raises(ValueError, match='give prompt='):
+        imap(pipe, clip.video, 'red', source='prompt')
+    with capture(pipe, 'q k o', steps=0) as tape:
+        generate(pipe, 'a red circle moves left', steps=1)
+    with pytest.raises(ValueError, match='a tape holds words of its prompt only'):
+        imap(pipe, words='red', tape=tape, rivals='flow')
+    wan = tiny('wan')
+    with pytest.raises(ValueError, match='Wan has none'):
+        imap(wan, torch.rand(9, 32, 32, 3), 'cat', PROMPT, rivals='concept', of=4, step=1)
