@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import vidlens
+from vidlens import world
 from vidlens.cli import main, parser, point, read_points
 from vidlens.reporting import Section
 from vidlens.tour import Findings, content_words, numbers, sections, write_findings
@@ -302,3 +303,48 @@ def test_steer_needs_boxes_and_directions(line, says, capsys):
     with pytest.raises(SystemExit) as e:
         main(['steer', '--prompt', 'a red circle', *line])
     assert e.value.code == 2 and says in capsys.readouterr().err
+
+
+@pytest.fixture(scope='module')
+def short(tmp_path_factory):
+    path = tmp_path_factory.mktemp('words') / 'clip.mp4'
+    write_video(world.clip('a red circle moves right', seed=1).video, path, fps=8)
+    return path
+
+
+@pytest.mark.parametrize('given', [['{clip}', '--prompt', 'a red circle moves right', '--word', 'red', '--word', 'moves right'],
+                                   ['{clip}', '--free', '--word', 'red', '--word', 'moves right', '--k', '2'],
+                                   ['--prompt', 'a red circle moves right', '--word', 'red', '--word', 'moves right',
+                                    '--step', '-2', '--rival', 'cross', '--rival', 'flow']])
+def test_imap_writes_where_when_and_which_way(short, tmp_path, capsys, given):
+    from vidlens.wordplots import WORD_FILES
+    from vidlens.words import ConceptMaps
+
+    out = tmp_path / 'out'
+    line = ['imap', *(g.format(clip=short) for g in given), '--of', '4', '--out', str(out), '--quiet', '--json']
+    line += [] if '--step' in line else ['--step', '-2']
+    assert main(line) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {p.name for p in out.iterdir()} == {*WORD_FILES, 'rivals.png'} == {Path(p).name for p in told['files']}
+    maps = ConceptMaps.load(out / 'maps.npz')
+    assert maps.words == ['red', 'moves right'] and maps.facts['source'] == ('concepts' if '--free' in given else 'prompt')
+    rows = list(csv.DictReader(open(out / 'words.csv')))
+    assert [r['word'] for r in rows] == maps.words and all(0 <= int(r['start']) <= int(r['end']) <= 16 for r in rows)
+    way = maps.way().mean
+    assert [float(r['dx']) for r in rows] == pytest.approx(way[:, 0].tolist(), abs=1e-3)
+    assert told['words'][0]['way'] == pytest.approx(way[0].tolist()) and told['facts']['steps'] == [2]
+    assert main(line) == 2 and '--force' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('given, says', [
+    ([], 'nothing says what to look for'), (['{clip}'], 'nothing says what to look for'), (['{clip}', '--free'], 'nothing says'),
+    (['{clip}', '--prompt', 'a red circle', '--word', 'star'], "'star' is not in the prompt"),
+    (['{clip}', '--prompt', 'a red circle', '--rival', 'daam'], "'daam' is unknown"),
+    (['no.mp4', '--prompt', 'a red circle'], 'no.mp4'), (['{clip}', '--prompt', 'a red dragon'], 'dragon'),
+    (['{clip}', '--prompt', 'a red circle', '--k', '99'], 'there are 4'),
+    (['{clip}', '--prompt', 'a red circle', '--layer', '9'], 'outside')])
+def test_imap_refuses_in_one_sentence(short, tmp_path, capsys, given, says):
+    line = ['imap', *(g.format(clip=short) for g in given), '--of', '4', '--step', '-2', '--out', str(tmp_path / 'o'), '--quiet']
+    assert main(line) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.startswith('vidlens: ') and said.count('\n') == 1 and not (tmp_path / 'o').exists()

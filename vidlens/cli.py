@@ -21,8 +21,8 @@ from . import __version__
 from .files import refuse_existing, whole_file
 
 # %% auto #0
-__all__ = ['habit', 'add_points', 'point', 'read_points', 'asked_points', 'run_demo', 'run_track', 'run_channels', 'run_steer',
-           'asked_regions', 'box', 'parser', 'main']
+__all__ = ['habit', 'add_points', 'point', 'read_points', 'asked_points', 'run_demo', 'run_track', 'run_imap', 'run_channels',
+           'run_steer', 'asked_regions', 'box', 'parser', 'main']
 
 # %% ../nbs/50_cli.ipynb #f7629b41
 class _Parser(argparse.ArgumentParser):
@@ -204,6 +204,56 @@ def _add_track(commands) -> None:
                    'or as the model codes video')
     p.set_defaults(run=run_track)
 
+# %% ../nbs/50_cli.ipynb #50c0ce02
+def run_imap(args: argparse.Namespace) -> dict[str, Any]:
+    "Where, when and which way words happen in a clip, or in a generated video: maps, spans and directions."
+    from vidlens.run import fit_video, load
+    from vidlens.tour import finite
+    from vidlens.video import read_video
+    from vidlens.wordplots import WORD_FILES, write_words
+    from vidlens.words import imap, imap_generation
+
+    out, say = args.out or Path('vidlens-words'), _teller(args)
+    refuse_existing(out, [*WORD_FILES, 'rivals.png'], args.force)
+    if not args.prompt and not (args.clip and args.free and args.word):
+        raise ValueError('nothing says what to look for: give --prompt, or for a clip --free with each --word')
+    clip = None if args.clip is None else read_video(args.clip)
+    say(f'loading {args.model}')
+    pipe = load(args.model, args.device, args.dtype)
+    how: dict[str, Any] = dict(layers=args.layer, k=args.k, of=args.of, seed=args.seed, rivals=args.rival or ['flow'],
+                               source='concepts' if args.free else 'prompt')
+    if clip is None:
+        say(f'generating {args.prompt!r}')
+        sample, maps = imap_generation(pipe, args.prompt, args.word or (), steps=args.step, **how)
+        video = sample.video
+    else:
+        video = fit_video(pipe, clip)
+        maps = imap(pipe, video, args.word or (), args.prompt or '', step=args.step or [-12], **how)
+    say(f'writing {out}')
+    files = write_words(maps, video, out, args.force)
+    rows = [dict(word=w, start=s.start, end=s.end, always=s.whole, varies=s.varies) for w, s in maps.when().items()]
+    if maps.flow is not None:
+        rows = [r | dict(way=w) for r, w in zip(rows, maps.way().mean.tolist())]
+    if not args.json:
+        print(out / 'words.csv')
+    return finite(dict(words=rows, facts=maps.facts, files=[str(p) for p in files]))
+
+
+def _add_imap(commands) -> None:
+    p = commands.add_parser('imap', parents=[habit()], help=run_imap.__doc__, description=run_imap.__doc__)
+    p.add_argument('clip', type=Path, nargs='?', help='a clip, any size and container; none: the prompt is generated')
+    p.add_argument('--prompt', help='what the clip shows, or what to generate')
+    p.add_argument('--word', action='append', help='a word or phrase; repeatable (default: every word of the prompt)')
+    p.add_argument('--free', action='store_true', help='words need not be in the prompt: each is encoded alone')
+    p.add_argument('--k', type=int, help='read only so many heads of each layer, those that separate frames best (default: all)')
+    p.add_argument('--layer', type=int, action='append', help='repeatable (default: all)')
+    p.add_argument('--step', type=int, action='append', help='step to look at; repeatable, negative from the end (default: -12 '
+                   'of a clip, from .4 to .9 of a generation)')
+    p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
+    p.add_argument('--rival', action='append', help='cross, concept, flow, moft, centre; repeatable (default flow, which tells '
+                   'which way words go)')
+    p.set_defaults(run=run_imap)
+
 # %% ../nbs/50_cli.ipynb #f7271ebf
 def run_channels(args: argparse.Namespace) -> dict[str, Any]:
     "Which channels carry motion, in which layer, at which step: found on clips of known directions, read on others."
@@ -380,6 +430,7 @@ def parser() -> argparse.ArgumentParser:
     commands = p.add_subparsers(title='commands', metavar='command', required=True, parser_class=_Parser)
     _add_demo(commands)
     _add_track(commands)
+    _add_imap(commands)
     _add_channels(commands)
     _add_steer(commands)
     return p

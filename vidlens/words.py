@@ -148,7 +148,7 @@ class _Joiner:
             return torch.tensor(h.heads[layer]) if h.heads.get(layer) else None
         if h.k is None and h.threshold is None:
             return torch.arange(len(scores['chi']))
-        found = select_heads(scores[h.by], h.k, h.threshold, h.skip, h.by == 'dbi', strict=False)
+        found = select_heads(scores[h.by], h.k, h.threshold, h.skip, h.by == 'dbi', strict=h.threshold is None)
         return found if len(found) else None
 
     def _sum(self, name: str, grid: Grid, maps: Tensor) -> None:
