@@ -222,7 +222,8 @@ def test_files(pipe, clip, tmp_path):
     (dict(words='star'), "source='concepts'"), (dict(words='dragon', source='concepts'), 'dragon'),
     (dict(words='red', source='web'), 'unknown'), (dict(words='red', rivals='daam'), 'unknown'),
     (dict(words='red', normalise='mean'), 'unknown'), (dict(words='red', by='best'), 'unknown'),
-    (dict(words='red', k=1, threshold=1e9), 'no head is left'), (dict(words='red', k=9), 'there are 4'), (dict(words='red', normalise='concepts'), 'at least 2'),
+    (dict(words='red', k=1, threshold=1e9), 'no head is left'), (dict(words='red', k=9), 'there are 4'),
+    (dict(words='red', normalise='concepts'), 'at least 2'),
     (dict(words='red', against='blue', pool=None), 'one map a word'), (dict(words='red', layers=9), 'outside this run'),
     (dict(words='red', step=99), '99')])
 def test_bad_input(pipe, clip, how, says):
