@@ -1,0 +1,147 @@
+"""Folders of VSPW, DAVIS and MeViS as they are unpacked, and the figures of zero-shot segmentation."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.mask import encode
+from sklearn.metrics import jaccard_score
+
+from vidlens.grid import Grid
+from vidlens.segmentation import SegmentationScores, read_segmentation, segment, video_consistency
+
+G = torch.Generator().manual_seed(0)
+LABELS = torch.randint(0, 4, (4, 3, 4), generator=G).repeat_interleave(4, 1).repeat_interleave(4, 2)
+
+
+def pictures(folder, labels=None, end='jpg', size=(12, 16)):
+    folder.mkdir(parents=True)
+    for f in range(4):
+        if labels is None:
+            x = np.full((*size, 3), 40 * f, np.uint8)
+            Image.fromarray(x).save(folder / f'{f:05}.{end}')
+        else:
+            Image.fromarray(labels[f].numpy().astype(np.uint8)).save(folder / f'{f:05}.png')
+
+
+
+
+@pytest.fixture
+def folder(tmp_path, request):
+    for video in ('a', 'b'):
+        if request.param == 'VSPW':
+            pictures(tmp_path / 'data' / video / 'origin')
+            pictures(tmp_path / 'data' / video / 'mask', LABELS)
+            (tmp_path / 'label_num_dic_final.json').write_text(json.dumps({'wall': 1, 'door': 2}))
+            (tmp_path / 'val.txt').write_text('b\n')
+        else:
+            pictures(tmp_path / 'JPEGImages' / '480p' / video)
+            pictures(tmp_path / 'Annotations' / '480p' / video, LABELS)
+            (tmp_path / 'ImageSets' / '2017').mkdir(parents=True, exist_ok=True)
+            (tmp_path / 'ImageSets' / '2017' / 'val.txt').write_text('b\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize('folder', ['VSPW', 'DAVIS'], indirect=True)
+def test_folders(folder):
+    clips = read_segmentation(folder)
+    assert clips.names == ['a', 'b'] and len(clips) == 2 and read_segmentation(folder, 'val').names == ['b']
+    clip = clips[1]
+    assert clip.name == 'b' and clip.video.shape == (4, 12, 16, 3) and abs(float(clip.video[2].mean()) - 80 / 255) < .01
+    want = LABELS.masked_fill(LABELS == 0, -1) if 'wall' in clip.names.values() else LABELS
+    assert torch.equal(clip.labels, want)
+    small = read_segmentation(folder, frames=2, size=(6, 8))[0]
+    assert small.video.shape == (2, 6, 8, 3) and torch.equal(small.labels, want[:2, ::2, ::2])
+    with pytest.raises(IndexError):
+        clips[2]
+
+
+@pytest.mark.parametrize('folder', ['VSPW', 'DAVIS'], indirect=True)
+@pytest.mark.parametrize('case', ['missing', 'size', 'split', 'odd split', 'no pictures', 'frames'])
+def test_damaged_folders(folder, case):
+    masks = next(p for p in (folder / 'data' / 'a' / 'mask', folder / 'Annotations' / '480p' / 'a') if p.is_dir())
+    if case == 'missing':
+        (masks / '00002.png').unlink()
+    if case == 'size':
+        for f in range(4):
+            Image.fromarray(np.zeros((8, 8), np.uint8)).save(masks / f'{f:05}.png')
+    if case == 'odd split':
+        next(folder.rglob('val.txt')).write_text('a zebra')
+    if case == 'no pictures':
+        for p in folder.rglob('*.jpg'):
+            p.unlink()
+    says = {'missing': '00002.png is missing', 'size': r'masks of \(8, 8\)', 'split': 'no list test.txt', 'odd split': "'zebra'",
+            'no pictures': 'holds no .jpg', 'frames': 'at least 1'}[case]
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        read_segmentation(folder, {'split': 'test', 'odd split': 'val'}.get(case), frames=0 if case == 'frames' else None)[0]
+
+
+def test_mevis(tmp_path):
+    pictures(tmp_path / 'JPEGImages' / 'v')
+    said = {'0': {'exp': 'the cat jumps', 'anno_id': [7]}, '1': {'exp': 'both', 'anno_id': [7, 9]}}
+    (tmp_path / 'meta_expressions.json').write_text(json.dumps({'videos': {'v': {'expressions': said}}}))
+    runs = {}
+    for number, value in ((7, 1), (9, 2)):
+        masks = (value == LABELS).numpy()
+        coded = [encode(np.asfortranarray(m.astype(np.uint8))) for m in masks]
+        runs[str(number)] = [dict(size=c['size'], counts=c['counts'].decode()) for c in coded[:3]] + [None]
+    (tmp_path / 'mask_dict.json').write_text(json.dumps(runs))
+    clip = read_segmentation(tmp_path)[0]
+    want = torch.zeros_like(LABELS)
+    want[LABELS == 1], want[LABELS == 2], want[3] = 7, 9, 0
+    assert torch.equal(clip.labels, want) and clip.expressions == [('the cat jumps', [7]), ('both', [7, 9])]
+
+
+@pytest.mark.parametrize('make, says', [(lambda p: p / 'no', 'there is no folder'), (lambda p: p, 'neither of VSPW')])
+def test_other_folders(tmp_path, make, says):
+    with pytest.raises((FileNotFoundError, ValueError), match=says):
+        read_segmentation(make(tmp_path))
+
+
+def test_miou_is_scikit_learns():
+    pred = torch.where(torch.rand(LABELS.shape, generator=G) < .7, LABELS, torch.randint(0, 4, LABELS.shape, generator=G))
+    truth = LABELS.masked_fill(LABELS == 3, -1)
+    scores = SegmentationScores(())
+    scores.add(pred[:2], truth[:2])
+    scores.add(pred[2:], truth[2:])
+    known = truth >= 0
+    want = jaccard_score(truth[known], pred[known], labels=[0, 1, 2], average=None)
+    found = scores.result()
+    assert [found.iou[c] for c in range(3)] == pytest.approx(want) and found.iou[3] == 0
+    assert found.miou == pytest.approx(float(sum(want)) / 4)
+
+
+def test_video_consistency():
+    truth = torch.zeros(6, 4, 4).long()
+    truth[3:, 0] = 1                                    # a row changes its class
+    assert video_consistency(truth, truth, 2) == [1.] and video_consistency(truth, truth, 7) == []
+    wrong = truth.clone()
+    wrong[5, 3] = 1                                     # a row is wrong in the last frame
+    assert video_consistency(wrong, truth, 2) == [pytest.approx((4 + 12 / 16) / 5)]
+    assert video_consistency(wrong, truth, 6) == [pytest.approx(8 / 12)]
+    scores = SegmentationScores((2, 9))
+    scores.add(wrong, truth)
+    assert scores.result().vc[2].mean == pytest.approx((4 + 12 / 16) / 5) and np.isnan(scores.result().vc[9].mean)
+
+
+def test_segments_are_the_highest_maps():
+    grid = Grid(3, 4, 4, 8, 4)
+    maps = torch.zeros(2, *grid.shape)
+    maps[1, :, :, 2:] = 1
+    maps[0, :, :, :2] = 1
+    found = segment(maps, grid)
+    assert found.shape == (9, 32, 32) and (found[:, :, :15] == 0).all() and (found[:, :, 17:] == 1).all()
+    maps[:, 2] = maps[:, 2].flip(0)
+    found = segment(maps, grid)
+    assert (found[4, :, 20] == 1).all() and (found[5:, :, 20] == 0).all(), 'frames 5 to 8 are those of token frame 2'
+
+
+@pytest.mark.parametrize('ask, says', [
+    (lambda: segment(torch.zeros(2, 3, 4, 5), Grid(3, 4, 4)), 'but must be'),
+    (lambda: SegmentationScores().add(LABELS, LABELS[:2]), 'both must be'),
+    (lambda: SegmentationScores().result(), 'nothing was added'),
+    (lambda: video_consistency(LABELS, LABELS, 0), 'at least 1')])
+def test_bad_input(ask, says):
+    with pytest.raises(ValueError, match=says):
+        ask()
