@@ -239,8 +239,9 @@ class ConceptStream(Capture):
         "Keys and values by the layer's attention to the text; its tokens are the same in every layer."
         _, block, stack = self.places[layer]
         attn = getattr(block, stack.cross or '')
-        x = self.concepts.enter(self.card, self.model, call.t).to(self.model.dtype)
-        k, v = attn.to_k(x), attn.to_v(x)
+        if 'text' not in self.state:
+            self.state['text'] = self.concepts.enter(self.card, self.model, call.t).to(self.model.dtype)
+        k, v = attn.to_k(self.state['text']), attn.to_v(self.state['text'])
         if getattr(attn, 'norm_k', None) is not None:
             k = attn.norm_k(k)
         k, v = (y.unflatten(2, (attn.heads, -1)).transpose(1, 2) for y in (k, v))
@@ -264,7 +265,7 @@ class ConceptStream(Capture):
 
 
 def concept_stream(pipe, words: str | Sequence[str] | Concepts, layers: Wanted = None, steps: Wanted = None, *,
-             together: bool = False, probe: Callable[..., Any] | None = None, **options) -> ConceptStream:
+                   together: bool = False, probe: Callable[..., Any] | None = None, **options) -> ConceptStream:
     """Free words beside a run: `with concept_stream(pipe, ['a dog', 'runs']) as tape: pipe(prompt)` (IMAP, section 3.1).
 
     words     each encoded alone; '' stands for nothing said; or ready `encode_concepts`

@@ -38,9 +38,7 @@ def silhouette(o: Tensor, grid: Grid | None = None, sample: int = 5000, seed: in
     frame = torch.div(index, n, rounding_mode='floor')
     out = torch.stack([_silhouette(x[index].to(s.means.dtype) - m.mean(0), frame, frames)
                        for x, m in zip(o.flatten(1, 2), s.means)])
-    within = s.within.sum(1)
-    constant = ~(within > 1e-10 * (within + s.tokens * s.means.square().sum((1, 2))))
-    return out if degenerate == 'published' else out.masked_fill(constant, torch.nan)
+    return out if degenerate == 'published' else out.masked_fill(s.constant, torch.nan)
 
 
 def _silhouette(x: Tensor, label: Tensor, clusters: int, rows: int = 1024) -> Tensor:

@@ -49,6 +49,12 @@ class _Scatter:
     spread: Tensor
     tokens: int
 
+    @property
+    def constant(self) -> Tensor:
+        "Heads that are constant within their frames, up to rounding, (heads,) bool: they tell nothing of place."
+        within = self.within.sum(1)
+        return ~(within > 1e-10 * (within + self.tokens * self.means.square().sum((1, 2))))
+
 
 @torch.no_grad()
 def _scatter(o: Tensor, grid: Grid | None, spread: bool = True) -> _Scatter:
@@ -80,8 +86,6 @@ def _criterion(s: _Scatter, by: str, degenerate: str) -> Tensor:
     frames, published = s.means.shape[1], degenerate == 'published'
     between = s.tokens * (s.means - s.means.mean(1, keepdim=True)).square().sum((1, 2))
     within = s.within.sum(1)
-    # a head that is constant within its frames, up to rounding, tells nothing of place: no number may crown it
-    constant = ~(within > 1e-10 * (within + s.tokens * s.means.square().sum((1, 2))))
     if by == 'fisher':
         score, stand_in = between / (within + 1e-12 if published else within), between / (within + 1e-12)
     elif by == 'chi':
@@ -94,7 +98,8 @@ def _criterion(s: _Scatter, by: str, degenerate: str) -> Tensor:
             ratio = torch.where(apart == 0, torch.zeros_like(ratio), ratio)
         score = ratio.masked_fill(torch.eye(frames, dtype=torch.bool, device=apart.device), -torch.inf).amax(2).mean(1)
         stand_in = torch.zeros_like(score)
-    return torch.where(constant, stand_in if published else torch.full_like(score, torch.nan), score)
+    # no number may crown a constant head
+    return torch.where(s.constant, stand_in if published else torch.full_like(score, torch.nan), score)
 
 
 def calinski_harabasz(o: Tensor, grid: Grid | None = None, degenerate: str = 'nan') -> Tensor:

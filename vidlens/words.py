@@ -24,10 +24,11 @@ from .concepts import Concepts, concept_stream, encode_concepts
 from .files import whole_file
 from .flow import motion_flow
 from .grid import Grid
-from .heads import HeadTable
+from .heads import _LOWEST, HeadTable
 from .hooks import Wanted, _pick, capture
 from .lens import _grid, _motion_layer, _one
-from .maps import concept_attention_map, concept_maps, cross_attention_map, select_heads, separability
+from .maps import (
+    calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map, select_heads, separability)
 from .metrics import centre_prior
 from .run import Sample, encode, generate, renoise, step_at, text_of
 from .spans import Span, Way, camera_field, map_way, motion_span
@@ -124,7 +125,7 @@ class _Joiner:
     def add(self, layer: int, grid: Grid, q: Tensor, o: Tensor, keys: Tensor, co: Tensor | None) -> None:
         "One video's queries and outputs (heads, tokens, d), and keys and outputs of its words (heads, slots, d)."
         a, h = self.asked, self.how
-        scores = separability(o, grid)
+        scores = {'chi': calinski_harabasz(o, grid)} if h.by == 'chi' else separability(o, grid)
         self.found.setdefault(layer, []).append(scores['chi'].cpu())
         chosen = self._chosen(layer, scores)
         if chosen is None:
@@ -148,7 +149,7 @@ class _Joiner:
             return torch.tensor(h.heads[layer]) if h.heads.get(layer) else None
         if h.k is None and h.threshold is None:
             return torch.arange(len(scores['chi']))
-        found = select_heads(scores[h.by], h.k, h.threshold, h.skip, h.by == 'dbi', strict=h.threshold is None)
+        found = select_heads(scores[h.by], h.k, h.threshold, h.skip, h.by in _LOWEST, strict=h.threshold is None)
         return found if len(found) else None
 
     def _sum(self, name: str, grid: Grid, maps: Tensor) -> None:
