@@ -16,12 +16,13 @@ from torch import Tensor
 
 from .files import refuse_existing, whole_file
 from .grid import Grid
+from .heads import HeadTable
 from .plots import _SAFE_HEX, _figure, _finish, figure_bytes, overlay, side_by_side
 from .video import as_video, write_video
 from .words import ConceptMaps
 
 # %% auto #0
-__all__ = ['WORD_FILES', 'map_rows', 'rivals_figure', 'span_figure', 'write_words']
+__all__ = ['WORD_FILES', 'map_rows', 'rivals_figure', 'span_figure', 'selection_figure', 'write_words']
 
 # %% ../nbs/34_wordplots.ipynb #34000006
 def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str = '', most: int = 8) -> Any:
@@ -70,6 +71,41 @@ def span_figure(maps: ConceptMaps, title: str = '', **how: Any) -> Any:
         told = 'all the time' if span.whole else f'{span.start} to {span.end}'
         _finish(ax, 'RGB frame' if k == n - 1 else '', '', f'{word}: {told}', False)
         ax.set_title(ax.get_title(loc='left'), loc='left', fontsize=9)
+    figure.suptitle(title, x=.01, ha='left', fontsize=10.5)
+    return figure
+
+# %% ../nbs/34_wordplots.ipynb #34000011
+_WIDE = ('chi', 'fisher', 'dbi')
+_TOLD = dict(chi='Calinski-Harabasz', fisher='Fisher', dbi='Davies-Bouldin', silhouette='silhouette', lambda2='lambda_2',
+             evidence='evidence')
+
+
+def selection_figure(table: HeadTable, above: Mapping[str, float] | None = None, title: str = '') -> Any:
+    """Scores over layers (left) and steps (right), mean over heads and all else, 95 % over videos: a matplotlib figure.
+
+    above: {score: bound}, drawn as a line; layers and steps above it are filled. Raises ValueError for a bound of a score that
+    was not measured."""
+    bounds = dict(above or {})
+    if odd := bounds.keys() - table.scores.keys():
+        raise ValueError(f'above={bounds}: {sorted(odd)[0]!r} was not measured; there are {", ".join(table.scores)}')
+    n = len(table.scores)
+    figure, axes = _figure(6.4, 1.25 * n + .6, n, 2, squeeze=False, sharex='col', sharey='row', style='ticks')
+    for i, by in enumerate(table.scores):
+        for ax, over in zip(axes[i], ('layers', 'steps')):
+            at, found = zip(*table.curve(by, over))
+            mean, low, high = (torch.tensor([float(getattr(f, k)) for f in found]) for k in ('mean', 'lo', 'hi'))
+            ax.plot(at, mean, color=_SAFE_HEX[i], lw=1.4)
+            if len(table.scores[by]) > 1:
+                ax.fill_between(at, low, high, color=_SAFE_HEX[i], alpha=.2, lw=0)
+            inside = mean > bounds[by] if by in bounds else torch.zeros_like(mean).bool()
+            for x, y, filled in zip(at, mean, inside):
+                ax.plot([x], [y], 'o', ms=4, color=_SAFE_HEX[i], mfc=_SAFE_HEX[i] if filled else 'white')
+            if by in bounds:
+                ax.axhline(bounds[by], color='.5', lw=.8, ls='--')
+            if by in _WIDE:
+                ax.set_yscale('log')
+            _finish(ax, over[:-1] if i == n - 1 else '', _TOLD.get(by, by) if over == 'layers' else '', '', False)
+            ax.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title, x=.01, ha='left', fontsize=10.5)
     return figure
 

@@ -1,0 +1,147 @@
+"""Scores of heads over clips and generations are what single captures give; presets are data; bad input in a sentence."""
+import pytest
+import torch
+
+from vidlens import world
+from vidlens.card import card_of
+from vidlens.families import tiny
+from vidlens.heads import HeadProbe
+from vidlens.hooks import capture
+from vidlens.maps import concept_maps
+from vidlens.run import generate, load, renoise, text_of
+from vidlens.selection import map_evidence, published_choice, score_heads
+
+PROMPT = 'a cat runs'
+
+
+@pytest.fixture(scope='module', params=['cogvideox', 'wan', 'hunyuanvideo'])
+def family(request):
+    made = tiny(request.param)
+    return made, torch.rand(2, 9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+
+
+def is_cross(pipe):
+    return card_of(pipe).text == 'cross'
+
+
+# -- evidence
+
+def test_evidence_of_a_planted_share_is_known():
+    maps = torch.zeros(2, 5, 4, 5)
+    maps.view(2, 100)[0, :10], maps.view(2, 100)[1, 50:55] = 1, 1
+    found = map_evidence(maps)
+    assert found[0] == pytest.approx((1 - .1) / (.1 * .9) ** .5, rel=1e-5)
+    assert found[1] == pytest.approx((.5 - .05) / (.05 * .95) ** .5, rel=1e-5)     # half of the strongest tenth is planted
+
+
+def test_evidence_does_not_know_scale_or_offset():
+    maps = torch.randn(3, 4, 6, 7, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(map_evidence(maps), map_evidence(maps * 40 - 3), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('value', [0., 3.7, 1e6])
+def test_a_constant_map_has_none(value):
+    assert map_evidence(torch.full((2, 4, 5), value)).isnan()
+
+
+@pytest.mark.parametrize('share', [0, 1.5, -1])
+def test_a_share_that_is_none(share):
+    with pytest.raises(ValueError, match='share'):
+        map_evidence(torch.rand(2, 4, 5), share)
+
+
+# -- tables
+
+@pytest.mark.parametrize('by', [('chi', 'lambda2'), ('dbi',), ('lambda2',)])
+def test_scores_are_those_of_plain_captures(family, by):
+    pipe, videos = family
+    table = score_heads(pipe, videos[0], PROMPT, by=by, steps=(1, -1), of=4)
+    assert list(table.scores) == list(by) and table.steps == [1, 3]
+    for name in by:
+        probe = HeadProbe([name])
+        with capture(pipe, HeadProbe.kinds([name], is_cross(pipe) and name != 'lambda2'), probe=probe):
+            for step in (1, -1):
+                renoise(pipe, videos[0], PROMPT, step=step, steps=4)
+        torch.testing.assert_close(table.scores[name], probe.result().scores[name], rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def test_evidence_is_that_of_each_heads_maps(family):
+    pipe, videos = family
+    table = score_heads(pipe, videos[0], PROMPT, ['cat', 'runs'], by='evidence', steps=-2, of=4)
+    x, text = 'x' * is_cross(pipe), text_of(pipe, PROMPT)
+    with capture(pipe, f'{x}q {x}k {x}o') as tape:
+        renoise(pipe, videos[0], PROMPT, step=-2, steps=4)
+    for layer in table.layers:
+        q, o = (tape.get(x + n, layer, tokens='video')[0] for n in 'qo')
+        k = tape.get(x + 'k', layer, tokens='text')[0]
+        maps = concept_maps(q, o, k, tape.grid, words=[text.slots('cat'), text.slots('runs')], valid=~text.pad,
+                            k_empty=k[:, text.pad.nonzero()[:1, 0]], reduce=None)
+        want = map_evidence(maps).nanmean(1)
+        torch.testing.assert_close(table.scores['evidence'][0, 0, layer], want, rtol=1e-3, atol=1e-3)
+
+
+def test_videos_stand_one_after_the_other(family):
+    pipe, videos = family
+    both = score_heads(pipe, videos, ['a cat runs', 'a dog'], by=['chi', 'evidence'], steps=-2, of=4)
+    for i, prompt in enumerate(['a cat runs', 'a dog']):
+        one = score_heads(pipe, videos[i], prompt, by=['chi', 'evidence'], steps=-2, of=4)
+        for b in one.scores:
+            torch.testing.assert_close(both.scores[b][i], one.scores[b][0], equal_nan=True)
+    assert both.facts['videos'] == 2
+
+
+def test_a_generation_is_scored_in_the_pass_that_makes_it(family):
+    pipe, _ = family
+    run = dict(frames=9, height=32, width=32)
+    plain = generate(pipe, PROMPT, 0, 3, **run)
+    table = score_heads(pipe, prompt=PROMPT, by=['chi', 'lambda2', 'evidence'], steps=[0, 2], of=3, run=run)
+    assert table.steps == [0, 2] and set(table.scores) == {'chi', 'lambda2', 'evidence'}
+    assert torch.equal(plain.video, generate(pipe, PROMPT, 0, 3, **run).video)         # and nothing stays behind
+    assert table.facts['videos'] == 1 and bool(table.scores['evidence'].isfinite().all())
+
+
+def test_words_of_each_video():
+    pipe = load()
+    clips = [world.clip(c, seed=1) for c in ('a red circle moves left', 'a blue square moves up')]
+    given = [c.video for c in clips], [c.caption for c in clips]
+    table = score_heads(pipe, *given, [['red'], ['blue']], by='evidence', steps=12)
+    one = score_heads(pipe, clips[1].video, clips[1].caption, 'blue', by='evidence', steps=12)
+    torch.testing.assert_close(table.scores['evidence'][1], one.scores['evidence'][0])
+    with pytest.raises(ValueError, match='1 videos, but there are 2'):
+        score_heads(pipe, *given, [['red']])
+
+
+@pytest.mark.parametrize('how, said', [(dict(by=[]), 'at least one of'), (dict(by=['size']), "not 'size'"),
+                                       (dict(steps=9), 'outside this run'), (dict(layers=[77]), 'layers'),
+                                       (dict(words='elephant'), 'elephant'), (dict(prompt=['a', 'b']), '2 prompts for 1 videos')])
+def test_bad_input_is_a_sentence(family, how, said):
+    pipe, videos = family
+    how = dict(prompt=PROMPT, of=4, steps=-1) | how
+    before = {n: dict(m._forward_hooks) | dict(m._forward_pre_hooks) for n, m in pipe.transformer.named_modules()}
+    with pytest.raises(ValueError, match=said):
+        score_heads(pipe, videos[0], **how)
+    assert before == {n: dict(m._forward_hooks) | dict(m._forward_pre_hooks) for n, m in pipe.transformer.named_modules()}
+
+
+# -- presets
+
+class _Shaped:
+    def __init__(self, family, layers):
+        self.pipe = tiny(family)
+        self.pipe.transformer.register_to_config(num_layers=layers)
+
+
+@pytest.mark.parametrize('family, layers, count, k, step, of', [
+    ('cogvideox', 30, 17, 5, 30, 50), ('cogvideox', 42, 21, 5, 30, 50), ('hunyuanvideo', 20, 13, 5, 20, 30),
+    ('wan', 30, 15, 3, 20, 50), ('wan', 40, 21, 5, 20, 50)])
+def test_published_choices(family, layers, count, k, step, of):
+    found = published_choice(_Shaped(family, layers).pipe)
+    assert len(found['layers']) == len(set(found['layers'])) == count and max(found['layers']) < layers
+    assert (found['k'], found['step'], found['of']) == (k, step, of)
+    exact = published_choice(_Shaped(family, layers).pipe, exact=True)
+    assert exact['normalise'] == 'slots' and exact['together'] == (family != 'wan')
+
+
+def test_nothing_is_published_for_other_models(family):
+    with pytest.raises(ValueError, match='nothing is published.*score_heads'):
+        published_choice(family[0])
