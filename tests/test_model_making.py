@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from vidlens import world
 from vidlens.model import net as net_module
 from vidlens.model.codec import fit_codec
-from vidlens.model.dit import Clips, Training, _noise_times, _noisy, main, restore_run, save_run, train, v_loss
+from vidlens.model.dit import (
+    Clips, Training, _noise_times, _noisy, _pairs, main, restore_run, save_run, train, v_loss)
 from vidlens.model.export import check_pipeline, pack
 from vidlens.model.net import Config, fingerprint, make_tokenizer, read_checkpoint
 from vidlens.model.vae import VaeConfig, VaeTraining, restore_vae, save_vae
@@ -121,6 +122,15 @@ def test_modest_answers_lie_between(codec, share):
     x, v = _noisy(z, t[:, None].expand(-1, z.shape[1]), alphas, g)
     want = torch.where(told[:, None, None, None, None], x - (.5 * x + share * (v - .5 * x)), .5 * x - v)
     assert abs(float(loss) - float(want.square().mean())) < 1e-5
+
+
+def test_a_contrary_camera_makes_another_move_of_its_kind():
+    scenes = world.sample(128, 3, kind=['pan', 'zoom', 'roll', 'single'], combos='train')
+    told = [d.camera for d in _pairs(scenes, torch.Generator().manual_seed(0)).describe()]
+    moves = [(a, b) for a, b in zip(told[::2], told[1::2]) if a != b]
+    assert {a.split()[0] for a, _ in moves} == {'pan', 'zoom', 'roll'}
+    assert all(a.split()[0] == b.split()[0] for a, b in moves)
+    assert .6 < len(moves) / sum(a != 'still' for a in told[::2]) < .9      # the others have another shape
 
 
 def test_contrast_needs_pairs():

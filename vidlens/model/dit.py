@@ -75,19 +75,33 @@ def token_labels(scenes: world.Scenes, first: Tensor, second: Tensor) -> Tensor:
     return torch.cat([labels, camera], -1)
 
 
+def _other_cameras() -> Tensor:
+    "For each camera the others of its kind, (cameras, 3) int64, some twice; of the one at rest, itself."
+    names = list(world.CAMERAS)
+    alike = [[j for j, m in enumerate(names) if m.split()[0] == n.split()[0] and m != n] or [i] for i, n in enumerate(names)]
+    return torch.tensor([(those * 3)[:3] for those in alike])
+
+
+_OTHER_CAMERAS = _other_cameras()
+
+
 def _exchanged(scenes: world.Scenes) -> world.Scenes:
     "The same scenes, but each of two objects with the other's motion."
     return replace(scenes, motion=scenes.motion.flip(1), schedule=scenes.schedule.flip(1), pace=scenes.pace.flip(1))
 
 
 def _contrary(scenes: world.Scenes, g: torch.Generator) -> world.Scenes:
-    "The same scenes with other words true of them: other shapes; most of those with two objects: motions exchanged."
+    """The same scenes with other words true of them: other shapes; most of those with two objects: motions exchanged; most of
+    those with a moving camera: another move of the same kind."""
     kinds = len(world.FAMILIES['train']['shapes'])
+    camera = _OTHER_CAMERAS[scenes.camera, torch.randint(_OTHER_CAMERAS.shape[1], (len(scenes),), generator=g)]
+    turn = (camera != scenes.camera) & (torch.rand(len(scenes), generator=g) < .75)
     other = (scenes.shape + torch.randint(1, kinds, scenes.shape.shape, generator=g)) % kinds
     trade = (scenes.motion[:, 0] != scenes.motion[:, 1]) & (scenes.count > 1) & (torch.rand(len(scenes), generator=g) < .75)
     traded = _exchanged(scenes)
     kept = {k: torch.where(trade[:, None], getattr(traded, k), getattr(scenes, k)) for k in ('motion', 'schedule', 'pace')}
-    return replace(scenes, shape=torch.where(trade[:, None], scenes.shape, other), **cast(Any, kept))
+    return replace(scenes, shape=torch.where((trade | turn)[:, None], scenes.shape, other),
+                   camera=torch.where(turn, camera, scenes.camera), **cast(Any, kept))
 
 
 def _may_be_seen(scenes: world.Scenes) -> Tensor:
@@ -105,7 +119,7 @@ def _pairs(scenes: world.Scenes, g: torch.Generator) -> world.Scenes:
         fits = _may_be_seen(other) & waits
         waits = waits & ~fits
         put = {k: torch.where(fits[:, None], getattr(other, k), getattr(found, k)) for k in ('shape', 'motion', 'schedule', 'pace')}
-        found = replace(found, **cast(Any, put))
+        found = replace(found, camera=torch.where(fits, other.camera, found.camera), **cast(Any, put))
     return found
 
 
