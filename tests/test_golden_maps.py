@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from vidlens.grid import Grid
 from vidlens.maps import (
+    aggregate,
     concept_attention_map,
     concept_maps,
     cross_attention_map,
@@ -145,3 +146,70 @@ def test_09_rivals(case):
         close(o_concept, z['out_attn_out_concept'])
         close(concept_attention_map(o_concept, o, grid).flatten(1), z['out_map_concept_attention_maps'])
     close(cross.flatten(1), z['out_map_cross_attention_maps'])
+
+
+AGGREGATED = ['cogvideox_concepts', 'cogvideox_concepts_nosoftmax', 'cogvideox_concepts_single', 'cogvideox_prompt',
+              'hunyuan_concepts', 'wan_prompt']
+
+
+def aggregated(z, key):
+    "Raw maps on their grid, and the published choice of layers, words and steps for this key."
+    own = key.endswith('_layers')    # its layers are those chosen for IMAP
+    maps = z[f'in_raw__{key.removesuffix("_layers")}'].unflatten(-1, grid_of(z).shape)
+    of_prompt = z['p_model'] == 'wan' or 'imap' in key and z['p_qk_matching_target'] == 'prompt'
+    wanted = z['p_wanted_steps'].tolist()
+    return maps, dict(layers=z['p_imap_layer' if own else 'p_layers'],
+                      words=range(z['p_n_tokens' if of_prompt else 'p_n_concepts']),
+                      steps=[i for i, s in enumerate(z['p_collected_steps'].tolist()) if s in wanted])
+
+
+def same(a, b):
+    assert a.shape == b.shape and (a - b).abs().max() <= 1e-6 * b.abs().max()
+
+
+def keys_of(z):
+    return [k.removeprefix('out_final__') for k in z if k.startswith('out_final__')]
+
+
+@pytest.mark.parametrize('case', AGGREGATED)
+def test_10_aggregate(case):
+    z = load(f'10_aggregate__{case}')
+    for key in keys_of(z):
+        maps, choice = aggregated(z, key)
+        got = aggregate(maps, **choice, softmax=None if z['p_except_softmax'] else 'published')
+        same(got, z[f'out_final__{key}'])
+    assert len(keys_of(z)) == (6 if z['p_model'] == 'wan' else 8)
+
+
+@pytest.mark.parametrize('case', AGGREGATED)
+def test_10_halves(case):
+    "The first half, step by step, is the published intermediate; the second half of that is the result."
+    z = load(f'10_aggregate__{case}')
+    soft = not z['p_except_softmax']
+    for key in keys_of(z):
+        maps, choice = aggregated(z, key)
+        want, steps = z[f'out_after_layers__{key}'], choice.pop('steps')
+        early = [aggregate(maps, steps=[s], **choice, softmax='early' if soft else None) for s in range(len(maps))]
+        same(torch.stack(early).flatten(2), want)
+        joined = want.unflatten(-1, grid_of(z).shape)[:, None]
+        same(aggregate(joined, steps=steps, softmax='late' if soft else None), z[f'out_final__{key}'])
+
+
+@pytest.mark.parametrize('case', AGGREGATED)
+def test_10_every_option_matters(case):
+    "With any one option at another value the published figures are missed: so the tests above can fail."
+    z = load(f'10_aggregate__{case}')
+    for key in keys_of(z):
+        maps, choice = aggregated(z, key)
+        right = dict(choice, softmax=None if z['p_except_softmax'] else 'published')
+        n = maps.shape[2]
+        others = [dict(softmax=s) for s in (None, 'early', 'late', 'published') if s != right['softmax']]
+        others += [dict(layers=right['layers'][:1]), dict(words=range(n - len(right['words']), n))]
+        others += [dict(steps=right['steps'][:1])]
+        for other in others:
+            with pytest.raises(AssertionError):
+                close(aggregate(maps, **right | other), z[f'out_final__{key}'], 1e-3)
+    # steps that were collected and not wanted do count, where there are some
+    if len(right['steps']) < len(maps):
+        with pytest.raises(AssertionError):
+            close(aggregate(maps, **right | dict(steps=None)), z[f'out_final__{key}'], 1e-3)

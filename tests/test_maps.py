@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidlens.grid import Grid
 from vidlens.maps import (
+    aggregate,
     calinski_harabasz,
     concept_attention_map,
     concept_maps,
@@ -316,6 +317,21 @@ def test_rivals_are_their_definitions():
     assert concept_attention_map(oc, O, GRID, [1, 2], None).shape == (2, 3, 5, 6, 7)
 
 
+def test_maps_are_joined_over_what_is_chosen():
+    raw = torch.randn(3, 4, 5, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(aggregate(raw), raw.mean((0, 1)), atol=1e-6)
+    some = aggregate(raw, layers=[3, 1], steps=torch.tensor([2]), words=[[0], [1, 4]])
+    assert torch.allclose(some[1], raw[2, [1, 3]][:, [1, 4]].mean((0, 1)), atol=1e-6) and some.shape == (2, 2, 3, 4)
+    half = aggregate(raw.half(), softmax='published')
+    assert half.dtype == torch.float32 and torch.allclose(half, aggregate(raw.half().float(), softmax='published'))
+    early = aggregate(raw, words=[[1, 4]], softmax='early')
+    assert torch.allclose(early[0], raw.softmax(2)[:, :, [1, 4]].mean((0, 1, 2)), atol=1e-6)
+    late = aggregate(raw[:1], words=[2], softmax='late')        # one word, one step: stretched over 0 to 1
+    assert late.min() == 0 and abs(float(late.max()) - 1) < 1e-4
+    raw[1, 0, 2] = torch.nan
+    assert aggregate(raw)[2].isnan().all() and not aggregate(raw)[0].isnan().any()
+
+
 def test_one_frame_has_maps():
     grid = Grid(1, 6, 7)
     assert concept_maps(Q[:, :42], O[:, :42], K, grid, normalise='concepts').shape == (2, 1, 6, 7)
@@ -325,6 +341,7 @@ def test_one_frame_has_maps():
 
 S = torch.tensor([3., 1., 2.])
 TEXT = torch.zeros(HEADS, 7, D)
+MANY = torch.zeros(1, 2, 3, 1, 2, 2)
 BAD = {
     'text not cut': ('cut the text tokens off', lambda: concept_maps(torch.cat([TEXT, Q], 1), O, K, GRID)),
     'text not cut o': ('cut the text tokens off', lambda: calinski_harabasz(torch.cat([O, TEXT], 1), GRID)),
@@ -372,6 +389,14 @@ BAD = {
     'valid length': ('there are 2 text slots', lambda: cross_attention_map(Q, K, GRID, valid=[True])),
     'no heads': ('at least one', lambda: concept_maps(Q, O, K, GRID, heads=[], k_empty=EMPTY)),
     'head out of range': ('from 0 to 7', lambda: cross_attention_map(Q, K, GRID, heads=[8])),
+    'maps of one step': ('(steps, layers, slots, frames, rows, cols)', lambda: aggregate(torch.zeros(4, 5, 2, 3, 4))),
+    'whole numbers': ('torch.int64', lambda: aggregate(torch.zeros(1, 1, 1, 1, 1, 1).long())),
+    'no tensor': ('list', lambda: aggregate([[1.]])),
+    'layer that is not there': ('layers=[7], but these maps have 2', lambda: aggregate(MANY, layers=[7])),
+    'no steps': ('steps=[], but', lambda: aggregate(MANY, steps=[])),
+    'steps by halves': ('steps=[0.5], but', lambda: aggregate(MANY, steps=[.5])),
+    'slot that is not there': ('there are 3 text slots', lambda: aggregate(MANY, words=[3])),
+    'softmax of no name': ("'published', 'early', 'late', None", lambda: aggregate(MANY, softmax='all')),
     'concepts of other heads': ('o_concept', lambda: concept_attention_map(K[:3], O, GRID)),
 }
 

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from pycocotools.mask import encode
 from sklearn.metrics import jaccard_score
@@ -23,7 +24,6 @@ def pictures(folder, labels=None, end='jpg', size=(12, 16)):
             Image.fromarray(x).save(folder / f'{f:05}.{end}')
         else:
             Image.fromarray(labels[f].numpy().astype(np.uint8)).save(folder / f'{f:05}.png')
-
 
 
 
@@ -135,6 +135,29 @@ def test_segments_are_the_highest_maps():
     maps[:, 2] = maps[:, 2].flip(0)
     found = segment(maps, grid)
     assert (found[4, :, 20] == 1).all() and (found[5:, :, 20] == 0).all(), 'frames 5 to 8 are those of token frame 2'
+
+
+@pytest.mark.parametrize('causal', [True, False])
+def test_segments_without_a_video_are_those_of_bilinear_maps(causal):
+    grid = Grid(3, 4, 5, 8, 4, causal)
+    maps = torch.randn(6, *grid.shape, generator=G)
+    large = F.interpolate(maps, (32, 40), mode='bilinear', align_corners=False).argmax(0)
+    assert torch.equal(segment(maps, grid), large[grid.frame_of(torch.arange(grid.video_frames))])
+
+
+def test_segments_follow_the_edges_of_a_video():
+    "A wall that is brighter on the right, off the borders of tokens, and moves one pixel a frame."
+    grid = Grid(3, 4, 4, 8, 4)
+    right = (torch.arange(32)[None] >= 10 + torch.arange(9)[:, None])[:, None].expand(9, 32, 32)
+    video = right[..., None].expand(-1, -1, -1, 3) * .6 + .2
+    share = F.avg_pool2d(right[:, None].float(), 8)[:, 0]
+    share = torch.stack([share[a:b + 1].mean(0) for a, b in map(grid.span, range(3))])
+    maps = torch.stack([1 - share, share])
+    plain, edges = (segment(maps, grid, v) for v in (None, video))
+    assert edges.shape == plain.shape == (9, 32, 32) and edges.dtype == torch.int64
+    assert (edges != right).float().mean() < (plain != right).float().mean() / 2
+    with pytest.raises(ValueError, match='for this grid'):
+        segment(maps, grid, video[:8])
 
 
 @pytest.mark.parametrize('ask, says', [

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['calinski_harabasz', 'fisher', 'davies_bouldin', 'separability', 'select_heads', 'lambda2', 'surrogate', 'gram_col',
-           'concept_maps', 'cross_attention_map', 'concept_attention_map']
+           'concept_maps', 'cross_attention_map', 'concept_attention_map', 'aggregate']
 
 # %% ../nbs/14_maps.ipynb #acfe1d67
 from collections.abc import Sequence
@@ -403,3 +403,40 @@ def concept_attention_map(o_concept: Tensor, o: Tensor, grid: Grid, heads: Any =
     o = _heads(o, grid, 'o')
     concept, h = _keys(o_concept, o, 'o_concept'), _pick(heads, o.shape[0]).to(o.device)
     return _join(torch.einsum('hcd,hfpd->hcfp', concept[h], _wide(o[h])), grid, reduce)
+
+# %% ../nbs/14_maps.ipynb #14c1a002
+def _places(chosen: Any, n: int, axis: str) -> list[int]:
+    "Positions along an axis of n; None means all."
+    at = list(range(n)) if chosen is None else torch.as_tensor(chosen).flatten().tolist()
+    if not at or any(isinstance(i, (bool, float)) or not 0 <= i < n for i in at):
+        raise ValueError(f'{axis}={at}, but these maps have {n} {axis}: give at least one of the positions 0 to {n - 1} '
+                         'along that axis, not the numbers inside the model')
+    return at
+
+
+def aggregate(maps: Tensor, layers: Sequence[int] | None = None, steps: Sequence[int] | None = None,
+              words: Sequence | None = None, softmax: str | None = None) -> Tensor:
+    """Maps of many steps and layers joined to one for each word: (words, frames, rows, cols) float32, of any unit.
+
+    maps     (steps, layers, slots, frames, rows, cols) floating point; steps, layers: positions along these axes (all)
+    words    slots of each word, such as range(3) or [[3], [5, 6]], whose mean it is (each slot one by one)
+    softmax  None: the plain mean, as IMAP. 'early': over all slots, padding too, in each layer. 'late': after the cut to the
+             words and the mean over layers, over the words at each step, or for one word min-max over all that is kept.
+             'published': both, the released default. Then a map depends on the other words. NaN stays NaN.
+
+    Memory: the slots of one step at a time. Raises TypeError, ValueError. Source: IMAP, pipelines and modified_dit.py."""
+    if not isinstance(maps, Tensor) or not maps.is_floating_point() or maps.ndim != 6 or 0 in maps.shape:
+        found = f'{maps.dtype} of shape {tuple(maps.shape)}' if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f'maps are {found}, but must be a floating point tensor (steps, layers, slots, frames, rows, cols), '
+                         'not empty: torch.stack those of single layers and steps')
+    _one_of(softmax=(softmax, ('published', 'early', 'late', None)))
+    rows, depth = _places(steps, maps.shape[0], 'steps'), _places(layers, maps.shape[1], 'layers')
+    spans, kept = _words(words, None, maps.shape[2]), []
+    for s in rows:
+        each = maps[s, depth].float()
+        kept.append(_group(each.softmax(1) if softmax in ('published', 'early') else each, spans, 'maps').mean(0))
+    out = torch.stack(kept)
+    if softmax in ('published', 'late'):
+        low, high = out.amin(), out.amax()
+        out = out.softmax(1) if len(spans) > 1 else (out - low) / (high - low + 1e-5)
+    return out.mean(0)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .grid import Grid
 from .metrics import Interval, bootstrap
+from .upsampling import _guide, upsample
 from .video import resize
 
 # %% auto #0
@@ -185,14 +186,20 @@ _LAYOUTS: tuple[tuple[str, Callable[[Path], list[str]], Callable[[Path, str, int
     ('data', lambda root: _folders(root / 'data'), _vspw))
 
 # %% ../nbs/15a_segmentation.ipynb #1500000a
-def segment(maps: Tensor, grid: Grid) -> Tensor:
+def segment(maps: Tensor, grid: Grid, video: Tensor | None = None) -> Tensor:
     """The number of the highest map at each pixel: (video frames, height, width) int64.
 
-    maps (words, frames, rows, cols) on the token grid, enlarged bilinearly with tokens at their centres. Raises ValueError."""
+    maps (words, frames, rows, cols) on the token grid, enlarged by `upsample`: bilinearly, or along the edges of a video
+    (video frames, height, width, 3) float in [0, 1]. Memory: the maps of one frame in pixels. Raises ValueError, and
+    ImportError where a video is given and kornia is missing."""
     if maps.ndim != 4 or tuple(maps.shape[1:]) != grid.shape:
         raise ValueError(f'maps have shape {tuple(maps.shape)}, but must be (words, {grid.frames}, {grid.rows}, {grid.cols})')
-    large = F.interpolate(maps.float(), (grid.height, grid.width), mode='bilinear', align_corners=False).argmax(0)
-    return large[grid.frame_of(torch.arange(grid.video_frames))]
+    one = Grid(1, grid.rows, grid.cols, grid.stride, 1)
+    of = grid.frame_of(torch.arange(grid.video_frames))
+    if video is None:
+        return torch.stack([upsample(maps[:, [f]], one).argmax(0)[0] for f in range(grid.frames)])[of]
+    guide = _guide(video, grid)
+    return torch.stack([upsample(maps[:, [int(f)]], one, guide[[t]]).argmax(0)[0] for t, f in enumerate(of)])
 
 
 def _pair(pred: Tensor, truth: Tensor) -> None:
