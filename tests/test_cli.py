@@ -313,7 +313,7 @@ def short(tmp_path_factory):
 
 
 @pytest.mark.parametrize('given', [['{clip}', '--prompt', 'a red circle moves right', '--word', 'red', '--word', 'moves right'],
-                                   ['{clip}', '--free', '--word', 'red', '--word', 'moves right', '--k', '2'],
+                                   ['{clip}', '--free', '--word', 'red', '--word', 'moves right', '--k', '2', '--edges'],
                                    ['--prompt', 'a red circle moves right', '--word', 'red', '--word', 'moves right',
                                     '--step', '-2', '--rival', 'cross', '--rival', 'flow']])
 def test_imap_writes_where_when_and_which_way(short, tmp_path, capsys, given):

@@ -11,6 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from vidlens import world
+from vidlens.grid import Grid
+from vidlens.metrics import iou
 from vidlens.plots import curve, draw_tracks, draw_ways, head_atlas, layer_step_map, overlay, show, side_by_side
 from vidlens.reporting import Code, Item, Section, report, report_html
 
@@ -197,6 +200,15 @@ def test_figures_leave_no_state_behind():
     layer_step_map(np.eye(3))
     curve({'a': [1, 2], 'b': [2, 1]})
     assert (plt.get_fignums(), dict(plt.rcParams)) == before
+
+
+def test_overlay_follows_the_edges_of_the_video():
+    clip = world.clip('a red circle stays still', seed=2)
+    grid = Grid.of(17, 64, 64, 8, 4)
+    maps = torch.nn.functional.avg_pool2d(clip.masks[0][[0, 2, 6, 10, 14]].float()[:, None], 8)[:, 0]
+    heat = {smooth: overlay(clip.video, maps, grid, alpha=1, cmap='gray', smooth=smooth)[..., 0] for smooth in (False, True, 'edges')}
+    fits = {k: float(iou(x, clip.masks[0], .5).mean()) for k, x in heat.items()}
+    assert fits['edges'] > fits[True] + .05 and heat['edges'].min() >= 0 and heat['edges'].max() <= 1
 
 
 def test_overlay_normalisation_is_as_named():

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,8 @@ def run_imap(args: argparse.Namespace) -> dict[str, Any]:
     refuse_existing(out, [*WORD_FILES, 'rivals.png'], args.force)
     if not args.prompt and not (args.clip and args.free and args.word):
         raise ValueError('nothing says what to look for: give --prompt, or for a clip --free with each --word')
+    if args.edges and find_spec('kornia') is None:
+        raise ValueError('--edges needs the guided filter of kornia: pip install kornia')
     clip = None if args.clip is None else read_video(args.clip)
     say(f'loading {args.model}')
     pipe = load(args.model, args.device, args.dtype)
@@ -230,7 +233,7 @@ def run_imap(args: argparse.Namespace) -> dict[str, Any]:
         video = fit_video(pipe, clip)
         maps = imap(pipe, video, args.word or (), args.prompt or '', step=args.step or [-12], **how)
     say(f'writing {out}')
-    files = write_words(maps, video, out, args.force)
+    files = write_words(maps, video, out, args.force, smooth='edges' if args.edges else True)
     rows = [dict(word=w, start=s.start, end=s.end, always=s.whole, varies=s.varies) for w, s in maps.when().items()]
     if maps.flow is not None:
         rows = [r | dict(way=w) for r, w in zip(rows, maps.way().mean.tolist())]
@@ -252,6 +255,7 @@ def _add_imap(commands) -> None:
     p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
     p.add_argument('--rival', action='append', help='cross, concept, flow, moft, centre; repeatable (default flow, which tells '
                    'which way words go)')
+    p.add_argument('--edges', action='store_true', help='pictures of the maps follow the edges of the video (needs kornia)')
     p.set_defaults(run=run_imap)
 
 # %% ../nbs/50_cli.ipynb #f7271ebf

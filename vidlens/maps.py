@@ -274,6 +274,12 @@ def _group(maps: Tensor, words: list[list[int]], pool: str | None) -> Tensor:
     return torch.stack([maps[:, w].mean(1) for w in words], 1)
 
 
+def _asked(text: Tensor, words: list[list[int]]) -> tuple[Tensor, list[list[int]]]:
+    "The slots of the words alone, and the words' numbers among them: no map is made of a slot that nobody asks for."
+    used = sorted({i for w in words for i in w})
+    return text[:, used], [[used.index(i) for i in w] for w in words]
+
+
 def _join(maps: Tensor, grid: Grid, reduce: str | None) -> Tensor:
     "(heads, words, frames, tokens) joined over heads and laid out on the grid."
     maps = maps.unflatten(-1, (grid.rows, grid.cols))
@@ -339,6 +345,8 @@ def concept_maps(q: Tensor, o: Tensor, k_text: Tensor, grid: Grid, heads: Any = 
     empty = None if k_empty is None else _keys(k_empty if k_empty.ndim == 3 else k_empty[:, None], q, 'k_empty')[:, :1]
     count = sum(map(len, spans)) if pool is None else len(spans)
     _check_contrast(normalise, count, text.shape[1], empty, slots, pool)
+    if normalise != 'slots':
+        text, spans = _asked(text, spans)
     if pool == 'keys':
         text, spans = _group(text, spans, 'keys'), [[i] for i in range(len(spans))]
     parts = []
@@ -376,6 +384,8 @@ def cross_attention_map(q: Tensor, k_text: Tensor, grid: Grid, heads: Any = None
         if softmax is not None:
             raise ValueError("softmax='slots' is over single slots, but pool='keys' merges them: use pool='maps'")
         text, spans, valid = _group(text, spans, 'keys'), [[i] for i in range(len(spans))], None
+    if softmax is None:
+        text, spans = _asked(text, spans)
     scale = q.shape[-1] ** -.5 if scale is None else scale
     parts = []
     for i in h.split(max(1, _ROOM // (grid.n * (text.shape[1] + q.shape[3])))):

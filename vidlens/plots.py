@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .grid import Grid
+from .upsampling import upsample
 from .video import as_video, resize, video_bytes
 
 # %% ../nbs/30_plots.ipynb #3cbf87c3
@@ -73,12 +74,13 @@ def colour_map(maps: Tensor, cmap: str = 'magma', norm: Any = 'video') -> Tensor
 
 
 def overlay(video: Tensor, maps: Tensor, grid: Grid | None = None, alpha: float = .6, cmap: str = 'magma',
-            norm: Any = 'video', smooth: bool = True) -> Tensor:
+            norm: Any = 'video', smooth: bool | str = True) -> Tensor:
     """The video with a map over each frame: (frames, height, width, 3) float32.
 
     maps: (token frames, rows, cols), any range; NaN leaves the pixels alone. `grid` says which tokens cover what (told
     by the sizes where they leave no doubt). norm='video' stretches the smallest and largest value of the clip over the
-    colours, 'frame' those of each frame, (low, high) is fixed. `smooth` False shows the tokens as blocks."""
+    colours, 'frame' those of each frame, (low, high) is fixed. `smooth` False shows the tokens as blocks,
+    'edges' follows the edges of the video (`upsample`)."""
     v, m = as_video(video).cpu(), maps.detach().float().cpu()
     if m.ndim != 3:
         raise ValueError(f'maps have shape {tuple(m.shape)}, but must be (token frames, rows, cols): average or choose '
@@ -90,12 +92,11 @@ def overlay(video: Tensor, maps: Tensor, grid: Grid | None = None, alpha: float 
         raise ValueError(f'maps {tuple(m.shape)} over a video {tuple(v.shape[:3])} do not fit the grid {g.shape} of '
                          f'{g.video_frames} frames of {g.height}x{g.width}: pass the grid that the maps came from')
     u = _unit(m, norm)
-    big: dict[str, Any] = {'mode': 'bilinear', 'align_corners': False} if smooth else {'mode': 'nearest'}
-    # align_corners=False puts a token's value at the centre of its pixels, the geometry of Grid.
-    up = torch.nn.functional.interpolate(u.nan_to_num(0)[:, None], (g.height, g.width), **big)[:, 0]
-    seen = torch.nn.functional.interpolate((~u.isnan()).float()[:, None], (g.height, g.width), mode='nearest')[:, 0]
+    def blocks(x: Tensor) -> Tensor: return torch.nn.functional.interpolate(x[:, None], (g.height, g.width), mode='nearest')[:, 0]
     which = g.frame_of(torch.arange(len(v)))
-    heat, a = _lut(cmap)[(up * 255).round().long()][which], (alpha * seen)[which][..., None]
+    known = u.nan_to_num(0)
+    up = upsample(known, g, v if smooth == 'edges' else None).clamp(0, 1) if smooth else blocks(known)[which]
+    heat, a = _lut(cmap)[(up * 255).round().long()], alpha * blocks((~u.isnan()).float())[which][..., None]
     return v * (1 - a) + heat * a
 
 # %% ../nbs/30_plots.ipynb #3e8cecae

@@ -25,11 +25,12 @@ from .words import ConceptMaps
 __all__ = ['WORD_FILES', 'map_rows', 'rivals_figure', 'span_figure', 'selection_figure', 'write_words']
 
 # %% ../nbs/34_wordplots.ipynb #34000006
-def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str = '', most: int = 8) -> Any:
+def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str = '', most: int = 8,
+             smooth: bool | str = True) -> Any:
     """Maps over frames, a row each: a matplotlib figure.
 
-    video (frames, height, width, 3); rows: {label: (frames, rows, cols)} on the token grid; most: columns at most. Raises
-    ValueError for a video or maps of another size, or no rows."""
+    video (frames, height, width, 3); rows: {label: (frames, rows, cols)} on the token grid; most: columns at most; smooth:
+    see `overlay`. Raises ValueError for a video or maps of another size, or no rows."""
     video = as_video(video).cpu()
     if not rows or len(video) != grid.video_frames:
         raise ValueError(f'{len(rows)} rows over a video of {len(video)} frames: give at least one row, and the '
@@ -37,7 +38,7 @@ def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str =
     at = torch.linspace(0, grid.frames - 1, min(grid.frames, most)).round().long().tolist()
     frames = [int(grid.times()[f]) for f in at]
     figure, axes = _figure(1.05 * len(at) + 1., 1.1 * (len(rows) + 1) + .3, len(rows) + 1, len(at), squeeze=False)
-    pictures = {'video': video} | {label: overlay(video, m, grid) for label, m in rows.items()}
+    pictures = {'video': video} | {label: overlay(video, m, grid, smooth=smooth) for label, m in rows.items()}
     for i, (label, picture) in enumerate(pictures.items()):
         for j, f in enumerate(frames):
             ax = axes[i, j]
@@ -113,9 +114,11 @@ def selection_figure(table: HeadTable, above: Mapping[str, float] | None = None,
 WORD_FILES = ('maps.npz', 'words.csv', 'maps.mp4', 'maps.gif', 'words.png', 'spans.png')
 
 
-def write_words(maps: ConceptMaps, video: Tensor, folder: str | os.PathLike, force: bool = False, fps: float = 8) -> list[Path]:
+def write_words(maps: ConceptMaps, video: Tensor, folder: str | os.PathLike, force: bool = False, fps: float = 8,
+                smooth: bool | str = True) -> list[Path]:
     """Write `WORD_FILES`, and rivals.png for the first word if there are rivals: raw maps, when and which way each word
-    goes as a table, the overlays side by side as MP4 and GIF, and pictures. Raises FileExistsError unless `force`."""
+    goes as a table, the overlays side by side as MP4 and GIF, and pictures; smooth: see `overlay`. Raises FileExistsError
+    unless `force`."""
     out = Path(folder)
     names = [*WORD_FILES, *(['rivals.png'] if maps.rivals else [])]
     refuse_existing(out, names, force)
@@ -128,10 +131,10 @@ def write_words(maps: ConceptMaps, video: Tensor, folder: str | os.PathLike, for
         for (word, s), (dx, dy) in zip(maps.when().items(), way):
             ways = [v if v == '' else f'{v:.4f}' for v in (dx, dy)]
             table.writerow([word, s.start, s.end, f'{s.varies:.4f}', int(s.whole), *ways])
-    picture = side_by_side([overlay(video, m, maps.grid) for m in maps.maps], maps.words)
+    picture = side_by_side([overlay(video, m, maps.grid, smooth=smooth) for m in maps.maps], maps.words)
     for name in ('maps.mp4', 'maps.gif'):
         write_video(picture, out / name, fps, force=force)
-    figures = dict(words=map_rows(video, dict(zip(maps.words, maps.maps)), maps.grid), spans=span_figure(maps))
+    figures = dict(words=map_rows(video, dict(zip(maps.words, maps.maps)), maps.grid, smooth=smooth), spans=span_figure(maps))
     if maps.rivals:
         figures['rivals'] = rivals_figure(video, maps, maps.words[0])
     for name, figure in figures.items():
