@@ -84,7 +84,9 @@ def test_table_speaks_of_what_was_measured():
     for over, numbers in (('layers', [0, 3]), ('steps', [2, 9])):
         curve = table.curve('chi', over)
         assert [n for n, _ in curve] == numbers and all(i.lo <= i.mean <= i.hi for _, i in curve)
-    assert table.select_layers(0., 'chi') == [0, 3]
+    assert table.select_layers(0., 'chi') == [0, 3] and table.select_steps(0.) == [2, 9]
+    low, high = sorted(table.scores['chi'].nanmean((0, 2, 3)).tolist())
+    assert len(table.select_steps((low + high) / 2)) == 1
     first = table.select(1)
     assert all(table.select(1, skip=1)[n] != first[n] for n in first)
 
@@ -92,7 +94,7 @@ def test_table_speaks_of_what_was_measured():
 @pytest.mark.parametrize('ask, says', [
     (lambda t: t.select(by='fisher'), 'was not measured'), (lambda t: t.select(step=5), 'choose among'),
     (lambda t: t.select(threshold=1e9), 'no head is left'), (lambda t: t.select(layers=[7]), 'none of them'),
-    (lambda t: t.select(over='step'), 'unknown'), (lambda t: t.select_layers(1e9, 'chi'), 'no layer'),
+    (lambda t: t.select(over='step'), 'unknown'), (lambda t: t.select_layers(1e9, 'chi'), 'no layer'), (lambda t: t.select_steps(1e9), 'no step'),
     (lambda t: t.curve('chi', 'heads'), 'unknown'), (lambda t: HeadProbe(['chi', 'best']), "not 'best'"),
     (lambda t: HeadProbe([]), 'at least one'), (lambda t: HeadProbe().result(), 'no attention'),
     (lambda t: HeadProbe.kinds(['lambda2'], cross=True), 'self-attention'),

@@ -2,14 +2,16 @@
 import pytest
 import torch
 
-from vidlens import world
+from vidlens import selection, world
 from vidlens.card import card_of
+from vidlens.concepts import concept_stream
 from vidlens.families import tiny
 from vidlens.heads import HeadProbe
 from vidlens.hooks import capture
 from vidlens.maps import concept_maps
 from vidlens.run import generate, load, renoise, text_of
 from vidlens.selection import map_evidence, published_choice, score_heads
+from vidlens.words import imap, imap_generation
 
 PROMPT = 'a cat runs'
 
@@ -44,6 +46,11 @@ def test_a_constant_map_has_none(value):
     assert map_evidence(torch.full((2, 4, 5), value)).isnan()
 
 
+def test_what_rounding_leaves_is_no_evidence():
+    maps = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1)) * torch.tensor([1e-7, 1.])[:, None, None, None]
+    assert map_evidence(maps, least=1e-5).isnan().tolist() == [True, False]
+
+
 @pytest.mark.parametrize('share', [0, 1.5, -1])
 def test_a_share_that_is_none(share):
     with pytest.raises(ValueError, match='share'):
@@ -76,8 +83,8 @@ def test_evidence_is_that_of_each_heads_maps(family):
         k = tape.get(x + 'k', layer, tokens='text')[0]
         maps = concept_maps(q, o, k, tape.grid, words=[text.slots('cat'), text.slots('runs')], valid=~text.pad,
                             k_empty=k[:, text.pad.nonzero()[:1, 0]], reduce=None)
-        want = map_evidence(maps).nanmean(1)
-        torch.testing.assert_close(table.scores['evidence'][0, 0, layer], want, rtol=1e-3, atol=1e-3)
+        want = map_evidence(maps, least=1e-5).nanmean(1)
+        torch.testing.assert_close(table.scores['evidence'][0, 0, layer], want, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 def test_videos_stand_one_after_the_other(family):
@@ -94,10 +101,28 @@ def test_a_generation_is_scored_in_the_pass_that_makes_it(family):
     pipe, _ = family
     run = dict(frames=9, height=32, width=32)
     plain = generate(pipe, PROMPT, 0, 3, **run)
-    table = score_heads(pipe, prompt=PROMPT, by=['chi', 'lambda2', 'evidence'], steps=[0, 2], of=3, run=run)
+    table = score_heads(pipe, prompt=PROMPT, steps=[0, 2], of=3, normalise=None, run=run)
     assert table.steps == [0, 2] and set(table.scores) == {'chi', 'lambda2', 'evidence'}
     assert torch.equal(plain.video, generate(pipe, PROMPT, 0, 3, **run).video)         # and nothing stays behind
     assert table.facts['videos'] == 1 and bool(table.scores['evidence'].isfinite().all())
+
+
+def test_without_a_prompt_there_is_no_evidence_to_look_for(family):
+    pipe, videos = family
+    assert list(score_heads(pipe, videos[0], steps=-1, of=4).scores) == ['chi', 'lambda2']
+
+
+def test_free_words_have_evidence(family):
+    pipe, videos = family
+    table = score_heads(pipe, videos[0], words=['a dog', 'runs'], by='evidence', steps=-1, of=4, source='concepts', normalise=None)
+    assert bool(table.scores['evidence'][:, :, 0].isfinite().all())      # single blocks have no text half
+    with concept_stream(pipe, ['', 'a dog', 'runs']) as beside, capture(pipe, 'xq xo' if is_cross(pipe) else 'q o') as tape:
+        renoise(pipe, videos[0], '', step=-1, steps=4)
+    layer, spans, x = 0, beside.facts['concepts']['spans'], 'x' * is_cross(pipe)
+    q, o = (tape.get(x + n, layer, tokens='video')[0] for n in 'qo')
+    k = beside.get('ck', layer)[0]
+    maps = concept_maps(q, o, k, tape.grid, words=spans[1:], normalise=None, reduce=None)
+    torch.testing.assert_close(table.scores['evidence'][0, 0, layer], map_evidence(maps).nanmean(1), rtol=1e-3, atol=1e-3)
 
 
 def test_words_of_each_video():
@@ -106,14 +131,17 @@ def test_words_of_each_video():
     given = [c.video for c in clips], [c.caption for c in clips]
     table = score_heads(pipe, *given, [['red'], ['blue']], by='evidence', steps=12)
     one = score_heads(pipe, clips[1].video, clips[1].caption, 'blue', by='evidence', steps=12)
-    torch.testing.assert_close(table.scores['evidence'][1], one.scores['evidence'][0])
+    torch.testing.assert_close(table.scores['evidence'][1], one.scores['evidence'][0], equal_nan=True)
     with pytest.raises(ValueError, match='1 videos, but there are 2'):
         score_heads(pipe, *given, [['red']])
 
 
 @pytest.mark.parametrize('how, said', [(dict(by=[]), 'at least one of'), (dict(by=['size']), "not 'size'"),
                                        (dict(steps=9), 'outside this run'), (dict(layers=[77]), 'layers'),
-                                       (dict(words='elephant'), 'elephant'), (dict(prompt=['a', 'b']), '2 prompts for 1 videos')])
+                                       (dict(words='elephant'), 'elephant'), (dict(run=dict(steps=3)), 'give of='),
+                                       (dict(by='evidence', prompt=''), 'is of words'),
+                                       (dict(words=['cat'], normalise='concepts'), 'at least 2'),
+                                       (dict(normalise='slots'), 'none stands out'), (dict(prompt=['a', 'b']), '2 prompts for 1 videos')])
 def test_bad_input_is_a_sentence(family, how, said):
     pipe, videos = family
     how = dict(prompt=PROMPT, of=4, steps=-1) | how
@@ -125,21 +153,56 @@ def test_bad_input_is_a_sentence(family, how, said):
 
 # -- presets
 
-class _Shaped:
-    def __init__(self, family, layers):
-        self.pipe = tiny(family)
-        self.pipe.transformer.register_to_config(num_layers=layers)
+def shaped(family, layers, heads, **config):
+    "A tiny pipeline that says that it has this shape."
+    pipe = tiny(family)
+    pipe.transformer.register_to_config(**dict(num_layers=layers, num_attention_heads=heads, in_channels=16) | config)
+    return pipe
 
 
-@pytest.mark.parametrize('family, layers, count, k, step, of', [
-    ('cogvideox', 30, 17, 5, 30, 50), ('cogvideox', 42, 21, 5, 30, 50), ('hunyuanvideo', 20, 13, 5, 20, 30),
-    ('wan', 30, 15, 3, 20, 50), ('wan', 40, 21, 5, 20, 50)])
-def test_published_choices(family, layers, count, k, step, of):
-    found = published_choice(_Shaped(family, layers).pipe)
+@pytest.mark.parametrize('family, layers, heads, count, k, step, of', [
+    ('cogvideox', 30, 30, 17, 5, 30, 50), ('cogvideox', 42, 48, 21, 5, 30, 50), ('hunyuanvideo', 20, 24, 13, 5, 20, 30),
+    ('wan', 30, 12, 15, 3, 20, 50), ('wan', 40, 40, 21, 5, 20, 50)])
+def test_published_choices(family, layers, heads, count, k, step, of):
+    pipe = shaped(family, layers, heads)
+    found = published_choice(pipe)
     assert len(found['layers']) == len(set(found['layers'])) == count and max(found['layers']) < layers
     assert (found['k'], found['step'], found['of']) == (k, step, of)
-    exact = published_choice(_Shaped(family, layers).pipe, exact=True)
+    exact = published_choice(pipe, exact=True)
     assert exact['normalise'] == 'slots' and exact['together'] == (family != 'wan')
+    assert published_choice(pipe, generation=True) == {n: v for n, v in found.items() if n != 'step'}
+
+
+@pytest.mark.parametrize('family, layers, heads, config', [
+    ('cogvideox', 42, 48, dict(patch_size_t=2)), ('cogvideox', 42, 48, dict(in_channels=32)),              # 1.5, 5B-I2V
+    ('cogvideox', 30, 48, {}), ('wan', 30, 24, dict(in_channels=48)), ('wan', 40, 40, dict(in_channels=36)),  # TI2V-5B, I2V-14B
+    ('hunyuanvideo', 20, 24, dict(image_condition_type='token_replace'))])
+def test_nothing_is_published_for_later_models_of_the_family(family, layers, heads, config):
+    told = ''.join(f', {n}={v}' for n, v in config.items())
+    with pytest.raises(ValueError, match=f'nothing is published .* {layers} layers, {heads} heads{told}, only for'):
+        published_choice(shaped(family, layers, heads, **config))
+
+
+def test_nothing_is_published_for_two_models_in_turn():
+    pipe = shaped('wan', 40, 40)
+    pipe.transformer_2 = pipe.transformer
+    with pytest.raises(ValueError, match='transformer_2=WanTransformer3DModel, only for'):
+        published_choice(pipe)
+
+
+@pytest.mark.parametrize('generation', [False, True])
+@pytest.mark.parametrize('exact', [False, True])
+def test_a_published_choice_fits_both_verbs(family, generation, exact, monkeypatch):
+    pipe, videos = family
+    shape = card_of(pipe).name, *(pipe.transformer.config[n] for n in ('num_layers', 'num_attention_heads'))
+    monkeypatch.setitem(selection._PUBLISHED, shape, ('tiny', [(0, 0)], 1, 2, 4, 'prompt' if is_cross(pipe) else 'concepts'))
+    monkeypatch.setitem(selection._COMMON, 'in_channels', (pipe.transformer.config.in_channels,))
+    choice = published_choice(pipe, exact, generation)
+    run = dict(frames=9, height=32, width=32)
+    found = imap_generation(pipe, PROMPT, 'cat', run=run, **choice).maps if generation else \
+        imap(pipe, videos[0], 'cat', PROMPT, **choice)
+    assert list(found.heads) == [0] and len(found.heads[0]) == 1 and found.facts['source'] == choice['source']
+    assert found.facts['steps'] == ([2, 3] if generation else [2])
 
 
 def test_nothing_is_published_for_other_models(family):

@@ -117,10 +117,17 @@ class HeadTable:
 
     def select_layers(self, above: float = .7, by: str = 'lambda2') -> list[int]:
         "Layers whose mean over heads, steps and videos is above a number (IMAP: .7 of lambda_2). Raises ValueError for none."
-        means = self._of(by).nanmean((0, 1, 3))
+        return self._above(above, by, 'layer', self.layers, (0, 1, 3))
+
+    def select_steps(self, above: float, by: str = 'chi') -> list[int]:
+        "Steps whose mean over heads, layers and videos is above a number. Raises ValueError for none."
+        return self._above(above, by, 'step', self.steps, (0, 2, 3))
+
+    def _above(self, above: float, by: str, what: str, numbers: list[int], over: tuple[int, ...]) -> list[int]:
+        means = self._of(by).nanmean(over)
         if not bool((means > above).any()):
-            raise ValueError(f'no layer has {by} above {above}: it goes from {float(means.min()):.3g} to {float(means.max()):.3g}')
-        return [n for n, m in zip(self.layers, means) if m > above]
+            raise ValueError(f'no {what} has {by} above {above}: it goes from {float(means.min()):.3g} to {float(means.max()):.3g}')
+        return [n for n, m in zip(numbers, means) if m > above]
 
     def rows(self) -> list[dict[str, Any]]:
         "One row for each step, layer and head: means over videos."

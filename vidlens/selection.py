@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .card import card_of, model_of
+from .concepts import concept_stream
 from .heads import SCORES, HeadProbe, HeadTable
 from .hooks import Wanted, _pick, capture
 from .maps import concept_maps
@@ -24,10 +25,11 @@ from .words import _asked_words, _how, _kinds_of
 __all__ = ['EVIDENCE', 'map_evidence', 'score_heads', 'published_choice']
 
 # %% ../nbs/25_selection.ipynb #25000006
-def map_evidence(maps: Tensor, share: float = .1) -> Tensor:
+def map_evidence(maps: Tensor, share: float = .1, least: float = 0.) -> Tensor:
     """How far the strongest `share` of each map's tokens stands above its mean, in its standard deviations: (...) float32.
 
-    maps (..., frames, rows, cols), all frames together. NaN for a constant map. Raises ValueError for another shape or share."""
+    maps (..., frames, rows, cols), all frames together. NaN for a constant map, and for one whose standard deviation is not
+    above `least`. Raises ValueError for another shape or share."""
     maps = torch.as_tensor(maps).float()
     if maps.ndim < 3 or not 0 < share <= 1:
         raise ValueError(f'maps of shape {tuple(maps.shape)} and share={share}: give maps (..., frames, rows, cols) and a share '
@@ -35,7 +37,7 @@ def map_evidence(maps: Tensor, share: float = .1) -> Tensor:
     flat = maps.flatten(-3)
     top = flat.topk(max(1, round(share * flat.shape[-1])), -1).values.mean(-1)
     std = flat.std(-1, unbiased=False)
-    return ((top - flat.mean(-1)) / std).masked_fill(std <= 1e-6 * flat.abs().amax(-1), torch.nan)
+    return ((top - flat.mean(-1)) / std).masked_fill(std <= (1e-6 * flat.abs().amax(-1)).clamp(min=least), torch.nan)
 
 # %% ../nbs/25_selection.ipynb #25000009
 EVIDENCE = 'evidence'
@@ -44,24 +46,29 @@ EVIDENCE = 'evidence'
 class _Evidence:
     "Evidence of words' maps, head by head, gathered while a model runs."
 
-    def __init__(self, asked: Any, how: Any, cross: bool) -> None:
-        self.asked, self.how, self.cross = asked, how, cross
+    def __init__(self, asked: Any, normalise: str | None, cross: bool) -> None:
+        self.asked, self.normalise, self.cross = asked, normalise, cross
         self.found: dict[tuple[int, int], list[Tensor]] = {}
 
-    def __call__(self, site, q: Tensor, k: Tensor, o: Tensor) -> None:
+    def of_prompt(self, site, q: Tensor, k: Tensor, o: Tensor) -> None:
         here, text = (slice(None), slice(None)) if self.cross else (site.video, site.text)
         for row in range(len(o)):
             self._add(site, q[row][:, here], k[row][:, text], o[row][:, here])
 
+    def of_concepts(self, site, q: Tensor, o: Tensor, keys: Tensor, out: Tensor | None) -> None:
+        for row in range(len(o)):
+            self._add(site, q[row], keys[row], o[row])
+
     def _add(self, site, q: Tensor, k: Tensor, o: Tensor) -> None:
-        a, empty = self.asked, k[:, self.asked.empty[:1]] if self.how.normalise == 'empty' else None
-        maps = concept_maps(q, o, k, site.grid, None, self.how.normalise, empty, None, a.spans, a.valid, reduce=None)
-        self.found.setdefault((site.step, site.layer), []).append(map_evidence(maps).nanmean(1).cpu())
+        a, empty = self.asked, k[:, self.asked.empty[:1]] if self.normalise == 'empty' else None
+        maps = concept_maps(q, o, k, site.grid, None, self.normalise, empty, None, a.spans, a.valid, reduce=None)
+        # against the empty token maps are in units of the mean energy: what is left of two equal maps is rounding
+        found = map_evidence(maps, least=1e-5 if self.normalise == 'empty' else 0.)
+        self.found.setdefault((site.step, site.layer), []).append(found.nanmean(1).cpu())
 
     def into(self, table: HeadTable) -> HeadTable:
         "A table with these scores beside its own."
-        like = next(iter(table.scores.values()))
-        scores = torch.full_like(like, torch.nan)
+        scores = torch.full_like(next(iter(table.scores.values())), torch.nan)
         for (step, layer), rows in self.found.items():
             for i, row in enumerate(rows):
                 scores[i, table.steps.index(step), table.layers.index(layer), :len(row)] = row
@@ -69,26 +76,29 @@ class _Evidence:
 
 
 def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: str | Sequence[str] = '',
-                words: str | Sequence[str] | Sequence[Sequence[str]] = (), by: Sequence[str] = ('chi', 'lambda2', EVIDENCE),
+                words: str | Sequence[str] | Sequence[Sequence[str]] = (), by: str | Sequence[str] | None = None,
                 layers: Wanted = None, steps: Wanted = (-12,), of: int = 30, seed: int = 0, normalise: str | None = 'empty',
-                run: dict | None = None) -> HeadTable:
+                source: str | None = None, run: dict | None = None) -> HeadTable:
     """Scores of every head, layer and step, in one pass (IMAP, sections 3.1 and 3.6): a `HeadTable`.
 
     videos  (frames, height, width, 3) float in [0, 1], or several; None: one is generated from the prompt, with `run` for
             `generate`
     prompt  what each shows;  words: whose maps 'evidence' is of, for all videos or a list for each; default every word of
             each prompt
-    by      among 'chi', 'fisher', 'dbi', 'silhouette', 'lambda2', 'evidence'
-    steps   of a run of `of`; each is one forward of each video;  normalise: see `imap`
+    by      among 'chi', 'fisher', 'dbi', 'silhouette', 'lambda2', 'evidence'; default 'chi', 'lambda2' and, where there is
+            a word to look at, 'evidence'
+    steps   of a run of `of`; each is one forward of each video;  normalise, source: of the words, see `imap`
 
     Raises ValueError for unknown scores or words, and for as many prompts or lists of words as there are no videos."""
-    by = _known_scores(by)
     clips, told, asked = _listed_clips(videos, prompt, words)
+    by = _known_scores(by if by is not None else ['chi', 'lambda2'] + [EVIDENCE] * all(p or w for p, w in zip(told, asked)))
+    if taken := {'steps', 'seed'} & (run or {}).keys():
+        raise ValueError(f'run={run}: {sorted(taken)[0]} is an option of score_heads, give of= and seed= there')
     at = sorted({step_at(pipe, s, steps=of).index for s in _pick(steps, of, 'steps') or range(of)})
-    how, tables = _how({}, normalise, None), []
+    tables = []
     for clip, text, mine in zip(clips, told, asked):
-        words_of = _asked_words(pipe, mine, text, how) if EVIDENCE in by else None
-        with _watching_heads(pipe, by, words_of, how, layers, at) as probes:
+        words_of = _words_of(pipe, text, mine, normalise, source) if EVIDENCE in by else None
+        with _watching_heads(pipe, by, words_of, normalise, layers, at) as probes:
             if clip is None:
                 generate(pipe, text, seed, of, **run or {})
             else:
@@ -96,9 +106,17 @@ def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: s
                 for s in at:
                     renoise(pipe, None, text, step=s, steps=of, seed=seed, latents=z)
         tables.append(_joined(probes, by))
-    first = tables[0]
-    return HeadTable({b: torch.cat([t.scores[b] for t in tables]) for b in by}, first.steps, first.layers,
-                     dict(videos=len(tables), of=of, prompts=told))
+    scores = {b: torch.cat([t.scores[b] for t in tables]) for b in by}
+    return HeadTable(scores, tables[0].steps, tables[0].layers, dict(videos=len(scores[by[0]]), of=of, prompts=told))
+
+
+def _words_of(pipe, prompt: str, words: Any, normalise: str | None, source: str | None) -> Any:
+    "The words whose evidence is asked. Raises ValueError."
+    if normalise == 'slots':
+        raise ValueError("normalise='slots' gives each map the same spread, so none stands out: use 'empty', 'concepts' or None")
+    if not prompt and not words:
+        raise ValueError("by='evidence' is of words: give a prompt, words=... with source='concepts', or by=['chi', 'lambda2']")
+    return _asked_words(pipe, words, prompt, _how(dict(source=source or ('prompt' if prompt else 'concepts')), normalise, None))
 
 
 def _listed_clips(videos: Any, prompt: str | Sequence[str], words: Any) -> tuple[list[Any], list[str], list[Any]]:
@@ -122,7 +140,8 @@ def _known_scores(by: str | Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _watching_heads(pipe, by: list[str], asked: Any, how: Any, layers: Wanted, steps: list[int]) -> Iterator[list[Any]]:
+def _watching_heads(pipe, by: list[str], asked: Any, normalise: str | None, layers: Wanted, steps: list[int]
+                    ) -> Iterator[list[Any]]:
     "Captures that score the heads of one video, open together, so that the model runs once: what they gather."
     cross = card_of(pipe).text == 'cross'
     plain = [b for b in by if b in SCORES and b != 'lambda2'] or ['chi'] * (by == [EVIDENCE])
@@ -133,9 +152,12 @@ def _watching_heads(pipe, by: list[str], asked: Any, how: Any, layers: Wanted, s
                 probes.append(HeadProbe(names))
                 stack.enter_context(capture(pipe, HeadProbe.kinds(names, at), layers, steps, probe=probes[-1]))
         if asked is not None:
-            probes.append(_Evidence(asked, how, cross))
-            tokens = {} if cross else dict(tokens='all')
-            stack.enter_context(capture(pipe, _kinds_of(pipe), layers, steps, probe=probes[-1], **tokens))
+            probes.append(e := _Evidence(asked, normalise, cross))
+            if asked.concepts is not None:
+                stack.enter_context(concept_stream(pipe, asked.concepts, layers, steps, probe=e.of_concepts))
+            else:
+                tokens = {} if cross else dict(tokens='all')
+                stack.enter_context(capture(pipe, _kinds_of(pipe), layers, steps, probe=e.of_prompt, **tokens))
         yield probes
 
 
@@ -149,24 +171,38 @@ def _joined(probes: list[Any], by: list[str]) -> HeadTable:
 
 # %% ../nbs/25_selection.ipynb #25000013
 _Span = tuple[int, int]
-# family and layers -> name, runs of layers (first and last), heads a layer, step, steps of a run, whose words
-_PUBLISHED: dict[tuple[str, int], tuple[str, list[_Span], int, int, int, str]] = {
-    ('CogVideoX', 30): ('CogVideoX-2b', [(4, 4), (6, 7), (10, 23)], 5, 30, 50, 'concepts'),
-    ('CogVideoX', 42): ('CogVideoX-5b', [(1, 5), (7, 21), (23, 23)], 5, 30, 50, 'concepts'),
-    ('HunyuanVideo', 20): ('HunyuanVideo', [(1, 2), (4, 6), (9, 10), (13, 13), (15, 19)], 5, 20, 30, 'concepts'),
-    ('Wan', 30): ('Wan2.1-T2V-1.3B', [(5, 19)], 3, 20, 50, 'prompt'),
-    ('Wan', 40): ('Wan2.1-T2V-14B', [(5, 25)], 5, 20, 50, 'prompt')}
+# family, layers, heads -> name, runs of layers (first and last), heads a layer, step, steps of a run, whose words
+_PUBLISHED: dict[tuple[str, int, int], tuple[str, list[_Span], int, int, int, str]] = {
+    ('CogVideoX', 30, 30): ('CogVideoX-2b', [(4, 4), (6, 7), (10, 23)], 5, 30, 50, 'concepts'),
+    ('CogVideoX', 42, 48): ('CogVideoX-5b', [(1, 5), (7, 21), (23, 23)], 5, 30, 50, 'concepts'),
+    ('HunyuanVideo', 20, 24): ('HunyuanVideo', [(1, 2), (4, 6), (9, 10), (13, 13), (15, 19)], 5, 20, 30, 'concepts'),
+    ('Wan', 30, 12): ('Wan2.1-T2V-1.3B', [(5, 19)], 3, 20, 50, 'prompt'),
+    ('Wan', 40, 40): ('Wan2.1-T2V-14B', [(5, 25)], 5, 20, 50, 'prompt')}
+# What all five have. Others do not: image-to-video (more channels in), CogVideoX1.5 (two frames a patch), Wan2.2 (two models).
+_COMMON = dict(in_channels=(16,), patch_size_t=(None, 1), image_condition_type=(None,))
 
 
-def published_choice(pipe, exact: bool = False) -> dict[str, Any]:
+def published_choice(pipe, exact: bool = False, generation: bool = False) -> dict[str, Any]:
     """What IMAP read in this checkpoint (section 3.2), as options: `imap(pipe, video, words, prompt, **published_choice(pipe))`.
 
-    exact: also its normalisation over all slots, and concepts that see each other. Raises ValueError for other models."""
-    family, layers = card_of(pipe).name, int(getattr(model_of(pipe).config, 'num_layers', 0))
-    if (family, layers) not in _PUBLISHED:
-        known = ', '.join(f'{name} ({f}, {n} layers)' for (f, n), (name, *_) in _PUBLISHED.items())
-        raise ValueError(f'nothing is published for {family} with {layers} layers, only for {known}: choose by what your model '
-                         'shows, table = score_heads(pipe, videos, prompts), heads=table.select(5, layers=table.select_layers())')
-    _, runs, k, step, of, source = _PUBLISHED[family, layers]
+    exact       also its normalisation over all slots, and concepts that see each other. What else the scripts do
+                is left out: padding slots as keys of the concepts' attention; HunyuanVideo's concepts that never get what
+                their attention finds; a word cut down to its first sub-token
+    generation  options of `imap_generation` instead, whose own default says which steps are joined
+
+    Raises ValueError for other models."""
+    family, config = card_of(pipe).name, model_of(pipe).config
+    layers, heads = (getattr(config, n, None) for n in ('num_layers', 'num_attention_heads'))
+    odd = {n: v for n, usual in _COMMON.items() if (v := getattr(config, n, None)) not in usual}
+    odd |= {'transformer_2': type(pipe.transformer_2).__name__} if getattr(pipe, 'transformer_2', None) is not None else {}
+    if odd or (family, layers, heads) not in _PUBLISHED:
+        told = ''.join(f', {n}={v}' for n, v in odd.items())
+        known = ', '.join(f'{name} ({f}, {n} layers, {h} heads)' for (f, n, h), (name, *_) in _PUBLISHED.items())
+        raise ValueError(f'nothing is published for {family} with {layers} layers, {heads} heads{told}, only for {known}: choose by '
+                         'what your model shows, table = score_heads(pipe, videos, prompts), '
+                         'heads=table.select(5, layers=table.select_layers())')
+    _, runs, k, step, of, source = _PUBLISHED[family, layers, heads]
     chosen = dict[str, Any](layers=[n for a, b in runs for n in range(a, b + 1)], k=k, step=step, of=of, source=source)
+    if generation:
+        del chosen['step']
     return chosen | (dict(normalise='slots', together=source == 'concepts') if exact else {})
