@@ -57,6 +57,8 @@ def test_question_says_what_is_asked():
 @pytest.mark.parametrize('answer', [
     FULL, FULL | dict(why='because'), {k: float(v) for k, v in FULL.items()}, {k: str(v) for k, v in FULL.items()},
     '\n'.join(f'{k}: {v}' for k, v in FULL.items()), str(FULL), ''.join(f'<{k}>{v}</{k}>' for k, v in FULL.items()),
+    '\n'.join(f'{k}-{v}' for k, v in FULL.items()), ', '.join(f'{k} ({RUBRIC[k][0]})-{v}' for k, v in FULL.items()),
+    ' '.join(f'{k} - {v};' for k, v in FULL.items()),
     'I looked.\n' + ', '.join(f'**{k}** ({RUBRIC[k][0]}) = {v}/5' for k, v in FULL.items()) + '\nAgain, SL: 1'])
 def test_answers(answer):
     found = judged(lambda pictures, question: answer, [ITEM])
@@ -67,12 +69,44 @@ def test_answers(answer):
     (FULL | dict(TL=6), r"item 1 \('fading'\): TL \(temporal localisation\) is 6, but"), (FULL | dict(SL=0), 'SL .* is 0'),
     (FULL | dict(SL=2.5), 'is 2.5'), (FULL | dict(SL=True), 'is True'), (FULL | dict(SL=None), 'is None'),
     ({'SL': 1}, r"TL .* is missing in .*'SL': 1"), ('no marks', "SL .* is missing in 'no marks'"),
-    ('SL: -1 TL: 2 PR: 3 SS: 4 OBJ: 5', 'SL .* is -1'), ('SL: 1 TL: 2 PR: 3 SS: 4 OBJ: 5 SL: 2', 'SL .* is 1 and 2'),
+    ('SL: -1 TL: 2 PR: 3 SS: 4 OBJ: 5', 'SL .* is -1'), ('SL:-1 TL: 2 PR: 3 SS: 4 OBJ: 5', 'SL .* is -1'),
+    ('<SL>-1</SL>', 'SL .* is -1'), ('SL=-3', 'SL .* is -3'), ('SL -3', 'SL .* is -3'),
+    ('SL: 1 TL: 2 PR: 3 SS: 4 OBJ: 5 SL: 2', 'SL .* is 1 and 2'),
     ('SL is poor, TL: 2 PR: 3 SS: 4 OBJ: 5', 'SL .* is missing'), ('SL: 10 TL: 2 PR: 3 SS: 4 OBJ: 5', 'SL .* is 10')])
 def test_answers_that_are_refused(answer, says):
     answers = iter([FULL, answer])
     with pytest.raises(ValueError, match=says):
         judged(lambda pictures, question: next(answers), [ITEM, ITEM])
+
+
+class Stopped(BaseException):
+    "Not an error: what an interrupt is."
+
+
+@pytest.mark.parametrize('bad, error', [('no marks', ValueError), (3, TypeError), (OSError('no network'), OSError),
+                                        (Stopped(), Stopped)])
+def test_answers_before_a_failure_are_kept(bad, error):
+    "They may have cost something: the error carries them, and another call goes on behind them."
+    asked = []
+
+    def judge(replies):
+        def answer(pictures, question):
+            asked.append(question.split('"')[-4])
+            if isinstance(reply := next(replies), BaseException):
+                raise reply
+            return reply
+        return answer
+
+    items = [ITEM._replace(word=w) for w in 'abcd']
+    with pytest.raises(error) as failed:
+        judged(judge(iter([FULL, str(FULL), bad])), items)
+    assert failed.value.answers == [FULL, str(FULL)] and (error is not ValueError or "item 2 ('c')" in str(failed.value))
+    found = judged(judge(iter([FULL] * 2)), items, answers=failed.value.answers)
+    assert asked == list('abccd') and found.answers == [FULL, str(FULL), FULL, FULL]
+    assert torch.equal(found.scores, judged(lambda p, q: FULL, items).scores)
+    with pytest.raises(ValueError, match=r"item 1 .*answers=error.answers") as failed:
+        judged(judge(iter([])), items[:2], answers=[FULL, 'no marks'])
+    assert failed.value.answers == [FULL]
 
 
 def test_means_and_intervals():
@@ -89,6 +123,7 @@ def test_means_and_intervals():
 @pytest.mark.parametrize('ask, error, says', [
     (lambda: judged(lambda p, q: FULL, []), ValueError, '0 items'),
     (lambda: judged(lambda p, q: FULL, [ITEM], groups=[1, 2]), ValueError, '1 items with 2 groups'),
+    (lambda: judged(lambda p, q: FULL, [ITEM], answers=[FULL] * 2), ValueError, '2 answers for 1 items'),
     (lambda: judged(lambda p, q: 3, [ITEM]), TypeError, "answer is int"),
     (lambda: judge_sheets(ITEM, frames=14), ValueError, 'the video has 13'),
     (lambda: judge_sheets(ITEM, scale='all'), ValueError, "scale='all' is unknown"),

@@ -206,9 +206,17 @@ def test_overlay_follows_the_edges_of_the_video():
     clip = world.clip('a red circle stays still', seed=2)
     grid = Grid.of(17, 64, 64, 8, 4)
     maps = torch.nn.functional.avg_pool2d(clip.masks[0][[0, 2, 6, 10, 14]].float()[:, None], 8)[:, 0]
-    heat = {smooth: overlay(clip.video, maps, grid, alpha=1, cmap='gray', smooth=smooth)[..., 0] for smooth in (False, True, 'edges')}
+    heat = {s: overlay(clip.video, maps, grid, alpha=1, cmap='gray', smooth=s)[..., 0] for s in (False, True, 'edges')}
     fits = {k: float(iou(x, clip.masks[0], .5).mean()) for k, x in heat.items()}
     assert fits['edges'] > fits[True] + .05 and heat['edges'].min() >= 0 and heat['edges'].max() <= 1
+
+
+def test_overlay_of_a_row_of_tokens_and_of_an_unknown_smooth():
+    grid, maps, video = Grid(2, 1, 4, 8, 4), torch.rand(2, 1, 4), torch.rand(5, 8, 32, 3)
+    assert all(overlay(video, maps, grid, smooth=s).shape == video.shape for s in (True, False, 'edges'))
+    for smooth in ('edge', 'blocks', None):
+        with pytest.raises(ValueError, match=rf"smooth={smooth!r} is unknown: use True, False .* 'edges'"):
+            overlay(video, maps, grid, smooth=smooth)
 
 
 def test_overlay_normalisation_is_as_named():
@@ -264,3 +272,15 @@ def test_ways_are_outlines_and_arrows():
 def test_side_by_side_holds_single_frames_and_scales():
     row = side_by_side([clip(), clip(1), clip(9, 24, 32)], ['a', NASTY, 'c'], gap=4, scale=2)
     assert row.shape == (9, 96 + 16, 3 * 128 + 8, 3)
+
+
+def test_side_by_side_breaks_into_rows():
+    given, labels = [torch.full((2, 8, 12, 3), i / 8) for i in range(5)], list('abcde')
+    flat = side_by_side(given, labels, gap=4, scale=1)
+    rows = side_by_side(given, labels, gap=4, scale=1, columns=2)
+    assert flat.shape == (2, 24, 5 * 12 + 4 * 4, 3) and rows.shape == (2, 3 * 24 + 2 * 4, 2 * 12 + 4, 3)
+    for i in range(5):
+        top, left = i // 2 * 28, i % 2 * 16
+        assert torch.equal(rows[:, top:top + 24, left:left + 12], flat[:, :, 16 * i:16 * i + 12])
+    assert (rows[:, 24:28] == 1).all() and (rows[:, :, 12:16] == 1).all() and (rows[:, 56:, 12:] == 1).all()
+    assert torch.equal(side_by_side(given, labels, gap=4, scale=1, columns=9), flat)

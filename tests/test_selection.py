@@ -141,7 +141,8 @@ def test_words_of_each_video():
                                        (dict(words='elephant'), 'elephant'), (dict(run=dict(steps=3)), 'give of='),
                                        (dict(by='evidence', prompt=''), 'is of words'),
                                        (dict(words=['cat'], normalise='concepts'), 'at least 2'),
-                                       (dict(normalise='slots'), 'none stands out'), (dict(prompt=['a', 'b']), '2 prompts for 1 videos')])
+                                       (dict(normalise='slots'), 'none stands out'),
+                                       (dict(prompt=['a', 'b']), '2 prompts for 1 videos')])
 def test_bad_input_is_a_sentence(family, how, said):
     pipe, videos = family
     how = dict(prompt=PROMPT, of=4, steps=-1) | how

@@ -55,6 +55,13 @@ def test_edges_are_those_of_the_guided_filter():
         assert (found[0, t] - guided_by_hand(p, grey[t, ..., 0], 3, .01)).abs().max() < 1e-3
 
 
+def test_a_row_of_tokens():
+    "The default window of one token is as high as the frame; it shrinks, and bilinear maps have none."
+    grid, maps, video = Grid(2, 1, 4, 8, 4), MAPS[0, :1, :2, :1, :4], VIDEO[:5, :8]
+    assert upsample(maps, grid).shape == (1, 5, 8, 32)
+    assert torch.equal(upsample(maps, grid, video[..., :32, :]), upsample(maps, grid, video[..., :32, :], radius=7))
+
+
 def test_large_stacks_are_filtered_in_groups(monkeypatch):
     import vidlens.upsampling as module
     whole = upsample(MAPS, GRID, VIDEO)
@@ -78,7 +85,7 @@ def test_edges_find_a_planted_object():
     (dict(maps=MAPS[0, 0, 0]), 'but must be'), (dict(maps=[1.]), 'list'),
     (dict(video=VIDEO[:5]), r'\(5, 32, 40, 3\), but for this grid .* \(9, 32, 40, 3\)'),
     (dict(video=(VIDEO * 255).byte()), 'uint8'), (dict(video=VIDEO * 255), r'must be in \[0, 1\]'),
-    (dict(radius=0), 'radius=0'), (dict(radius=32), '1 to 31'), (dict(eps=0.), 'eps above 0')])
+    (dict(video=VIDEO, radius=0), 'radius=0'), (dict(video=VIDEO, radius=32), '1 to 31'), (dict(video=VIDEO, eps=0.), 'eps above')])
 def test_bad_input(how, says):
     with pytest.raises(ValueError, match=says):
         upsample(**dict(maps=MAPS, grid=GRID) | how)

@@ -1,21 +1,28 @@
 """The maps of words: what is joined is what single calls give, whatever the words' source; and bad input in a sentence."""
+import csv
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from seam import LENGTH
 
-from vidlens import world
+from vidlens import wordplots, world
 from vidlens.card import card_of
 from vidlens.concepts import concept_stream
 from vidlens.families import tiny
 from vidlens.flow import motion_flow
+from vidlens.grid import Grid
 from vidlens.heads import HeadProbe
 from vidlens.hooks import capture
 from vidlens.lens import _motion_layer, world_clips
 from vidlens.maps import (
     calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map, davies_bouldin, select_heads)
 from vidlens.metrics import centre_prior, paired_difference
+from vidlens.plots import overlay
 from vidlens.run import generate, load, renoise, text_of
+from vidlens.video import read_video
+from vidlens.wordplots import map_rows, span_figure, write_words
 from vidlens.words import RIVALS, ConceptMaps, imap, imap_generation
 
 PROMPT = 'a cat runs'
@@ -202,6 +209,51 @@ def test_a_map_does_not_depend_on_what_else_is_asked(pipe, clip, source):
     over = [imap(pipe, clip.video, w, clip.caption, source=source, normalise='concepts')['blue'] for w in (
         ['blue', 'moves'], ['blue', 'red'])]
     assert not torch.allclose(*over, atol=1e-2)
+
+
+@pytest.mark.parametrize('source', ['prompt', 'concepts'])
+def test_a_word_asked_twice_is_asked_once(pipe, clip, source, tmp_path):
+    maps = imap(pipe, clip.video, ['red', 'red', 'blue'], clip.caption, source=source, rivals='flow')
+    assert maps.words == ['red', 'blue'] == list(maps.when()) and len(maps.maps) == len(maps.way().mean) == 2
+    assert len(span_figure(maps).axes) == 2
+    write_words(maps, clip.video, tmp_path)
+    rows = list(csv.DictReader((tmp_path / 'words.csv').open()))
+    assert [float(r['dx']) for r in rows] == pytest.approx(maps.way().mean[:, 0].tolist(), abs=1e-3)
+    with pytest.raises(ValueError, match='zip'):       # made by hand: no row is told of another word
+        write_words(replace(maps, words=['red', 'red', 'blue'], maps=maps.maps[[0, 0, 1]]), clip.video, tmp_path, force=True)
+
+
+def test_many_words_are_written_whole_and_drawn_in_rows(clip, tmp_path, monkeypatch):
+    grid, asked = Grid(5, 8, 8, 8, 4), []
+    many = ConceptMaps([f'word{i}' for i in range(30)], torch.rand(30, *grid.shape), grid, {}, torch.zeros(1, 1))
+    monkeypatch.setattr(wordplots, '_WIDTH', 128)
+    monkeypatch.setattr(wordplots, 'overlay', lambda video, *a, **how: asked.append(len(video)) or overlay(video, *a, **how))
+    write_words(many, clip.video, tmp_path)
+    assert read_video(tmp_path / 'maps.mp4').shape[1:3] == (3 * (6 * 32 + 16) + 2 * 4, 4 * 6 * 32 + 3 * 4)    # 12 words, of 32 px
+    assert len(list(csv.DictReader((tmp_path / 'words.csv').open()))) == len(ConceptMaps.load(tmp_path / 'maps.npz').words) == 30
+    assert asked == [17] * 12 + [5] * 12
+    for n, columns in ((1, 1), (2, 2), (3, 3), (4, 2), (7, 4), (9, 3), (12, 4)):
+        some = replace(many, words=many.words[:n], maps=many.maps[:n])
+        wide = wordplots._words_video(some, clip.video, True).shape[2]
+        size = min(64, 128 // columns)
+        assert wide == columns * size * round(192 / size) + 4 * (columns - 1)
+
+
+@pytest.mark.parametrize('grid, smooth', [(Grid(5, 8, 8, 8, 4), 'edges'), (Grid(17, 8, 8, 8, 1, False), True)])
+def test_rows_show_the_overlay_of_the_whole_clip(clip, grid, smooth):
+    "Only the frames shown are enlarged; their colours are those of one scale over the clip."
+    maps = torch.rand(grid.shape, generator=torch.Generator().manual_seed(0))
+    maps[-2] += 3                                                                      # the highest, in a frame that is not shown
+    maps[1, 2, 3] = torch.nan
+    figure = map_rows(clip.video, {'video': maps}, grid, most=4, smooth=smooth)
+    shown = [ax.images[0].get_array() for ax in figure.axes]
+    assert len(shown) == 8
+    want = overlay(clip.video, maps, grid, smooth=smooth)
+    for i, ax in enumerate(figure.axes[:4]):
+        f = int(ax.get_title().split()[1])
+        assert np.allclose(shown[i], clip.video[f], atol=1e-6) and np.allclose(shown[4 + i], want[f], atol=1e-5)
+    with pytest.raises(ValueError, match="maps of 'x' are .* but must be"):
+        map_rows(clip.video, {'x': maps[1:]}, grid)
 
 
 def test_files(pipe, clip, tmp_path):

@@ -236,7 +236,7 @@ def run_imap(args: argparse.Namespace) -> dict[str, Any]:
     files = write_words(maps, video, out, args.force, smooth='edges' if args.edges else True)
     rows = [dict(word=w, start=s.start, end=s.end, always=s.whole, varies=s.varies) for w, s in maps.when().items()]
     if maps.flow is not None:
-        rows = [r | dict(way=w) for r, w in zip(rows, maps.way().mean.tolist())]
+        rows = [r | dict(way=w) for r, w in zip(rows, maps.way().mean.tolist(), strict=True)]
     if not args.json:
         print(out / 'words.csv')
     return finite(dict(words=rows, facts=maps.facts, files=[str(p) for p in files]))

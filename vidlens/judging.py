@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -70,7 +70,8 @@ def judge_question(item: JudgeItem, frames: int = 12, scale: str = 'video') -> s
             f'{points}')
 
 # %% ../nbs/35_judging.ipynb #3500000d
-_MARK = re.compile(rf'\b({"|".join(RUBRIC)})\b\W*?(?:\([^)\n]*\)\W*?)?(-?\d+(?:\.\d+)?)')
+# A point, its name in parentheses if it is there, and a number. 'SL-3' is 3: a minus is a sign only after a space, ':', '=' ...
+_MARK = re.compile(rf'\b({"|".join(RUBRIC)})\b\W*?(?:\([^)\n]*\)\W*?)?((?:(?<=[\s:=>"\'])-)?\d+(?:\.\d+)?)')
 
 
 def _marks(answer: Any, where: str) -> list[int]:
@@ -91,7 +92,8 @@ def _marks(answer: Any, where: str) -> list[int]:
             mark = float('nan')
         if mark not in (1, 2, 3, 4, 5):
             told = ' and '.join(found) if found else f'missing in {str(answer)[:80]!r}'
-            raise ValueError(f'{where}: {key} ({name}) is {told}, but must be one whole number from 1 to 5')
+            raise ValueError(f'{where}: {key} ({name}) is {told}, but must be one whole number from 1 to 5: ask again and go on, '
+                             'judged(judge, items, answers=error.answers)')
         marks.append(int(mark))
     return marks
 
@@ -110,24 +112,33 @@ class JudgeScores:
 
 
 def judged(judge: Callable[[dict[str, Any], str], Any], items: Sequence[JudgeItem], groups: Sequence[Any] | None = None,
-           frames: int = 12, columns: int = 3, height: int = 240, scale: str = 'video') -> JudgeScores:
+           frames: int = 12, columns: int = 3, height: int = 240, scale: str = 'video',
+           answers: Sequence[Any] = ()) -> JudgeScores:
     """Maps marked by a judge that is given, after IMAP's motion localisation score (section 4; marks 1 to 5 become 0 to 1).
 
     judge   judge(pictures, question): pictures of `judge_sheets`, the text of `judge_question`; answers with a dict
             {'SL': 3, ...} or text
     items   `JudgeItem`s;  groups: a label of each, such as its video; intervals then resample whole groups
     frames, columns, height, scale   as in `judge_sheets`
+    answers   of the first items, from an earlier call: the judge is asked about the others only
 
-    Raises ValueError and TypeError, with the item's number, for answers without five whole numbers from 1 to 5: a judge
-    whose answers cost something should keep them itself."""
+    Raises ValueError and TypeError, with the item's number, for answers without five whole numbers from 1 to 5. These, and
+    whatever the judge itself raises, carry the good answers before as `error.answers`: with answers=error.answers it goes
+    on from there."""
     if not items or groups is not None and len(groups) != len(items):
         raise ValueError(f'{len(items)} items{"" if groups is None else f" with {len(groups)} groups"}: give at least one '
                          'JudgeItem, and with groups= one label for each')
-    groups = None if groups is None else list(groups)
-    answers, rows = [], []
-    for i, item in enumerate(items):
-        answers.append(judge(judge_sheets(item, frames, columns, height, scale), judge_question(item, frames, scale)))
-        rows.append(_marks(answers[-1], f'item {i} ({item.word!r})'))
+    if len(answers) > len(items):
+        raise ValueError(f'{len(answers)} answers for {len(items)} items: give those of the first items, one each')
+    groups, said, rows = None if groups is None else list(groups), list(answers), list[list[int]]()
+    try:
+        for i, item in enumerate(items):
+            if i == len(said):
+                said.append(judge(judge_sheets(item, frames, columns, height, scale), judge_question(item, frames, scale)))
+            rows.append(_marks(said[i], f'item {i} ({item.word!r})'))
+    except BaseException as e:      # an interrupt too: answers may have cost something
+        cast(Any, e).answers = said[:len(rows)]
+        raise
     scores = (torch.tensor(rows).float() - 1) / 4
     parts = {key: bootstrap(x, groups) for key, x in zip(RUBRIC, scores.T)}
-    return JudgeScores(scores, parts, bootstrap(scores.mean(1), groups), answers)
+    return JudgeScores(scores, parts, bootstrap(scores.mean(1), groups), said)

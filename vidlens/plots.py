@@ -87,6 +87,8 @@ def overlay(video: Tensor, maps: Tensor, grid: Grid | None = None, alpha: float 
                          'heads, layers and steps first, e.g. maps.mean(0)')
     if not 0 <= alpha <= 1:
         raise ValueError(f'alpha={alpha} must lie in [0, 1]')
+    if smooth not in (True, False, 'edges'):
+        raise ValueError(f"smooth={smooth!r} is unknown: use True, False (blocks) or 'edges' (those of the video)")
     g = grid or _guess_grid(v, m)
     if tuple(m.shape) != g.shape or (g.video_frames, g.height, g.width) != tuple(v.shape[:3]):
         raise ValueError(f'maps {tuple(m.shape)} over a video {tuple(v.shape[:3])} do not fit the grid {g.shape} of '
@@ -233,10 +235,11 @@ def _arrow(start: np.ndarray, span: np.ndarray, width: float, colour: Any) -> tu
 
 # %% ../nbs/30_plots.ipynb #705fa902
 def side_by_side(videos: Sequence[Tensor], labels: Sequence[str] | None = None, gap: int = 4,
-                 scale: int | None = None) -> Tensor:
+                 scale: int | None = None, columns: int | None = None) -> Tensor:
     """Videos in a row with small captions above: one video. They must have equally many frames (one frame is held).
 
-    Lower ones are enlarged to the height of the highest; `scale` (None: to about 192 pixels) enlarges all."""
+    Lower ones are enlarged to the height of the highest; `scale` (None: to about 192 pixels) enlarges all. `columns`
+    breaks them into rows of so many."""
     from PIL import Image, ImageDraw, ImageFont
     vs = [as_video(v, f'videos[{i}]').cpu() for i, v in enumerate(videos)]
     if not vs:
@@ -258,8 +261,16 @@ def side_by_side(videos: Sequence[Tensor], labels: Sequence[str] | None = None, 
             ImageDraw.Draw(head).text((1, 1), str(labels[i]), (30, 30, 30), ImageFont.load_default(size=11))
             top = torch.from_numpy(np.array(head)).float() / 255
             v = torch.cat([top.expand(n, -1, -1, -1), v], 1)
-        parts += [v] if i == 0 else [v.new_ones(n, v.shape[1], gap, 3), v]
-    return torch.cat(parts, 2)
+        parts.append(v)
+    rows = [_joined(parts[i:i + (columns or len(parts))], gap, 2) for i in range(0, len(parts), columns or len(parts))]
+    wide = max(r.shape[2] for r in rows)
+    return _joined([torch.nn.functional.pad(r, (0, 0, 0, wide - r.shape[2]), value=1.) for r in rows], gap, 1)
+
+
+def _joined(videos: list[Tensor], gap: int, axis: int) -> Tensor:
+    "Videos one after the other along an axis, white between them."
+    white = torch.ones_like(videos[0].narrow(axis, 0, 1)).repeat_interleave(gap, axis)
+    return torch.cat([x for v in videos for x in (white, v)][1:], axis)
 
 # %% ../nbs/30_plots.ipynb #7a760ef2
 def data_uri(data: bytes, kind: str) -> str:

@@ -191,17 +191,16 @@ def published_choice(pipe, exact: bool = False, generation: bool = False) -> dic
     generation  options of `imap_generation` instead, whose own default says which steps are joined
 
     Raises ValueError for other models."""
-    family, config = card_of(pipe).name, model_of(pipe).config
-    layers, heads = (getattr(config, n, None) for n in ('num_layers', 'num_attention_heads'))
+    config = model_of(pipe).config
+    shape: Any = card_of(pipe).name, *(getattr(config, n, None) for n in ('num_layers', 'num_attention_heads'))
     odd = {n: v for n, usual in _COMMON.items() if (v := getattr(config, n, None)) not in usual}
     odd |= {'transformer_2': type(pipe.transformer_2).__name__} if getattr(pipe, 'transformer_2', None) is not None else {}
-    if odd or (family, layers, heads) not in _PUBLISHED:
-        told = ''.join(f', {n}={v}' for n, v in odd.items())
+    if odd or shape not in _PUBLISHED:
+        told = '{} with {} layers, {} heads'.format(*shape) + ''.join(f', {n}={v}' for n, v in odd.items())
         known = ', '.join(f'{name} ({f}, {n} layers, {h} heads)' for (f, n, h), (name, *_) in _PUBLISHED.items())
-        raise ValueError(f'nothing is published for {family} with {layers} layers, {heads} heads{told}, only for {known}: choose by '
-                         'what your model shows, table = score_heads(pipe, videos, prompts), '
-                         'heads=table.select(5, layers=table.select_layers())')
-    _, runs, k, step, of, source = _PUBLISHED[family, layers, heads]
+        raise ValueError(f'nothing is published for {told}, only for {known}: choose by what your model shows, '
+                         'table = score_heads(pipe, videos, prompts), heads=table.select(5, layers=table.select_layers())')
+    _, runs, k, step, of, source = _PUBLISHED[shape]
     chosen = dict[str, Any](layers=[n for a, b in runs for n in range(a, b + 1)], k=k, step=step, of=of, source=source)
     if generation:
         del chosen['step']

@@ -50,17 +50,18 @@ def upsample(maps: Tensor, grid: Grid, video: Tensor | None = None, radius: int 
             the map of the token frame that covers it
     video   (video frames, height, width, 3) floating point in [0, 1]: the maps then follow its edges, by a guided filter
             (He et al. 2010, `kornia.filters.guided_blur`), which may leave their range a little. None: bilinear
-    radius  of the filter's window, px; default one token, `grid.stride`
+    radius  of the filter's window, px; default one token, `grid.stride`, or what fits into smaller frames
     eps     squared difference of colours below which an edge counts little
 
     Memory: that of the result, and of one frame's filter. Raises ValueError, ImportError where kornia is missing."""
     if not isinstance(maps, Tensor) or maps.ndim < 3 or tuple(maps.shape[-3:]) != grid.shape or 0 in maps.shape:
         found = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
         raise ValueError(f'maps are {found}, but must be (..., {grid.frames}, {grid.rows}, {grid.cols}) on this grid')
-    radius = grid.stride if radius is None else radius
-    if not 1 <= radius < min(grid.height, grid.width) or not eps > 0:
-        raise ValueError(f'radius={radius}, eps={eps}: the radius must be 1 to {min(grid.height, grid.width) - 1} px in frames '
-                         f'of {grid.height}x{grid.width}, eps above 0')
+    most = min(grid.height, grid.width) - 1
+    radius = min(grid.stride, most) if radius is None else radius
+    if video is not None and (not 1 <= radius <= most or not eps > 0):
+        raise ValueError(f'radius={radius}, eps={eps}: the radius must be 1 to {most} px in frames of '
+                         f'{grid.height}x{grid.width}, eps above 0')
     guide = None if video is None else _guide(video, grid).to(maps.device)
     size, flat = (grid.height, grid.width), maps.float().reshape(-1, *grid.shape)
     out = flat.new_empty(len(flat), grid.video_frames, *size)

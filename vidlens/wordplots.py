@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ from torch import Tensor
 from .files import refuse_existing, whole_file
 from .grid import Grid
 from .heads import HeadTable
-from .plots import _SAFE_HEX, _figure, _finish, figure_bytes, overlay, side_by_side
-from .video import as_video, write_video
+from .plots import _SAFE_HEX, _figure, _finish, _unit, figure_bytes, overlay, side_by_side
+from .video import as_video, resize, write_video
 from .words import ConceptMaps
 
 # %% auto #0
@@ -35,14 +37,20 @@ def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str =
     if not rows or len(video) != grid.video_frames:
         raise ValueError(f'{len(rows)} rows over a video of {len(video)} frames: give at least one row, and the '
                          f'{grid.video_frames} frames that the grid covers')
-    at = torch.linspace(0, grid.frames - 1, min(grid.frames, most)).round().long().tolist()
-    frames = [int(grid.times()[f]) for f in at]
+    for label, m in rows.items():
+        if tuple(m.shape) != grid.shape:
+            raise ValueError(f'the maps of {label!r} are {tuple(m.shape)}, but must be {grid.shape}: pass the grid that they came '
+                             'from')
+    at = torch.linspace(0, grid.frames - 1, min(grid.frames, most)).round().long()
+    frames = grid.times()[at].long()
+    shown, some = video[frames], Grid(len(at), grid.rows, grid.cols, grid.stride, 1, False)
     figure, axes = _figure(1.05 * len(at) + 1., 1.1 * (len(rows) + 1) + .3, len(rows) + 1, len(at), squeeze=False)
-    pictures = {'video': video} | {label: overlay(video, m, grid, smooth=smooth) for label, m in rows.items()}
-    for i, (label, picture) in enumerate(pictures.items()):
-        for j, f in enumerate(frames):
+    units = {label: _unit(m.detach().float().cpu(), 'video')[at] for label, m in rows.items()}      # of the whole clip
+    pictures = [('video', shown), *((n, overlay(shown, u, some, norm=(0, 1), smooth=smooth)) for n, u in units.items())]
+    for i, (label, picture) in enumerate(pictures):
+        for j, f in enumerate(frames.tolist()):
             ax = axes[i, j]
-            ax.imshow(picture[f].clamp(0, 1))
+            ax.imshow(picture[j].clamp(0, 1))
             ax.set(xticks=[], yticks=[])
             for side in ax.spines.values():
                 side.set_visible(False)
@@ -62,7 +70,7 @@ def rivals_figure(video: Tensor, maps: ConceptMaps, word: str, most: int = 8) ->
 
 def span_figure(maps: ConceptMaps, title: str = '', **how: Any) -> Any:
     "The evidence of each word over RGB frames, its span shaded: a matplotlib figure. how: see `motion_span`."
-    spans, n = maps.when(**how), len(maps.words)
+    n = len(spans := maps.when(**how))
     figure, axes = _figure(4.6, 1. * n + .7, n, 1, squeeze=False, sharex=True, style='ticks')
     for k, (word, span) in enumerate(spans.items()):
         ax, colour = axes[k, 0], _SAFE_HEX[k % len(_SAFE_HEX)]
@@ -112,13 +120,23 @@ def selection_figure(table: HeadTable, above: Mapping[str, float] | None = None,
 
 # %% ../nbs/34_wordplots.ipynb #3400000a
 WORD_FILES = ('maps.npz', 'words.csv', 'maps.mp4', 'maps.gif', 'words.png', 'spans.png')
+_DRAWN, _WIDTH = 12, 1920   # words in the pictures at most, and px of a row of overlays
+
+
+def _words_video(maps: ConceptMaps, video: Tensor, smooth: bool | str) -> Tensor:
+    "The overlays of all words in rows, made small enough for them."
+    columns = math.ceil(len(maps.words) / math.isqrt(len(maps.words)))
+    width = min(maps.grid.width, _WIDTH // columns)
+    size = max(1, round(width * maps.grid.height / maps.grid.width)), width
+    over = [resize(overlay(video, m, maps.grid, smooth=smooth), *size, 'stretch') for m in maps.maps]
+    return side_by_side(over, maps.words, columns=columns)
 
 
 def write_words(maps: ConceptMaps, video: Tensor, folder: str | os.PathLike, force: bool = False, fps: float = 8,
                 smooth: bool | str = True) -> list[Path]:
     """Write `WORD_FILES`, and rivals.png for the first word if there are rivals: raw maps, when and which way each word
-    goes as a table, the overlays side by side as MP4 and GIF, and pictures; smooth: see `overlay`. Raises FileExistsError
-    unless `force`."""
+    goes as a table, the overlays in rows as MP4 and GIF, and pictures; smooth: see `overlay`. Files hold every word, pictures
+    the first 12, a row of overlays made smaller than 1920 px. Raises FileExistsError unless `force`."""
     out = Path(folder)
     names = [*WORD_FILES, *(['rivals.png'] if maps.rivals else [])]
     refuse_existing(out, names, force)
@@ -128,13 +146,15 @@ def write_words(maps: ConceptMaps, video: Tensor, folder: str | os.PathLike, for
     with whole_file(out / 'words.csv', force) as part, open(part, 'w', newline='', encoding='utf-8') as f:
         table = csv.writer(f)
         table.writerow(['word', 'start', 'end', 'varies', 'always', 'dx', 'dy'])
-        for (word, s), (dx, dy) in zip(maps.when().items(), way):
+        for (word, s), (dx, dy) in zip(maps.when().items(), way, strict=True):
             ways = [v if v == '' else f'{v:.4f}' for v in (dx, dy)]
             table.writerow([word, s.start, s.end, f'{s.varies:.4f}', int(s.whole), *ways])
-    picture = side_by_side([overlay(video, m, maps.grid, smooth=smooth) for m in maps.maps], maps.words)
+    first = replace(maps, words=maps.words[:_DRAWN], maps=maps.maps[:_DRAWN])
+    picture = _words_video(first, video, smooth)
     for name in ('maps.mp4', 'maps.gif'):
         write_video(picture, out / name, fps, force=force)
-    figures = dict(words=map_rows(video, dict(zip(maps.words, maps.maps)), maps.grid, smooth=smooth), spans=span_figure(maps))
+    figures = dict(words=map_rows(video, dict(zip(first.words, first.maps, strict=True)), maps.grid, smooth=smooth),
+                   spans=span_figure(first))
     if maps.rivals:
         figures['rivals'] = rivals_figure(video, maps, maps.words[0])
     for name, figure in figures.items():

@@ -66,7 +66,7 @@ class ConceptMaps:
 
     def when(self, **how: Any) -> dict[str, Span]:
         "When each word happens, see `motion_span`."
-        return {w: motion_span(m, self.grid, **how) for w, m in zip(self.words, self.maps)}
+        return {w: motion_span(m, self.grid, **how) for w, m in zip(self.words, self.maps, strict=True)}
 
     def way(self, **how: Any) -> Way:
         "Which way each word goes, px a frame, see `map_way`. Raises ValueError if rivals=['flow'] was not asked for."
@@ -212,7 +212,7 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
          tape: Tape | None = None, item: int = 0, normalise: str | None = 'empty', **how: Any) -> ConceptMaps:
     """Where and when words are in a video (GramCol; with `k`, IMAP, section 3).
 
-    words      words or phrases; default every word of the prompt
+    words      words or phrases, each asked once; default every word of the prompt
     prompt     what the video shows; a tape knows its own
     layers     which to join (all);  k: only so many heads of each layer, by how well they separate frames
     step       one or several, of a run of `of` steps, for a video;  tape: what a capture kept ('q k o', or 'xq xk xo'),
@@ -315,7 +315,7 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
         raise ValueError("imap maps words: give prompt='...', or words and source='concepts'")
     source = how.source or ('prompt' if prompt else 'concepts')
     text = text_of(pipe, prompt)
-    names = (listed or list(dict.fromkeys(text.words))) + how.against
+    names = list(dict.fromkeys(listed or text.words)) + how.against
     if source == 'concepts':
         for w in names:
             text_of(pipe, w)        # raises for words that the text encoder cannot read
