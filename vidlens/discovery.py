@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -71,6 +71,24 @@ def _mixed(clips: list[int], labels: list, g: torch.Generator) -> list[int]:
     return [clips[i] for i in best]
 
 # %% ../nbs/11b_discovery.ipynb #d26fb4ee
+class _Courses:
+    """Courses of clips at one site, in one block. Kept as small tensors of their own they would lie between the features that
+    come and go, and the allocator could not use that memory again: it grew by megabytes a clip."""
+
+    def __init__(self, clips: int, shape: torch.Size) -> None:
+        self.block, self.there = torch.empty(clips, *shape), set[int]()
+
+    def __contains__(self, clip: int) -> bool:
+        return clip in self.there
+
+    def __getitem__(self, clip: int) -> Tensor:
+        return self.block[clip]
+
+    def __setitem__(self, clip: int, course: Tensor) -> None:
+        self.block[clip] = course
+        self.there.add(clip)
+
+
 class DirectionSweep:
     """One pass over clips: of each site the scatter of its channels, and the course of each channel in each clip.
 
@@ -82,8 +100,8 @@ class DirectionSweep:
         self.part = dict(zip(self.roles.choose, self.roles.part))
         self.heir = dict(zip(self.roles.probe, self.roles.probe[1:] + self.roles.probe[:1]))
         self.stats: dict[Hashable, dict[tuple[int, int], ChannelStats]] = {}
-        self.courses: dict[Hashable, dict[int, Tensor]] = {}
-        self.controls: dict[Hashable, dict[int, Tensor]] = {}
+        self.courses: dict[Hashable, _Courses] = {}
+        self.controls: dict[Hashable, _Courses] = {}
 
     def add(self, site: Hashable, features: Tensor, clip: int, mask: Tensor | None = None, heir_mask: Tensor | None = None,
             noise: int = 0) -> None:
@@ -101,28 +119,31 @@ class DirectionSweep:
             here = self.stats.setdefault(site, {})
             here.setdefault((self.part[clip], noise), ChannelStats()).add(remove_content(x), mask)
         if noise == 0:
-            seen = self.courses.setdefault(site, {})
-            course = channel_curves(x, None, mask, 'kept').cpu()
-            if seen and course.shape != (one := next(iter(seen.values()))).shape:
-                raise ValueError(f'clip {clip} has (frames, channels) {tuple(course.shape)} at {site}, but those before '
-                                 f'{tuple(one.shape)}: use clips of one length and one model')
-            seen[clip] = course
+            self._keep(self.courses, site, clip, channel_curves(x, None, mask, 'kept'))
             if clip in self.heir:
-                self.controls.setdefault(site, {})[self.heir[clip]] = channel_curves(x, None, heir_mask, 'kept').cpu()
+                self._keep(self.controls, site, self.heir[clip], channel_curves(x, None, heir_mask, 'kept'))
+
+    def _keep(self, table: dict[Hashable, _Courses], site: Hashable, clip: int, course: Tensor) -> None:
+        if site not in table:
+            table[site] = _Courses(len(self.labels), course.shape)
+        if course.shape != table[site].block.shape[1:]:
+            raise ValueError(f'clip {clip} has (frames, channels) {tuple(course.shape)} at {site}, but those before '
+                             f'{tuple(table[site].block.shape[1:])}: use clips of one length and one model')
+        table[site][clip] = course.cpu()
 
     @property
     def nbytes(self) -> int:
-        "Bytes of all that is kept: the scatters do not grow with the clips, the courses by frames x channels a clip."
-        kept = [x for here in (*self.courses.values(), *self.controls.values()) for x in here.values()]
+        "Bytes of all that is kept, from the first clip on: scatters, and frames x channels of each clip and control."
+        kept = [c.block for c in (*self.courses.values(), *self.controls.values())]
         kept += [x for here in self.stats.values() for s in here.values() for x in (s.mean, s.scatter)]
         return sum(x.numel() * x.element_size() for x in kept)
 
     def pool(self, site: Hashable, clips: Sequence[int], content: str = 'removed', control: bool = False) -> Tensor:
         "Courses (clips, frames, channels) at a site. Raises ValueError with the clips that were not seen."
-        from_ = (self.controls if control else self.courses).get(site, {})
-        if missing := [i for i in clips if i not in from_]:
+        from_ = (self.controls if control else self.courses).get(site)
+        if missing := [i for i in clips if from_ is None or i not in from_]:
             raise ValueError(f'at {site} clips {missing[:6]} were not seen: add every clip at every site')
-        x = torch.stack([from_[i] for i in clips])
+        x = cast(_Courses, from_).block[list(clips)]
         return x - x.mean(1, keepdim=True) if content == 'removed' else x   # a mask that stays: pooled first is the same
 
 # %% ../nbs/11b_discovery.ipynb #4ca5c3f0
