@@ -26,6 +26,16 @@ def one_thread():
     torch.set_num_threads(n)
 
 
+@pytest.fixture(scope='module')
+def pipe():
+    "The bundled model."
+    from vidlens.run import load
+
+    pipe = load()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker('gpu'):
         import torch

@@ -20,13 +20,6 @@ STATISTICS = ['entropy', 'evenness', 'distance', 'lag', 'sink', 'first']
 
 
 @pytest.fixture(scope='module')
-def pipe():
-    pipe = load()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-@pytest.fixture(scope='module')
 def clips(pipe):
     return world_clips(pipe, 6, seed=11)
 

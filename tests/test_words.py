@@ -20,19 +20,12 @@ from vidlens.maps import (
     calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map, davies_bouldin, select_heads)
 from vidlens.metrics import centre_prior, paired_difference
 from vidlens.plots import overlay
-from vidlens.run import generate, load, renoise, text_of
+from vidlens.run import generate, renoise, text_of
 from vidlens.video import read_video
 from vidlens.wordplots import map_rows, span_figure, write_words
 from vidlens.words import RIVALS, ConceptMaps, imap, imap_generation
 
 PROMPT = 'a cat runs'
-
-
-@pytest.fixture(scope='module')
-def pipe():
-    pipe = load()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 @pytest.fixture(scope='module')

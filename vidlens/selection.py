@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from .card import card_of, model_of
-from .concepts import concept_stream
 from .heads import SCORES, HeadProbe, HeadTable
 from .hooks import Wanted, _pick, capture
 from .maps import concept_maps
 from .run import encode, generate, renoise, step_at
-from .words import _asked_words, _how, _kinds_of
+from .words import _asked_words, _how, _words_seen
 
 # %% auto #0
 __all__ = ['EVIDENCE', 'map_evidence', 'score_heads', 'published_choice']
@@ -46,16 +45,11 @@ EVIDENCE = 'evidence'
 class _Evidence:
     "Evidence of words' maps, head by head, gathered while a model runs."
 
-    def __init__(self, asked: Any, normalise: str | None, cross: bool) -> None:
-        self.asked, self.normalise, self.cross = asked, normalise, cross
+    def __init__(self, asked: Any, normalise: str | None) -> None:
+        self.asked, self.normalise = asked, normalise
         self.found: dict[tuple[int, int], list[Tensor]] = {}
 
-    def of_prompt(self, site, q: Tensor, k: Tensor, o: Tensor) -> None:
-        here, text = (slice(None), slice(None)) if self.cross else (site.video, site.text)
-        for row in range(len(o)):
-            self._add(site, q[row][:, here], k[row][:, text], o[row][:, here])
-
-    def of_concepts(self, site, q: Tensor, o: Tensor, keys: Tensor, out: Tensor | None) -> None:
+    def see(self, site, q: Tensor, o: Tensor, keys: Tensor, out: Tensor | None) -> None:
         for row in range(len(o)):
             self._add(site, q[row], keys[row], o[row])
 
@@ -98,14 +92,14 @@ def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: s
     tables = []
     for clip, text, mine in zip(clips, told, asked):
         words_of = _words_of(pipe, text, mine, normalise, source) if EVIDENCE in by else None
-        with _watching_heads(pipe, by, words_of, normalise, layers, at) as probes:
+        with _watching_heads(pipe, by, words_of, normalise, layers, at) as (probes, evidence):
             if clip is None:
                 generate(pipe, text, seed, of, **run or {})
             else:
                 z = encode(pipe, clip)
                 for s in at:
                     renoise(pipe, None, text, step=s, steps=of, seed=seed, latents=z)
-        tables.append(_joined(probes, by))
+        tables.append(_joined(probes, evidence, by))
     scores = {b: torch.cat([t.scores[b] for t in tables]) for b in by}
     return HeadTable(scores, tables[0].steps, tables[0].layers, dict(videos=len(scores[by[0]]), of=of, prompts=told))
 
@@ -141,32 +135,26 @@ def _known_scores(by: str | Sequence[str]) -> list[str]:
 
 @contextmanager
 def _watching_heads(pipe, by: list[str], asked: Any, normalise: str | None, layers: Wanted, steps: list[int]
-                    ) -> Iterator[list[Any]]:
+                    ) -> Iterator[tuple[list[HeadProbe], _Evidence | None]]:
     "Captures that score the heads of one video, open together, so that the model runs once: what they gather."
     cross = card_of(pipe).text == 'cross'
     plain = [b for b in by if b in SCORES and b != 'lambda2'] or ['chi'] * (by == [EVIDENCE])
     with ExitStack() as stack:
-        probes: list[Any] = []
+        probes, evidence = list[HeadProbe](), None if asked is None else _Evidence(asked, normalise)
         for names, at in ((plain, cross), (['lambda2'] * ('lambda2' in by), False)):
             if names:
                 probes.append(HeadProbe(names))
                 stack.enter_context(capture(pipe, HeadProbe.kinds(names, at), layers, steps, probe=probes[-1]))
-        if asked is not None:
-            probes.append(e := _Evidence(asked, normalise, cross))
-            if asked.concepts is not None:
-                stack.enter_context(concept_stream(pipe, asked.concepts, layers, steps, probe=e.of_concepts))
-            else:
-                tokens = {} if cross else dict(tokens='all')
-                stack.enter_context(capture(pipe, _kinds_of(pipe), layers, steps, probe=e.of_prompt, **tokens))
-        yield probes
+        if evidence is not None:
+            stack.enter_context(_words_seen(pipe, asked, layers, steps, evidence.see))
+        yield probes, evidence
 
 
-def _joined(probes: list[Any], by: list[str]) -> HeadTable:
+def _joined(probes: list[HeadProbe], evidence: _Evidence | None, by: list[str]) -> HeadTable:
     "One table of all that was gathered from a video."
-    tables = [p.result() for p in probes if isinstance(p, HeadProbe)]
+    tables = [p.result() for p in probes]
     table = replace(tables[0], scores={b: x for t in tables for b, x in t.scores.items()})
-    for p in probes:
-        table = p.into(table) if isinstance(p, _Evidence) else table
+    table = table if evidence is None else evidence.into(table)
     return replace(table, scores={b: table.scores[b] for b in by})
 
 # %% ../nbs/25_selection.ipynb #25000013

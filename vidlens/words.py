@@ -122,6 +122,10 @@ class _Joiner:
         self.found: dict[int, list[Tensor]] = {}
         self.kept: dict[str, Any] = {}
 
+    def see(self, site, q: Tensor, o: Tensor, keys: Tensor, out: Tensor | None) -> None:
+        "The first video of an attention call."
+        self.add(site.layer, site.grid, q[0], o[0], keys[0], None if out is None else out[0])
+
     def add(self, layer: int, grid: Grid, q: Tensor, o: Tensor, keys: Tensor, co: Tensor | None) -> None:
         "One video's queries and outputs (heads, tokens, d), and keys and outputs of its words (heads, slots, d)."
         a, h = self.asked, self.how
@@ -337,18 +341,13 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
 @contextmanager
 def _watching(pipe, joiner: _Joiner, layers: Wanted, steps: Wanted = None) -> Iterator[None]:
     "Captures that feed the joiner; open together, so the model runs once."
-    a, h, at = joiner.asked, joiner.how, _motion_layer(pipe)
-    cross = card_of(pipe).text == 'cross'
-    if 'concept' in h.rivals and cross:
+    h, at = joiner.how, _motion_layer(pipe)
+    if 'concept' in h.rivals and card_of(pipe).text == 'cross':
         raise ValueError(f"rivals='concept' needs text tokens in the video's attention, and {card_of(pipe).name} has none")
     if h.heads is not None and layers is None:
         layers = sorted(h.heads)
     with ExitStack() as stack:
-        if a.concepts is not None:
-            stack.enter_context(concept_stream(pipe, a.concepts, layers, steps, together=h.together, probe=_by_concepts(joiner)))
-        else:
-            tokens = dict(tokens='all') if not cross else {}
-            stack.enter_context(capture(pipe, _kinds_of(pipe), layers, steps, probe=_by_prompt(joiner, cross), **tokens))
+        stack.enter_context(_words_seen(pipe, joiner.asked, layers, steps, joiner.see, h.together))
         if 'flow' in h.rivals:
             def pair(site, q, k): joiner.kept['flow'] = q[0], k[0], site.grid
             stack.enter_context(capture(pipe, 'q k', at, steps, probe=pair, tokens='video'))
@@ -358,20 +357,19 @@ def _watching(pipe, joiner: _Joiner, layers: Wanted, steps: Wanted = None) -> It
         yield
 
 
-def _by_concepts(joiner: _Joiner) -> Callable[..., None]:
-    def probe(site, q: Tensor, o: Tensor, ck: Tensor, co: Tensor | None) -> None:
-        joiner.add(site.layer, site.grid, q[0], o[0], ck[0], None if co is None else co[0])
-    return probe
+def _words_seen(pipe, asked: _Asked, layers: Wanted, steps: Wanted, see: Callable[..., Any], together: bool = False) -> Any:
+    """A capture under which see(site, q, o, keys, out) is told of each attention to the words: queries and outputs of the
+    video, keys and outputs of the words' slots, all (rows, heads, tokens, d); out None where text has its own attention."""
+    if asked.concepts is not None:
+        return concept_stream(pipe, asked.concepts, layers, steps, together=together, probe=see)
+    if card_of(pipe).text == 'cross':
+        def apart(site, q: Tensor, k: Tensor, o: Tensor) -> None: see(site, q, o, k, None)
+        return capture(pipe, _kinds_of(pipe), layers, steps, probe=apart)
 
-
-def _by_prompt(joiner: _Joiner, cross: bool) -> Callable[..., None]:
-    def probe(site, q: Tensor, k: Tensor, o: Tensor) -> None:
-        if cross:
-            joiner.add(site.layer, site.grid, q[0], o[0], k[0], None)
-        else:
-            here, text = site.video, site.text
-            joiner.add(site.layer, site.grid, q[0][:, here], o[0][:, here], k[0][:, text], o[0][:, text])
-    return probe
+    def joint(site, q: Tensor, k: Tensor, o: Tensor) -> None:
+        here, text = site.video, site.text
+        see(site, q[:, :, here], o[:, :, here], k[:, :, text], o[:, :, text])
+    return capture(pipe, _kinds_of(pipe), layers, steps, probe=joint, tokens='all')
 
 
 def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: int | Sequence[int]) -> None:
