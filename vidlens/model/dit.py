@@ -41,11 +41,11 @@ _EARLY: dict[str, dict[str, float]] = {
     'kind': {'single': .68, 'two': .17, 'pan': .15}, 'motions': dict.fromkeys([*_WAYS, 'still', 'grow'], 1 / 6),
     'schedules': {'whole': .82, 'stops': .18}, 'paces': {'normal': 1.}, 'marks': {'gradient': 1.}}
 _LATE: dict[str, dict[str, float]] = {
-    'kind': {'single': .36, 'two': .40, 'pan': .12, 'zoom': .06, 'roll': .06},
+    'kind': {'single': .38, 'two': .28, 'pan': .22, 'zoom': .06, 'roll': .06},
     'motions': {**dict.fromkeys(_WAYS, .10), **dict.fromkeys(_TURNS, .05),
                 **dict.fromkeys(['still', 'grow', 'shrink', 'spin', 'bounce'], .08)},
     'schedules': {'whole': .64, 'stops': .12, 'late': .12, 'back': .12},
-    'paces': {'normal': .70, 'slow': .15, 'fast': .15}, 'marks': dict.fromkeys(world.MARKS, 1 / 3)}
+    'paces': {'normal': .70, 'slow': .15, 'fast': .15}, 'marks': {'gradient': .7, 'dot': .15, 'stripes': .15}}
 
 
 def _ramp(seen: int, first: float, last: float) -> float:
