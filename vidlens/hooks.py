@@ -23,7 +23,8 @@ from .grid import Grid
 from .tape import Site, Tape, _index, _tensors
 
 # %% auto #0
-__all__ = ['Wanted', 'CaptureError', 'Capture', 'capture', 'parse_bytes', 'Edit', 'edit', 'until_enough', 'announce', 'quiet']
+__all__ = ['Wanted', 'CaptureError', 'Capture', 'capture', 'parse_bytes', 'Inputs', 'watch_inputs', 'Edit', 'edit',
+           'until_enough', 'announce', 'quiet']
 
 # %% ../nbs/04_hooks.ipynb #6891644a
 class CaptureError(RuntimeError):
@@ -35,7 +36,7 @@ class _Call:
     """One forward of the denoiser: its step, the rows of the batch by branch, and where the video's tokens lie.
 
     `text`: text tokens in the joint sequence; `cross`: those of a separate text attention; `guided`: is guidance on?
-    `places`: stack and grid of each layer; `own_text`: has each frame its own text?"""
+    `places`: stack and grid of each layer; `own_text`: has each frame its own text? `x`: the latents as the model is given them."""
 
     step: int
     total: int | None
@@ -50,6 +51,7 @@ class _Call:
     guided: bool | None
     places: list[tuple[Stack, Grid]] = field(repr=False, default_factory=list)
     own_text: bool = False
+    x: Tensor | None = field(repr=False, default=None)
 
     @property
     def video(self) -> slice:
@@ -102,7 +104,7 @@ class _Reader:
         return _Call(step, total, t, self.sigma(t, info), self.parts(name, x.shape[0], hasattr(model, 'cache_context')),
                      grid, text if joint else 0, self.card.text == 'first',
                      0 if joint else text * grid.frames if own else text, x.element_size(), self.guided[name],
-                     [(s, s.grid(grid)) for s in self.stacks], own)
+                     [(s, s.grid(grid)) for s in self.stacks], own, x)
 
     @staticmethod
     def own_text(words: Tensor | None, rows: int) -> bool:
@@ -774,6 +776,40 @@ def _why_nothing(x: _Listener, group: str, what: str) -> str:
     backend = getattr(processor, '_attention_backend', None) or registry.get_active_backend()[0]
     return (f"{never} (attention backend {getattr(backend, 'value', backend)!r}): choose the native one, "
             f"pipe.transformer.set_attention_backend('native')")
+
+# %% ../nbs/04_hooks.ipynb #04d00002
+class Inputs(_Listener):
+    "See `watch_inputs`."
+
+    def __init__(self, pipe, branch: str = 'cond') -> None:
+        super().__init__(pipe, 'hidden', None, None, None, branch)
+        self.kept: dict[int, Tensor] = {}
+
+    def __enter__(self) -> dict[int, Tensor]:
+        self.seam = _join(self.pipe, self)
+        return self.kept
+
+    def __exit__(self, kind, error, trace) -> None:
+        _leave(self.seam, self)
+
+    def begin(self, call: _Call) -> None:
+        super().begin(call)
+        for _, rows in self.parts(call) if call.x is not None else ():
+            self.kept[call.step] = call.x[rows].detach().clone()  # type: ignore[index]
+
+    def wants(self, group: str, layer: int, call: _Call) -> bool:
+        return False
+
+    def last(self, call: _Call) -> int:
+        return -1
+
+
+def watch_inputs(pipe, branch: str = 'cond') -> Inputs:
+    """The latents that go into each step: `with watch_inputs(pipe) as kept: pipe(prompt)`; kept[step] is (batch, ...).
+
+    branch: 'cond', 'uncond', or 'all' rows where nothing tells them apart. They are as the model is given them, on its device.
+    Raises CaptureError where the branch cannot be told."""
+    return Inputs(pipe, branch)
 
 # %% ../nbs/04_hooks.ipynb #1ed08231
 class Edit(_Listener):
