@@ -1,0 +1,174 @@
+"""The viewer: what is sent is what was given, what is painted comes back, and a page without a kernel shows the same pixels."""
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vidlens import world
+from vidlens.grid import Grid
+from vidlens.plots import _lut
+from vidlens.viewer import Viewer, _frames, viewer_page
+
+GRID = Grid(5, 8, 8, stride=8)
+VIDEO = torch.rand(17, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+
+
+def maps(n=2, seed=1):
+    x = torch.randn(n, *GRID.shape, generator=torch.Generator().manual_seed(seed))
+    return {f'map {i}': m for i, m in enumerate(x)}
+
+
+def test_small_frames_are_exact_and_large_ones_are_close():
+    for video, kind, far in ((VIDEO, 'PNG', .5 / 255 + 1e-6), (torch.full((2, 480, 720, 3), .3), 'JPEG', .02)):
+        data, cuts = _frames(video)
+        assert len(cuts) == len(video) + 1 and cuts[-1] == len(data)
+        for i in (0, len(video) - 1):
+            image = Image.open(io.BytesIO(data[cuts[i]:cuts[i + 1]]))
+            assert image.format == kind
+            assert (torch.from_numpy(np.asarray(image).copy()) / 255 - video[i]).abs().max() <= far
+
+
+def test_values_can_be_read_back():
+    viewer, given = Viewer(VIDEO), maps()
+    viewer.show_maps(given, GRID, unit='cos')
+    sent = torch.from_numpy(np.frombuffer(viewer.maps, '<u2').reshape(viewer.shape) / 65535)
+    for x, got, (lo, hi) in zip(given.values(), sent, viewer.ranges):
+        assert (got * (hi - lo) + lo - x).abs().max() <= (hi - lo) / 65535
+    assert viewer.times == [GRID.frame_of(i) for i in range(17)] and viewer.panels == list(given)
+    viewer.show_maps({}, GRID)
+    assert viewer.shape[0] == 0 and viewer.maps == b'' and torch.equal(viewer.picture(), VIDEO)
+
+
+NAN = torch.full((5, 8, 8), torch.nan)
+
+
+@pytest.mark.parametrize('odd', [torch.zeros(5, 8, 8), NAN, torch.cat([NAN[:1], torch.ones(4, 8, 8)])])
+def test_flat_and_missing_values_do_not_break(odd):
+    viewer = Viewer(VIDEO)
+    viewer.show_maps({'x': odd}, GRID)
+    assert np.isfinite(viewer.ranges).all() and len(viewer.maps) == 2 * GRID.n
+
+
+def test_bad_maps_are_refused():
+    viewer = Viewer(VIDEO)
+    with pytest.raises(ValueError, match=r'each must be \(5 frames, rows, cols\)'):
+        viewer.show_maps({'a': torch.zeros(4, 8, 8)}, GRID)
+    with pytest.raises(ValueError, match='cmap='):
+        Viewer(VIDEO, cmap='rainbows')
+    viewer.show_maps(maps(2), GRID)
+    with pytest.raises(ValueError, match='those shown are'):
+        viewer_page(viewer, {'0': maps(1)})
+
+
+def test_painting_comes_back():
+    viewer = Viewer(VIDEO)
+    assert viewer.painted is None
+    mask = torch.zeros(64, 64, dtype=torch.uint8)
+    mask[10:20, 30:50] = 1
+    viewer.mask = mask.numpy().tobytes()
+    assert torch.equal(viewer.painted, mask.bool())
+
+
+def test_the_page_is_closed_off_and_escaped():
+    viewer = Viewer(VIDEO, label='</script><img onerror=x>')
+    viewer.show_maps(maps(), GRID)
+    page = viewer_page(viewer, {'<b>0': maps(), '1': maps(seed=2)}, title='<i>t', name='<u>')
+    assert page.count('<script') == page.count('</script>') == 1 and not re.search(r'<(img|b|i|u)\b|https?://', page)
+
+
+# In a browser
+
+@pytest.fixture(scope='module')
+def browser():
+    from playwright.sync_api import sync_playwright
+    flags = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync'
+    with sync_playwright() as p:
+        it = p.chromium.launch(executable_path='/usr/bin/chromium', args=flags.split())
+        yield it
+        it.close()
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    "A page of the viewer, and what the browser complained about."
+    said = []
+
+    def open_(viewer, choices=None, width=1280, scheme='light', **options):
+        path = tmp_path / 'page.html'
+        path.write_text(viewer_page(viewer, choices, **options), encoding='utf-8')
+        here = browser.new_page(viewport=dict(width=width, height=720), color_scheme=scheme)
+        here.on('console', lambda m: said.append(m.text) if m.type in ('error', 'warning') else None)
+        here.on('pageerror', lambda e: said.append(str(e)))
+        here.goto(path.as_uri())
+        here.wait_for_selector('[data-shown]')
+        return here
+    yield open_
+    assert said == []
+
+
+def pixels(page, panel=0):
+    "A canvas as the browser drew it, (height, width, 3) in [0, 1], a pixel for each of the video's."
+    uri = page.locator('figure > canvas').nth(panel).evaluate('c => c.toDataURL("image/png")')
+    x = torch.from_numpy(np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(',')[1]))))[..., :3].copy()) / 255
+    n = x.shape[1] // 64
+    return x[n // 2::n, n // 2::n]
+
+
+def drawn(video, m, frame, alpha=.6):
+    "What Python says a panel must look like."
+    unit = (m - m.min()) / (m.max() - m.min())
+    colours = _lut('magma')[((unit * 65535).round().long() >> 8)][GRID.frame_of(frame)]
+    big = colours.repeat_interleave(8, 0).repeat_interleave(8, 1)
+    return (video[frame] * 255).round() / 255 * (1 - alpha) + big * alpha
+
+
+@pytest.mark.browser
+def test_pixels_are_those_of_python(page):
+    viewer, choices = Viewer(VIDEO), {'0': maps(), '1': maps(seed=5)}
+    viewer.show_maps(choices['0'], GRID)
+    here = page(viewer, choices)
+    assert (pixels(here, 1) - drawn(VIDEO, choices['0']['map 1'], 0)).abs().max() < .02
+    here.locator('canvas').first.focus()
+    for _ in range(6):
+        here.keyboard.press('.')
+    assert (pixels(here) - drawn(VIDEO, choices['0']['map 0'], 6)).abs().max() < .02
+    here.locator('#choice').focus()
+    here.keyboard.press('ArrowRight')
+    here.wait_for_timeout(50)
+    assert (pixels(here) - drawn(VIDEO, choices['1']['map 0'], 6)).abs().max() < .02
+
+
+@pytest.mark.browser
+def test_keyboard_and_pointer_ask_for_the_place_under_them(page):
+    viewer, given = Viewer(VIDEO), maps(1)
+    viewer.show_maps(given, GRID, unit='cos')
+    here = page(viewer)
+    box = here.locator('figure canvas').first.bounding_box()
+    here.mouse.move(box['x'] + box['width'] * 20.5 / 64, box['y'] + box['height'] * 45.5 / 64)
+    said = here.locator('.vidlens-says').inner_text()
+    value = float(given['map 0'][0, 45 // 8, 20 // 8])
+    assert said.startswith('x 20, y 45, frame 1: ') and said.endswith('cos')
+    assert abs(float(said.split(': ')[1].split()[0]) - value) < .005 * abs(value) + .001
+    here.mouse.down()
+    assert here.locator('.vidlens-says').inner_text() == 'asked for x 21, y 46 in frame 1'
+    here.locator('canvas').first.focus()
+    for key in ('ArrowRight', 'ArrowUp', 'Enter'):
+        here.keyboard.press(key)
+    assert here.locator('.vidlens-says').inner_text() == 'asked for x 40, y 24 in frame 1'
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('width, scheme', [(1280, 'light'), (360, 'dark')])
+def test_nothing_sticks_out(page, width, scheme):
+    viewer = Viewer(world.clip('a red circle moves right', seed=3).video)
+    viewer.show_maps(maps(3), GRID)
+    here = page(viewer, width=width, scheme=scheme)
+    assert here.evaluate('document.documentElement.scrollWidth') <= width
+    assert here.locator('figure canvas[role="img"]').count() >= 3
+    for kind in ('button', 'input'):
+        for each in here.locator(f'.vidlens-viewer {kind}').all():
+            assert each.get_attribute('aria-label')

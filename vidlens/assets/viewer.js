@@ -1,0 +1,387 @@
+// Frames and maps on canvases: the video stays in the browser, a map arrives as 16-bit numbers and is coloured here.
+// Plain ES module. `model` is anywidget's; the static page gives it a stand-in with get, set, save_changes, on and off.
+
+const bytes = (view) => new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength);
+const clamp = (v, lo, hi) => Math.min(hi, Math.max(lo, v));
+const short = (v) => (v === 0 ? "0" : Math.abs(v) >= 1000 || Math.abs(v) < 0.001 ? v.toExponential(2) : v.toPrecision(3));
+
+function element(kind, parent, { text = "", cls = "", ...attributes } = {}) {
+  const made = document.createElement(kind);
+  made.textContent = text; // never markup
+  if (cls) made.className = cls;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  parent?.append(made);
+  return made;
+}
+
+// The frames as bitmaps; decoded once.
+async function decoded(model) {
+  const all = bytes(model.get("video"));
+  const cuts = model.get("cuts");
+  const one = (i) => createImageBitmap(new Blob([all.slice(cuts[i], cuts[i + 1])]));
+  return Promise.all(cuts.slice(1).map((_, i) => one(i)));
+}
+
+// The maps of all panels as numbers from 0 to 65535, with their real range.
+function mapsOf(model) {
+  const [panels, frames, rows, cols] = model.get("shape");
+  const raw = bytes(model.get("maps"));
+  const values = new Uint16Array(raw.slice().buffer);
+  const size = frames * rows * cols;
+  if (!size || values.length !== panels * size) return null;
+  return { values, panels, frames, rows, cols, size, ranges: model.get("ranges") };
+}
+
+// One frame of a map in colours, on a canvas with a pixel for each token.
+function painted(maps, panel, frame, lut) {
+  const image = new ImageData(maps.cols, maps.rows);
+  const start = panel * maps.size + frame * maps.rows * maps.cols;
+  for (let i = 0; i < maps.rows * maps.cols; i++) {
+    const c = 3 * (maps.values[start + i] >> 8);
+    image.data.set([lut[c], lut[c + 1], lut[c + 2], 255], 4 * i);
+  }
+  const canvas = new OffscreenCanvas(maps.cols, maps.rows);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
+
+// Okabe and Ito's colours: told apart by the colour-blind too.
+const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff"];
+
+function drawPath(c, path, frame, colour, dashed, unit) {
+  c.lineWidth = unit;
+  c.setLineDash(dashed ? [2 * unit, 2 * unit] : []);
+  for (const [stroke, width] of [["#000", 3 * unit], [colour, 1.5 * unit]]) {
+    c.strokeStyle = stroke;
+    c.lineWidth = width;
+    c.beginPath();
+    path.slice(0, frame + 1).forEach(([x, y], i) => (i ? c.lineTo(x, y) : c.moveTo(x, y)));
+    c.stroke();
+  }
+  const [x, y, seen] = path[frame];
+  c.setLineDash([]);
+  c.beginPath();
+  c.arc(x, y, 3 * unit, 0, 7);
+  c.fillStyle = seen && !dashed ? colour : "transparent";
+  c.fill();
+  c.lineWidth = unit;
+  c.strokeStyle = seen ? "#000" : colour;
+  c.stroke();
+}
+
+class Viewer {
+  constructor(model, root) {
+    Object.assign(this, { model, root, frame: model.get("frame"), cursor: null, stroke: null, timer: 0, images: [], off: [] });
+    root.classList.add("vidlens-viewer");
+    this.stage = element("div", root, { cls: "vidlens-stage" });
+    this.controls();
+    this.says = element("div", root, { cls: "vidlens-says", "aria-live": "polite" });
+    this.alert = element("div", root, { cls: "vidlens-alert", role: "alert" });
+    this.on(["video", "cuts"], () => this.load());
+    this.on(["maps", "shape", "ranges", "panels"], () => this.newMaps());
+    this.on(["lut", "alpha", "tracks", "truth", "smooth", "arrow", "mask", "tool"], () => this.draw());
+    this.on(["frame"], () => this.show(model.get("frame"), false));
+    this.on(["message", "busy", "progress"], () => this.status());
+    this.load();
+    this.newMaps();
+    this.status();
+  }
+
+  on(names, f) {
+    let waiting = false; // several traits of one message: once
+    const later = () => {
+      if (waiting) return;
+      waiting = true;
+      queueMicrotask(() => ((waiting = false), f()));
+    };
+    for (const n of names) {
+      this.model.on(`change:${n}`, later);
+      this.off.push(() => this.model.off(`change:${n}`, later));
+    }
+  }
+
+  controls() {
+    const bar = element("div", this.root, { cls: "vidlens-bar" });
+    this.play = element("button", bar, { text: "▶", title: "Play or pause (space)", "aria-label": "Play" });
+    this.play.onclick = () => this.toggle();
+    this.slider = element("input", bar, { type: "range", min: 0, step: 1, title: "Frame (comma and full stop)", "aria-label": "Frame" });
+    this.slider.oninput = () => this.show(+this.slider.value);
+    this.count = element("output", bar, { cls: "vidlens-count" });
+    const label = element("label", bar, { text: "map", title: "How strongly the map covers the video" });
+    this.cover = element("input", label, { type: "range", min: 0, max: 1, step: 0.05, "aria-label": "Opacity of the map" });
+    this.cover.oninput = () => (this.set({ alpha: +this.cover.value }), this.draw());
+    this.save = element("button", bar, { text: "PNG", title: "Save what you see as a picture", "aria-label": "Save as PNG" });
+    this.save.onclick = () => this.download();
+  }
+
+  set(values) {
+    for (const [name, value] of Object.entries(values)) this.model.set(name, value);
+    this.model.save_changes();
+  }
+
+  async load() {
+    const mine = (this.loading = Symbol());
+    if (this.model.get("cuts").length < 2) return;
+    const images = await decoded(this.model);
+    if (mine !== this.loading) return;
+    this.images = images;
+    this.slider.max = images.length - 1;
+    this.root.dataset.frames = images.length;
+    this.build();
+    this.show(clamp(this.frame, 0, images.length - 1), false);
+  }
+
+  newMaps() {
+    this.maps = mapsOf(this.model);
+    if (this.count_ !== Math.max(1, this.model.get("panels").length)) this.build();
+    this.titles?.forEach((t, i) => (t.textContent = this.model.get("panels")[i] ?? ""));
+    this.legends?.forEach((each, i) => this.legend(each, i));
+    this.draw();
+  }
+
+  // One figure a panel: title, canvas, legend.
+  build() {
+    if (!this.images.length) return;
+    this.count_ = Math.max(1, this.model.get("panels").length);
+    this.stage.replaceChildren();
+    const { width, height } = this.images[0];
+    this.scale = Math.max(1, Math.round(320 / width));
+    this.titles = [];
+    this.legends = [];
+    this.canvases = Array.from({ length: this.count_ }, (_, i) => {
+      const figure = element("figure", this.stage);
+      this.titles.push(element("figcaption", figure, { text: this.model.get("panels")[i] ?? "" }));
+      const canvas = element("canvas", figure, { tabindex: 0, role: "img" });
+      canvas.width = width * this.scale;
+      canvas.height = height * this.scale;
+      this.listen(canvas, i);
+      this.legends.push(element("div", figure, { cls: "vidlens-legend" }));
+      return canvas;
+    });
+    this.legends.forEach((each, i) => this.legend(each, i));
+  }
+
+  legend(root, i) {
+    root.replaceChildren();
+    if (!this.maps || i >= this.maps.panels) return;
+    const [lo, hi] = this.maps.ranges[i];
+    element("span", root, { text: short(lo) });
+    const strip = element("canvas", root, { role: "img", "aria-label": `colours from ${short(lo)} to ${short(hi)}` });
+    Object.assign(strip, { width: 256, height: 1 });
+    const image = new ImageData(256, 1);
+    const lut = bytes(this.model.get("lut"));
+    for (let c = 0; c < 256; c++) image.data.set([lut[3 * c], lut[3 * c + 1], lut[3 * c + 2], 255], 4 * c);
+    strip.getContext("2d").putImageData(image, 0, 0);
+    element("span", root, { text: `${short(hi)} ${this.model.get("unit")}` });
+  }
+
+  show(frame, tell = true) {
+    this.frame = frame;
+    this.slider.value = frame;
+    this.count.textContent = `${frame + 1} / ${this.images.length}`;
+    this.draw();
+    if (tell) this.set({ frame });
+  }
+
+  draw() {
+    this.cover.value = this.model.get("alpha");
+    if (!this.images.length || !this.canvases) return;
+    const lut = bytes(this.model.get("lut"));
+    this.canvases.forEach((canvas, i) => this.drawPanel(canvas, i, lut));
+    this.root.dataset.shown = this.frame;
+  }
+
+  drawPanel(canvas, i, lut) {
+    const c = canvas.getContext("2d");
+    const { width, height } = this.images[0];
+    c.setTransform(this.scale, 0, 0, this.scale, 0, 0);
+    c.imageSmoothingEnabled = false;
+    c.globalAlpha = 1;
+    c.drawImage(this.images[this.frame], 0, 0, width, height);
+    const maps = this.maps;
+    if (maps && i < maps.panels) {
+      c.globalAlpha = this.model.get("alpha");
+      c.imageSmoothingEnabled = this.model.get("smooth");
+      c.drawImage(painted(maps, i, this.tokenFrame(), lut), 0, 0, width, height);
+      c.globalAlpha = 1;
+    }
+    this.drawOver(c);
+    const title = this.model.get("panels")[i] ?? "";
+    canvas.setAttribute("aria-label", `${this.model.get("label")} ${title}, frame ${this.frame + 1} of ${this.images.length}`);
+  }
+
+  tokenFrame() {
+    return clamp(this.model.get("times")[this.frame] ?? 0, 0, this.maps.frames - 1);
+  }
+
+  drawOver(c) {
+    const unit = 1 / this.scale + this.images[0].width / 640;
+    const mask = bytes(this.model.get("mask"));
+    const { width, height } = this.images[0];
+    if (mask.length === width * height) {
+      c.fillStyle = "rgba(0, 158, 115, .45)";
+      for (let i = 0; i < mask.length; i++) if (mask[i]) c.fillRect(i % width, Math.floor(i / width), 1, 1);
+    }
+    const end = (path) => Math.min(this.frame, path.length - 1);
+    this.model.get("truth").forEach((p, i) => drawPath(c, p, end(p), COLOURS[i % 8], true, unit));
+    this.model.get("tracks").forEach((p, i) => drawPath(c, p, end(p), COLOURS[i % 8], false, unit));
+    const arrow = this.stroke?.arrow ?? this.model.get("arrow");
+    if (arrow.length === 4) this.drawArrow(c, arrow, unit);
+    if (this.cursor) {
+      const [x, y] = this.cursor;
+      c.lineWidth = unit;
+      for (const [colour, d] of [["#000", unit], ["#fff", 0]]) {
+        c.strokeStyle = colour;
+        c.strokeRect(x - 4 * unit + d, y - 4 * unit + d, 8 * unit, 8 * unit);
+      }
+    }
+  }
+
+  drawArrow(c, [x0, y0, x1, y1], unit) {
+    const a = Math.atan2(y1 - y0, x1 - x0);
+    for (const [colour, width] of [["#000", 5 * unit], ["#f0e442", 2.5 * unit]]) {
+      c.strokeStyle = colour;
+      c.lineWidth = width;
+      c.beginPath();
+      c.moveTo(x0, y0);
+      c.lineTo(x1, y1);
+      for (const side of [-2.6, 2.6]) {
+        c.moveTo(x1, y1);
+        c.lineTo(x1 + 8 * unit * Math.cos(a + side), y1 + 8 * unit * Math.sin(a + side));
+      }
+      c.stroke();
+    }
+  }
+
+  // Pixels of the video under a pointer.
+  place(canvas, event) {
+    const box = canvas.getBoundingClientRect();
+    const { width, height } = this.images[0];
+    const at = (v, span, size) => clamp((v / span) * size, 0, size - 1e-3);
+    return [at(event.clientX - box.left, box.width, width), at(event.clientY - box.top, box.height, height)];
+  }
+
+  listen(canvas, i) {
+    canvas.onpointerdown = (e) => this.begin(canvas, e);
+    canvas.onpointermove = (e) => (this.stroke ? this.go(this.place(canvas, e)) : this.read(i, this.place(canvas, e)));
+    canvas.onpointerup = canvas.onpointercancel = () => this.finish();
+    canvas.onpointerleave = () => (this.says.textContent = "");
+    canvas.onkeydown = (e) => this.key(e, i);
+    canvas.onblur = () => ((this.cursor = null), this.draw());
+  }
+
+  begin(canvas, event) {
+    const at = this.place(canvas, event);
+    const tool = this.model.get("tool");
+    if (tool === "point") return this.pick(at);
+    if (tool === "none") return;
+    canvas.setPointerCapture(event.pointerId);
+    if (tool === "arrow") this.stroke = { arrow: [...at, ...at] };
+    else {
+      const { width, height } = this.images[0];
+      const old = bytes(this.model.get("mask"));
+      this.stroke = { mask: old.length === width * height ? old.slice() : new Uint8Array(width * height), value: event.shiftKey ? 0 : 1 };
+      this.go(at);
+    }
+  }
+
+  go([x, y]) {
+    if (this.stroke.arrow) this.stroke.arrow.splice(2, 2, x, y);
+    else {
+      const { width, height } = this.images[0];
+      const r = width / 20;
+      for (let v = Math.max(0, Math.floor(y - r)); v < Math.min(height, y + r); v++)
+        for (let u = Math.max(0, Math.floor(x - r)); u < Math.min(width, x + r); u++)
+          if ((u + 0.5 - x) ** 2 + (v + 0.5 - y) ** 2 <= r * r) this.stroke.mask[v * width + u] = this.stroke.value;
+      this.model.set("mask", new DataView(this.stroke.mask.buffer));
+    }
+    this.draw();
+  }
+
+  finish() {
+    if (!this.stroke) return;
+    const { arrow, mask } = this.stroke;
+    this.stroke = null;
+    this.set(arrow ? { arrow } : { mask: new DataView(mask.buffer) });
+  }
+
+  pick([x, y]) {
+    const before = this.model.get("picked");
+    this.set({ picked: [this.frame, x, y, (before[3] ?? 0) + 1] });
+    this.says.textContent = `asked for x ${Math.round(x)}, y ${Math.round(y)} in frame ${this.frame + 1}`;
+  }
+
+  // The map's own number under a place, in words.
+  read(i, [x, y]) {
+    let said = `x ${Math.floor(x)}, y ${Math.floor(y)}, frame ${this.frame + 1}`;
+    const maps = this.maps;
+    if (maps && i < maps.panels) {
+      const { width, height } = this.images[0];
+      const [row, col] = [Math.floor((y / height) * maps.rows), Math.floor((x / width) * maps.cols)];
+      const v = maps.values[i * maps.size + (this.tokenFrame() * maps.rows + row) * maps.cols + col];
+      const [lo, hi] = maps.ranges[i];
+      said += `: ${short(lo + ((hi - lo) * v) / 65535)} ${this.model.get("unit")}`;
+    }
+    this.says.textContent = said;
+  }
+
+  key(event, i) {
+    const { width, height } = this.images[0];
+    const step = this.maps ? [width / this.maps.cols, height / this.maps.rows] : [8, 8];
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const n = this.images.length;
+    if (moves[event.key]) {
+      const [x, y] = this.cursor ?? [width / 2, height / 2];
+      const [dx, dy] = moves[event.key];
+      this.cursor = [clamp(x + dx * step[0], 0, width - 1e-3), clamp(y + dy * step[1], 0, height - 1e-3)];
+      this.draw();
+      this.read(i, this.cursor);
+    } else if (event.key === "Enter" && this.cursor) this.pick(this.cursor);
+    else if (event.key === " ") this.toggle();
+    else if (event.key === ",") this.show((this.frame + n - 1) % n);
+    else if (event.key === ".") this.show((this.frame + 1) % n);
+    else return;
+    event.preventDefault();
+    event.stopPropagation(); // else the notebook takes the arrows for itself
+  }
+
+  toggle() {
+    const on = !this.timer;
+    clearInterval(this.timer);
+    this.timer = on ? setInterval(() => this.show((this.frame + 1) % this.images.length, false), 1000 / this.model.get("fps")) : 0;
+    this.play.textContent = on ? "⏸" : "▶";
+    this.play.setAttribute("aria-label", on ? "Pause" : "Play");
+    if (!on) this.set({ frame: this.frame });
+  }
+
+  status() {
+    const part = this.model.get("progress");
+    this.alert.textContent = this.model.get("message");
+    this.root.setAttribute("aria-busy", this.model.get("busy"));
+    this.root.style.setProperty("--part", part < 0 ? 1 : part);
+  }
+
+  download() {
+    const gap = 8;
+    const all = this.canvases;
+    const whole = document.createElement("canvas");
+    whole.width = all.reduce((w, c) => w + c.width + gap, -gap);
+    whole.height = all[0].height;
+    let x = 0;
+    for (const c of all) (whole.getContext("2d").drawImage(c, x, 0), (x += c.width + gap));
+    const link = element("a", null, { href: whole.toDataURL("image/png"), download: `vidlens-frame-${this.frame + 1}.png` });
+    link.click();
+  }
+
+  close() {
+    clearInterval(this.timer);
+    for (const f of this.off) f();
+  }
+}
+
+function render({ model, el }) {
+  const viewer = new Viewer(model, el);
+  return () => viewer.close();
+}
+
+export default { render };
