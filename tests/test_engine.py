@@ -214,7 +214,7 @@ def test_the_newest_request_counts():
             return i
         return work
     with Worker() as worker:
-        jobs = [worker.ask('layer', slow(i), then=lambda job: finished.append(job.result())) for i in range(40)]
+        jobs = [worker.ask('layer', slow(i), then=lambda job: finished.append(job.value)) for i in range(40)]
         assert jobs[-1].result(30) == 39
     assert 39 in ran and len(ran) <= 2 and finished == [39]
     with pytest.raises(RuntimeError, match='after shutdown'):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .card import card_of, model_of
+from .card import _width, card_of, model_of
 from .channels import Channels, motion_features, remove_content, similarity
 from .concepts import concept_stream
 from .heads import HeadProbe, HeadTable
@@ -78,6 +78,11 @@ class _Held:
     def nbytes(self) -> int:
         "Bytes of activations that are held."
         return self._store.nbytes
+
+    @property
+    def n_heads(self) -> int:
+        "The most heads that a layer has."
+        return max(_width(b, s)[0] or 0 for _, b, s in card_of(self.pipe).blocks(model_of(self.pipe)))
 
     @property
     def held(self) -> list[tuple[int, int]]:

@@ -17,10 +17,12 @@ __all__ = ['Job', 'Worker']
 class Job:
     """A piece of work on its way: `result()` waits for it, `cancel()` stops it, `done` and `total` tell how far it is.
 
-    error: the exception it ended in, None while it runs and if it did not fail."""
+    value, error: what it returned, or the exception it ended in."""
 
     def __init__(self, slot: str, tell: Callable[[Job], None] | None = None) -> None:
         self.slot, self.done, self.total, self.note = slot, 0, 0, ''
+        self.value: Any = None
+        self.error: Exception | None = None
         self._tell, self._stop = tell, threading.Event()
         self._future: Future[Any] = Future()
 
@@ -50,14 +52,8 @@ class Job:
     def running(self) -> bool:
         return not self._future.done()
 
-    @property
-    def error(self) -> BaseException | None:
-        if self.running or self._future.cancelled():
-            return None
-        return self._future.exception()
-
     def result(self, timeout: float | None = None) -> Any:
-        "What the work returned. Raises what it raised, CancelledError if it was stopped, TimeoutError."
+        "What the work returned, once `then` is done with it. Raises what it raised, CancelledError, TimeoutError."
         return self._future.result(timeout)
 
     def __repr__(self) -> str:
@@ -82,18 +78,24 @@ class Worker:
         job = Job(slot, tell)
         with self._lock:
             before = self._jobs.get(slot)
-            job._future = self._pool.submit(self._run, job, work)  # raises once closed
+            job._future = self._pool.submit(self._run, job, work, then)  # raises once closed
             self._jobs[slot] = job
         if before is not None:
             before.cancel()
-        if then is not None:
-            job._future.add_done_callback(lambda _: None if job.cancelled else then(job))
         return job
 
     @staticmethod
-    def _run(job: Job, work: Callable[[Job], Any]) -> Any:
+    def _run(job: Job, work: Callable[[Job], Any], then: Callable[[Job], None] | None) -> Any:
         job.check()
-        return work(job)
+        try:
+            job.value = work(job)
+        except Exception as e:
+            job.error = e
+            raise
+        finally:
+            if then is not None and not job.cancelled:
+                then(job)
+        return job.value
 
     def cancel(self, slot: str | None = None) -> None:
         "Stop the work of a slot, or all."

@@ -82,9 +82,22 @@ class Viewer {
     this.on(["lut", "alpha", "tracks", "truth", "smooth", "arrow", "mask", "tool"], () => this.draw());
     this.on(["frame"], () => this.show(model.get("frame"), false));
     this.on(["message", "busy", "progress"], () => this.status());
+    this.watch(model.widget_manager?.kernel);
     this.load();
     this.newMaps();
     this.status();
+  }
+
+  // A kernel that died answers no more: say so, where the front end can know (JupyterLab and Notebook can).
+  watch(kernel) {
+    const heard = (_, status) => {
+      if (!/dead|restart|terminating/.test(status)) return;
+      this.root.setAttribute("aria-busy", false);
+      this.alert.textContent = "The kernel has stopped, so nothing here will change: run the notebook again.";
+    };
+    if (!kernel?.statusChanged?.connect) return;
+    kernel.statusChanged.connect(heard);
+    this.off.push(() => kernel.statusChanged.disconnect(heard));
   }
 
   on(names, f) {
