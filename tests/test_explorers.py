@@ -4,7 +4,7 @@ import torch
 
 from vidlens import world
 from vidlens.engine import Engine, hold
-from vidlens.explorers import Explorer, Match, State
+from vidlens.explorers import Explorer, Heads, Match, State, Words
 from vidlens.viewer import _packed
 from vidlens.worker import Worker
 
@@ -31,7 +31,7 @@ def test_what_is_shown_is_what_the_call_says(engine, match):
         for name, value in changed.items():
             setattr(match.state, name, value)
         viewer = shown(match)
-        said = eval(match.call, dict(engine=engine))   # noqa: S307, the explorer's own line
+        said = eval(match.call, dict(engine=engine))
         assert viewer.maps == _packed(said[None])[0] and viewer.frame == 4
         track = engine.track([match.asked['point']], match.state.step, match.state.layer, heads=match.asked['heads'])
         assert torch.allclose(torch.tensor(viewer.tracks)[..., :2], track.xy) and not viewer.busy and viewer.message == ''
@@ -91,3 +91,61 @@ def test_all_steps_are_scored_and_clicked(engine):
     untold = Match(hold(engine.pipe, engine.video), worker=Worker())
     assert untold.all.disabled
     untold.worker.close()
+
+
+# Words and heads
+
+def test_words_are_those_of_the_call(engine):
+    with Worker() as worker:
+        words = Words(engine, State(step=12, layer=3), worker)
+        shown(words)
+        assert words.box.value == 'red, circle' and words.asked['source'] == 'prompt'
+        for box, ways in (('red, moves right', ['GramCol', 'cross-attention', 'ConceptAttention']), ('square, red', ['IMAP'])):
+            words.box.value = box
+            words.ways.value = ways
+            viewer = shown(words)
+            said = eval(words.call, dict(engine=engine))
+            assert words.state.words == box.split(', ') and words.asked['source'] == ('concepts' if 'square' in box else 'prompt')
+            first = said.maps if ways[0] in ('GramCol', 'IMAP') else None
+            n = len(words.state.words)
+            assert viewer.shape[0] == n * len(ways) and viewer.maps[:2 * n * engine.grid.n] == _packed(first)[0]
+            assert len(words.spans.children[0].data) == n and viewer.message == ''
+        rival = engine.words(['red', 'moves right'], 12, [3], rivals=['cross']).rivals['cross']
+        words.box.value, words.ways.value = 'red, moves right', ['cross-attention']
+        assert shown(words).maps == _packed(rival)[0]
+        words.box.value = 'zebra'
+        with pytest.raises(ValueError):
+            words.job.result(60)
+        assert "does not know 'zebra'" in words.viewer.message
+
+
+def test_chosen_heads_are_read(engine):
+    with Worker() as worker:
+        heads = Heads(engine, State(step=12, words=['red']), worker)
+        shown(heads)
+        best = heads.table.flatten().argmax()
+        assert int(best % 4) in heads.chosen[int(best // 4)] and sum(map(len, heads.chosen.values())) == 5
+        for by, name in (('accuracy', 'matching of the true tracks'), ('dbi', 'compactness (Davies-Bouldin, low is good)')):
+            heads.by.value = name
+            shown(heads)
+            want = engine.score(12).map('accuracy', heads=True)[0] if by == 'accuracy' else engine.heads(12, ['dbi']).heads('dbi')
+            assert torch.equal(heads.table.nan_to_num(-1), want.nan_to_num(-1))
+        heads.choose((2, 3)).result(60)
+        assert 3 in heads.chosen[2] and len(heads.atlas.children[0].layout.shapes) == 6
+        assert torch.equal(heads.maps.maps, eval(heads.call, dict(engine=engine)).maps)
+        for n, hs in list(heads.chosen.items()):
+            for h in list(hs):
+                heads.choose((n, h)).result(60)
+        assert sum(map(len, heads.chosen.values())) == 1       # the last one stays
+        heads.choose(None).result(60)
+        assert sum(map(len, heads.chosen.values())) == 5
+
+
+def test_words_in_other_families():
+    from seam import pipe_of
+    video = torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    with Worker() as worker:
+        words = Words(hold(pipe_of('wan'), video, 'a cat runs', of=4), worker=worker)
+        assert 'ConceptAttention' not in words.ways.options and shown(words).panels == ['cat', 'runs']
+        heads = Heads(words.engine, words.state, worker)
+        assert shown(heads).panels[0].startswith('runs, heads') and 'matching of the true tracks' not in heads.by.options

@@ -15,12 +15,15 @@ import traitlets as t
 from torch import Tensor
 
 from .engine import Engine
+from .maps import select_heads
 from .plots import layer_step_map
+from .run import text_of
 from .viewer import Viewer
+from .words import ConceptMaps
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['State', 'Explorer', 'Match']
+__all__ = ['WAYS', 'CRITERIA', 'State', 'Explorer', 'Match', 'Words', 'Heads']
 
 # %% ../nbs/43_explorers.ipynb #43000006
 class State(t.HasTraits):
@@ -31,9 +34,12 @@ class State(t.HasTraits):
     words: t.List[Any] = t.List([])
 
 
+_NARROW = dict(description_width='48px')
+
+
 def _slider(label: str, tip: str, low: int, high: int, value: int) -> w.IntSlider:
     return w.IntSlider(value, low, max(low, high), description=label, tooltip=tip,
-                       layout=w.Layout(width='100%', min_width='220px'), style=dict(description_width='48px'))
+                       layout=w.Layout(width='100%', min_width='220px'), style=_NARROW)
 
 
 class Explorer(w.VBox):
@@ -187,3 +193,165 @@ class Match(Explorer):
         "Look at this step and layer."
         with self.state.hold_trait_notifications():
             self.state.step, self.state.layer = int(step), int(layer)
+
+# %% ../nbs/43_explorers.ipynb #43000012
+WAYS = {'GramCol': 'maps', 'IMAP': 'maps', 'cross-attention': 'cross', 'ConceptAttention': 'concept'}
+
+
+class Words(Explorer):
+    "Maps of words by step and layer. `maps` holds those of each method by its name, see `ConceptMaps`."
+
+    slot, uses = 'words', ('step', 'layer', 'words')
+
+    def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
+        state = state or State(step=len(engine.plan) * 3 // 5, layer=len(engine.stacks) * 2 // 3)
+        if not state.words:
+            state.words = [v for v in text_of(engine.pipe, engine.prompt).words if len(v) > 2][:2] or ['circle']
+        self.box = w.Text(', '.join(state.words), description='words', continuous_update=False, layout=w.Layout(width='100%'),
+                          tooltip='words or phrases with commas between them, of the prompt or any others', style=_NARROW)
+        known = [n for n in WAYS if n != 'ConceptAttention' or engine.text != 'cross']
+        self.ways = w.SelectMultiple(options=known, value=['GramCol'], rows=len(known), tooltip='methods side by side')
+        self.every = w.Checkbox(False, description='all layers', indent=False, tooltip='mean over all layers, not only this one')
+        self.maps: dict[str, ConceptMaps] = {}
+        self.spans = w.VBox()
+        super().__init__(engine, state, worker, [self.box, w.HBox([self.ways, self.every]), self.spans])
+        self.box.observe(lambda change: setattr(self.state, 'words', _words_in(change['new'])), 'value')
+        self.state.observe(lambda change: setattr(self.box, 'value', ', '.join(change['new'])), 'words')
+        for each in (self.ways, self.every):
+            each.observe(lambda _: self.ask(), 'value')
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        "What the state says, as options of `engine.words`."
+        words, text = list(self.state.words), text_of(self.engine.pipe, self.engine.prompt)
+        free = not self.engine.prompt or not all(_spelled(text, v) for v in words)
+        return dict(words=words, step=self.state.step, layers=None if self.every.value else [self.state.layer],
+                    source='concepts' if free else 'prompt')
+
+    def answer(self, job: Job) -> dict[str, ConceptMaps]:
+        how, chosen = self.asked, self.ways.value
+        rivals = [r for r in ('cross', 'concept') if r in {WAYS[n] for n in chosen}]
+        plain = self.engine.words(**how, rivals=rivals, job=job)
+        found = dict.fromkeys(chosen or ('GramCol',), plain)
+        return found | ({'IMAP': self.engine.words(**how, k=2, job=job)} if 'IMAP' in found else {})
+
+    def paint(self, found: dict[str, ConceptMaps]) -> None:
+        self.maps = found
+        panels = {f'{word}: {way}' if len(found) > 1 else word: (m.maps if WAYS[way] == 'maps' else m.rivals[WAYS[way]])[i]
+                  for way, m in found.items() for i, word in enumerate(m.words)}
+        self.viewer.show_maps(panels, next(iter(found.values())).grid)
+        spans = next(iter(found.values())).when()
+        said = [f'{v}: ' + ('all of the video' if s.whole else f'frames {s.start + 1} to {s.end + 1}') for v, s in spans.items()]
+        self.draw_curves({line: s.curve for line, s in zip(said, spans.values(), strict=True)})
+
+    def draw_curves(self, curves: dict[str, Tensor]) -> None:
+        "Evidence of each word over the frames; a chart that is there is changed, which is quicker than another."
+        import plotly.graph_objects as go
+
+        times = self.engine.grid.times().tolist()
+        old = self.spans.children[0] if self.spans.children else None
+        if old is None or len(old.data) != len(curves):
+            lines = [go.Scatter(x=times, y=y.tolist(), name=escape(n)) for n, y in curves.items()]
+            layout = dict(height=200, margin=dict(l=50, r=10, t=10, b=40), template='plotly_white', showlegend=True,
+                          xaxis_title='RGB frame', yaxis_title='evidence')
+            self.spans.children = [go.FigureWidget(lines, layout)]
+            return
+        with old.batch_update():
+            for line, (name, y) in zip(old.data, curves.items(), strict=True):
+                line.y, line.name = y.tolist(), escape(name)
+
+    @property
+    def call(self) -> str:
+        rest = dict(self.asked)
+        words, ways = rest.pop('words'), self.ways.value
+        rest |= {'k': 2} if 'IMAP' in ways else {}
+        return f'engine.words({words!r}, ' + ', '.join(f'{k}={v!r}' for k, v in rest.items()) + ')'
+
+
+def _words_in(text: str) -> list[str]:
+    return [v.strip() for v in text.split(',') if v.strip()]
+
+
+def _spelled(text: Any, word: str) -> bool:
+    try:
+        return bool(text.slots(word))
+    except ValueError:
+        return False
+
+# %% ../nbs/43_explorers.ipynb #43000014
+CRITERIA = {'separability (Calinski-Harabasz)': 'chi', 'separability (Fisher)': 'fisher',
+            'compactness (Davies-Bouldin, low is good)': 'dbi', 'slow mixing (lambda_2)': 'lambda2',
+            'matching of the true tracks': 'accuracy'}
+
+
+class Heads(Explorer):
+    "Which heads are read for a word. `chosen`: {layer: heads}; `table`: (layers, heads) of the criterion; `maps`: what they show."
+
+    slot, uses = 'heads', ('step', 'words')
+
+    def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
+        known = getattr(engine.clip, 'tracks', None) is not None
+        self.by = w.Dropdown(options=[n for n, c in CRITERIA.items() if known or c != 'accuracy'], description='by', style=_NARROW,
+                             tooltip='what the atlas shows, and by what the best five are chosen')
+        self.best = w.Button(description='Best five', tooltip='choose the five best heads of the whole model by this criterion')
+        self.chosen: dict[int, list[int]] = {}
+        self.table, self.atlas = torch.zeros(0, 0), w.VBox()
+        self.maps: ConceptMaps | None = None
+        super().__init__(engine, state, worker, [w.HBox([self.by, self.best]), self.atlas])
+        self.by.observe(lambda _: self.ask(), 'value')
+        self.best.on_click(lambda _: self.choose(None))
+
+    @property
+    def word(self) -> str:
+        return (self.state.words or text_of(self.engine.pipe, self.engine.prompt).words or ['circle'])[-1]
+
+    def answer(self, job: Job) -> tuple[Tensor, dict[int, list[int]], ConceptMaps]:
+        step, by = self.state.step, CRITERIA[self.by.value]
+        table = (self.engine.score(step, job=job).map('accuracy', heads=True)[0] if by == 'accuracy' else
+                 self.engine.heads(step, [by], job=job).heads(by))
+        chosen = self.chosen or _best_heads(table, 5, by == 'dbi')
+        source = 'prompt' if _spelled(text_of(self.engine.pipe, self.engine.prompt), self.word) else 'concepts'
+        return table, chosen, self.engine.words(self.word, step, heads=chosen, source=source, job=job)
+
+    def paint(self, found: tuple[Tensor, dict[int, list[int]], ConceptMaps]) -> None:
+        self.table, self.chosen, maps = found
+        said = ', '.join(f'{n}.{h}' for n, hs in sorted(self.chosen.items()) for h in hs)
+        self.viewer.show_maps({f'{maps.words[0]}, heads {said} (layer.head)': maps.maps[0]}, maps.grid)
+        self.maps = maps
+        self.draw_atlas()
+
+    def draw_atlas(self) -> None:
+        "The table as a heat map with a frame round each chosen head."
+        import plotly.graph_objects as go
+
+        boxes = [dict(type='rect', x0=h - .5, x1=h + .5, y0=n - .5, y1=n + .5, line=dict(color='#d55e00', width=3))
+                 for n, hs in self.chosen.items() for h in hs]
+        if self.atlas.children:
+            figure = self.atlas.children[0]
+            with figure.batch_update():
+                figure.data[0].z, figure.layout.shapes = self.table.numpy(), boxes
+            return
+        figure = go.FigureWidget(layer_step_map(self.table, names=('layer', 'head'), annotate=False, interactive=True))
+        figure.layout.shapes = boxes
+        figure.data[0].on_click(lambda trace, at, _: self.choose((int(at.ys[0]), int(at.xs[0]))) if at.xs else None)
+        self.atlas.children = [figure]
+
+    def choose(self, head: tuple[int, int] | None) -> Job:
+        "Take a head (layer, head) in or out; None: the best five again. The last one stays."
+        if head is None:
+            self.chosen = {}
+        else:
+            kept = {(n, h) for n, hs in self.chosen.items() for h in hs} ^ {head}
+            self.chosen = {n: sorted(h for m, h in kept if m == n) for n in sorted({n for n, _ in kept})} or {head[0]: [head[1]]}
+        return self.ask()
+
+    @property
+    def call(self) -> str:
+        return f'engine.words({self.word!r}, step={self.state.step}, heads={self.chosen})'
+
+
+def _best_heads(table: Tensor, k: int, lowest: bool) -> dict[int, list[int]]:
+    "{layer: heads} of the best of a whole model."
+    found = select_heads(table.flatten(), k, lowest=lowest, strict=False).tolist()
+    width = table.shape[1]
+    return {n: sorted(i % width for i in found if i // width == n) for n in sorted({i // width for i in found})}
