@@ -148,13 +148,16 @@ def _bytes(tensors: dict[str, Tensor]) -> int:
 class Engine(_Held):
     """A video inside a model: any step, layer, head, frame, point, word or channel of it, at once. Made by `hold`.
 
-    video (frames, height, width, 3); prompt; grid; plan: its steps, noisiest first. Steps may count from the end, layers too."""
+    video (frames, height, width, 3); prompt; grid; plan: its steps, noisiest first; seed, run: how it was made, if it was. Steps
+    and layers may count from the end."""
 
     def __init__(self, pipe, clip: Any, plan: list[Step], inputs: Callable[[int], Tensor], budget: int | float | str = '2 GiB',
                  dtype: str | torch.dtype | None = None) -> None:
         super().__init__(pipe, clip, plan, inputs, budget, dtype)
         self.video, self.prompt = clip.video, clip.caption
         self.grid = card_of(pipe).grid_of_latents(pipe, tuple(inputs(0).shape))
+        self.seed: int | None = None  # of a video that was made, with the options of its run
+        self.run: dict[str, Any] = {}
         self._free: OrderedDict[Any, dict[int, tuple[Tensor, Tensor | None]]] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -282,7 +285,10 @@ def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int =
 
         with watch_inputs(pipe) as kept:
             made: Any = generate(pipe, prompt, seed, of, on_step=tell, **run)
-        return Engine(pipe, SimpleNamespace(video=made.video, caption=prompt), schedule(pipe, of), kept.__getitem__, budget, dtype)
+        clip = SimpleNamespace(video=made.video, caption=prompt)
+        engine = Engine(pipe, clip, schedule(pipe, of), kept.__getitem__, budget, dtype)
+        engine.seed, engine.run = seed, run
+        return engine
     if run:
         raise TypeError(f'hold of a video has no option {sorted(run)[0]!r}: it is for making one, hold(pipe, prompt=...)')
     if isinstance(video, Tensor):

@@ -99,6 +99,12 @@ class Explorer(w.VBox):
         "The same in Python."
         return 'engine.video'
 
+def _place(state: State, engine: Engine) -> tuple[float, float, float]:
+    "The point that is looked at, (t, x, y) px; the middle of the first frame if none was chosen."
+    height, width = engine.video.shape[1:3]
+    t_, x, y = state.point or (0, width / 2, height / 2)
+    return t_, x, y
+
 # %% ../nbs/43_explorers.ipynb #43000008
 class Match(Explorer):
     "Matches of one point, by step, layer and head. `track` and `field` hold what is shown, `scores` (steps, layers) the map."
@@ -122,10 +128,9 @@ class Match(Explorer):
     @property
     def asked(self) -> dict[str, Any]:
         "What the state says, as options of `engine.match` and `engine.track`."
-        s, e = self.state, self.engine
-        frames, height, width = e.video.shape[:3]
-        point = tuple(s.point) if s.point else (0, width / 2, height / 2)
-        return dict(point=point, step=s.step, layer=s.layer, heads=None if s.head < 0 else [s.head], symmetric=self.both.value)
+        s = self.state
+        return dict(point=_place(s, self.engine), step=s.step, layer=s.layer, heads=None if s.head < 0 else [s.head],
+                    symmetric=self.both.value)
 
     def _picked(self, change: Any) -> None:
         self.state.point = list(change['new'][:3])
