@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .channels import channel_curves
-from .engine import Engine
-from .explorers import Explorer, State, _place
+from .engine import Engine, hold
+from .explorers import Explorer, Heads, Match, State, Words, _place
 from .hooks import edit
 from .lens import MotionChannels, moft
 from .run import generate
@@ -24,7 +24,7 @@ from .viewer import Viewer
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['Channels', 'heads_in', 'silenced', 'Steer']
+__all__ = ['EXPLORERS', 'Channels', 'heads_in', 'silenced', 'Steer', 'Explorers', 'explore']
 
 # %% ../nbs/44_experiments.ipynb #44000006
 class Channels(Explorer):
@@ -213,3 +213,51 @@ class Steer(Explorer):
         way = ', '.join(f'{v:.2f}' for v in self.region.motion)
         return (f'control(pipe, {e.prompt!r}, Region(({way}), mask), seed={e.seed}, of={len(e.plan)}, '
                 f'steps=range(1, {max(2, self.last.value)}), rate={self.strength.value:g})')
+
+# %% ../nbs/44_experiments.ipynb #4400000f
+EXPLORERS: dict[str, type[Explorer]] = {'Match': Match, 'Heads': Heads, 'Words': Words, 'Channels': Channels, 'Steer': Steer,
+                                        'Video': Explorer}
+
+
+class Explorers(w.Tab):
+    "Tabs of explorers of one engine. `open(name)` goes to one and gives it."
+
+    def __init__(self, engine: Engine, state: State | None = None) -> None:
+        self.engine, self.worker = engine, Worker()
+        self.state = state or State(step=len(engine.plan) * 3 // 5, layer=len(engine.stacks) * 2 // 3)
+        self.made: dict[str, Explorer] = {}
+        super().__init__([w.Box() for _ in EXPLORERS], titles=list(EXPLORERS))
+        self.observe(lambda change: self._make(change['new']), 'selected_index')
+        self.open('Match')
+
+    def open(self, name: str) -> Explorer:
+        "Go to an explorer, by the name on its tab. Raises ValueError for others."
+        if name not in EXPLORERS:
+            raise ValueError(f'{name!r} is no explorer: choose among {", ".join(EXPLORERS)}')
+        self.selected_index = list(EXPLORERS).index(name)
+        return self._make(self.selected_index)
+
+    def _make(self, index: int | None) -> Explorer:
+        name = list(EXPLORERS)[index or 0]
+        if name not in self.made:
+            self.made[name] = EXPLORERS[name](self.engine, self.state, self.worker)
+            self.children = [self.made.get(n, w.Box()) for n in EXPLORERS]
+        return self.made[name]
+
+    def close(self) -> None:
+        "Stop the worker, too."
+        self.worker.close()
+        super().close()
+
+
+def explore(x: Any, video: Any = None, prompt: str = '', **how: Any) -> Explorers:
+    """Explorers of a video inside a model, live: points, heads, words, channels, steering.
+
+    x       a pipeline, or an `Engine` from `hold`
+    video   a video (frames, height, width, 3) of the model's size, or a clip of the world; None: one is made from `prompt`
+    how     options of `hold`: of, seed, budget, dtype ...
+
+    Raises ValueError for what does not fit."""
+    if isinstance(x, Engine):
+        return Explorers(x)
+    return Explorers(hold(x, video, prompt, **how))
