@@ -23,7 +23,7 @@ from .files import refuse_existing, whole_file
 
 # %% auto #0
 __all__ = ['habit', 'add_points', 'point', 'read_points', 'asked_points', 'run_demo', 'run_track', 'run_imap', 'run_channels',
-           'run_steer', 'asked_regions', 'box', 'parser', 'main']
+           'run_steer', 'asked_regions', 'box', 'run_lab', 'parser', 'main']
 
 # %% ../nbs/50_cli.ipynb #f7629b41
 class _Parser(argparse.ArgumentParser):
@@ -426,6 +426,39 @@ def _add_steer(commands) -> None:
     p.add_argument('--rate', type=float, default=.3, help='how far each step of guidance goes (default .3)')
     p.set_defaults(run=run_steer)
 
+# %% ../nbs/50_cli.ipynb #50e00002
+def run_lab(args: argparse.Namespace) -> dict[str, Any]:
+    "Explore a video inside a model, live: points, heads, words, channels, steering."
+    from vidlens.serving import explorer_notebook, serve, serve_command
+
+    out = args.out or Path(f'vidlens-{args.kind}')
+    refuse_existing(out, ['explore.ipynb'], args.force)
+    prompt = args.prompt or ('' if args.video else 'a red circle moves right')
+    notebook = out / 'explore.ipynb'
+    serve_command(args.kind, notebook)        # raises if there is no such server, before anything is written
+    made = not out.is_dir()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        explorer_notebook(notebook, args.model, args.video, prompt, args.of, args.seed, args.device, args.dtype, args.force)
+    except (ValueError, FileNotFoundError):
+        if made:
+            out.rmdir()
+        raise
+    _teller(args)(f'{notebook}: serving it; Ctrl-C ends that')
+    status = serve(args.kind, notebook, args.port, not args.no_browser)
+    return dict(notebook=str(notebook), status=status)
+
+
+def _add_lab(commands) -> None:
+    for kind, what in (('lab', 'in JupyterLab'), ('app', 'as a page of its own, with Voila')):
+        p = commands.add_parser(kind, parents=[habit()], help=f'explore a video {what}', description=f'{run_lab.__doc__} {what}.')
+        p.add_argument('video', type=Path, nargs='?', help='a video file; none: one is made from the prompt')
+        p.add_argument('--prompt', default='', help="what it shows, or what to make (default 'a red circle moves right')")
+        p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
+        p.add_argument('--port', type=int, help='of the server (default: one that is free)')
+        p.add_argument('--no-browser', action='store_true', help='only print the address')
+        p.set_defaults(run=run_lab, kind=kind)
+
 # %% ../nbs/50_cli.ipynb #a2a47fd0
 def parser() -> argparse.ArgumentParser:
     "The program's argument parser."
@@ -437,6 +470,7 @@ def parser() -> argparse.ArgumentParser:
     _add_imap(commands)
     _add_channels(commands)
     _add_steer(commands)
+    _add_lab(commands)
     return p
 
 

@@ -220,7 +220,7 @@ EXPLORERS: dict[str, type[Explorer]] = {'Match': Match, 'Heads': Heads, 'Words':
 
 
 class Explorers(w.Tab):
-    "Tabs of explorers of one engine. `open(name)` goes to one and gives it."
+    "Tabs of explorers of one engine. `select(name)` goes to one and gives it."
 
     def __init__(self, engine: Engine, state: State | None = None) -> None:
         self.engine, self.worker = engine, Worker()
@@ -228,9 +228,9 @@ class Explorers(w.Tab):
         self.made: dict[str, Explorer] = {}
         super().__init__([w.Box() for _ in EXPLORERS], titles=list(EXPLORERS))
         self.observe(lambda change: self._make(change['new']), 'selected_index')
-        self.open('Match')
+        self.select('Match')
 
-    def open(self, name: str) -> Explorer:
+    def select(self, name: str) -> Explorer:
         "Go to an explorer, by the name on its tab. Raises ValueError for others."
         if name not in EXPLORERS:
             raise ValueError(f'{name!r} is no explorer: choose among {", ".join(EXPLORERS)}')

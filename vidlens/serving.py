@@ -21,12 +21,14 @@ __all__ = ['explorer_notebook', 'serve_command', 'serve']
 
 # %% ../nbs/46_serving.ipynb #46000006
 _CELLS = (('markdown', '# Look inside a video\n\nRun all cells. Drag a slider, click into the video, change the tab.'),
-          ('code', 'import vidlens\nfrom vidlens.experiments import explore\n\npipe = vidlens.load({model!r})\n{video}'),
+          ('code', 'import vidlens\nfrom vidlens.experiments import explore\n\n'
+                   'pipe = vidlens.load({model!r}, {device!r}, {dtype!r})\n{video}'),
           ('code', 'explore(pipe, video, {prompt!r}, of={of!r}, seed={seed!r})'))
 
 
 def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: str | os.PathLike | None = None, prompt: str = '',
-                      of: int = 30, seed: int = 0, force: bool = False) -> Path:
+                      of: int = 30, seed: int = 0, device: str | None = None, dtype: str | None = None,
+                      force: bool = False) -> Path:
     """Write a notebook with the explorers of a video, or of one made from a prompt.
 
     Raises FileNotFoundError for a missing video, FileExistsError unless `force`, ValueError for neither video nor prompt."""
@@ -36,7 +38,7 @@ def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: st
         raise FileNotFoundError(f'{video} does not exist: give a video file, or leave it out and give a prompt')
     read = 'video = None' if video is None else (
         f'video = vidlens.fit_video(pipe, vidlens.read_video({str(Path(video).resolve())!r}))')
-    given = dict(model=model, video=read, prompt=prompt, of=of, seed=seed)
+    given = dict(model=model, device=device, dtype=dtype, video=read, prompt=prompt, of=of, seed=seed)
     cells: list[dict[str, Any]] = [
         dict(cell_type=kind, id=f'cell-{i}', metadata={}, source=text if kind == 'markdown' else text.format(**given))
         | (dict(execution_count=None, outputs=[]) if kind == 'code' else {}) for i, (kind, text) in enumerate(_CELLS)]

@@ -1,0 +1,92 @@
+"""The explorers served: a notebook whose texts are texts, a token by default, and Voila in a real browser."""
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from vidlens.cli import main
+from vidlens.serving import explorer_notebook, serve_command
+
+HOSTILE = "\"'); import os; os.abort() #<script>{model}\n"
+
+
+def test_texts_stay_texts(tmp_path):
+    video = tmp_path / "a'b.mp4"
+    video.write_bytes(b'')
+    for given in (dict(prompt=HOSTILE), dict(prompt=HOSTILE, video=video), dict(model=HOSTILE, prompt='a')):
+        made = explorer_notebook(tmp_path / 'x.ipynb', force=True, **given)
+        code = '\n'.join(c['source'] for c in json.loads(made.read_text())['cells'] if c['cell_type'] == 'code')
+        names = set(compile(code, 'x', 'exec').co_names)
+        assert names <= {'vidlens', 'explore', 'load', 'pipe', 'video', 'fit_video', 'read_video', 'vidlens.experiments'}
+        assert repr(HOSTILE) in code
+
+
+def test_a_token_by_default_and_this_machine_only(tmp_path):
+    lines = [serve_command(kind, tmp_path / 'x.ipynb') for kind in ('lab', 'app', 'app')]
+    tokens = [re.search(r'token=(\S{20,})', ' '.join(line)).group(1) for line in lines]
+    assert len(set(tokens)) == 3 and all('--ServerApp.ip=127.0.0.1' in line for line in lines)
+
+
+def test_bad_input_is_a_sentence_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(['lab', 'no.mp4']) == 2 and 'no.mp4 does not exist' in capsys.readouterr().err and not list(tmp_path.iterdir())
+    (tmp_path / 'vidlens-app').mkdir()
+    (tmp_path / 'vidlens-app' / 'explore.ipynb').write_text('mine')
+    assert main(['app']) == 2 and 'explore.ipynb exists' in capsys.readouterr().err
+    assert (tmp_path / 'vidlens-app' / 'explore.ipynb').read_text() == 'mine'
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    assert main(['app', '--out', 'x']) == 2 and 'pip install' in capsys.readouterr().err and not (tmp_path / 'x').exists()
+
+
+@pytest.mark.browser
+def test_the_app_in_a_browser(tmp_path):
+    "Voila under a token; the layer slider changes the pixels; the tabs open."
+    from playwright.sync_api import sync_playwright
+
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    made = explorer_notebook(tmp_path / 'explore.ipynb', prompt='a red circle moves right', of=4)
+    line = [*serve_command('app', made, port, browser=False), '--allow-root']
+    token = re.search(r'token=(\S+)', ' '.join(line)).group(1)
+    home = {k: str(tmp_path / k) for k in ('HOME', 'JUPYTER_CONFIG_DIR', 'JUPYTER_RUNTIME_DIR', 'IPYTHONDIR')}
+    with open(tmp_path / 'log', 'w', encoding='utf-8') as log:
+        server = subprocess.Popen(line, env=os.environ | home, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    url, said = f'http://127.0.0.1:{port}', []
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f'{url}/api', timeout=1)
+                break
+            except OSError:
+                time.sleep(.25)
+        with pytest.raises(urllib.error.HTTPError, match='40[13]'):
+            urllib.request.urlopen(f'{url}/api/contents', timeout=10)
+        with sync_playwright() as p:
+            browser = p.chromium.launch(executable_path='/usr/bin/chromium', args=['--no-sandbox', '--disable-gpu'])
+            page = browser.new_page(viewport=dict(width=1280, height=720))
+            page.on('pageerror', lambda e: said.append(str(e)))
+            page.goto(f'{url}/voila/render/explore.ipynb?token={token}', timeout=120_000)
+            page.wait_for_selector('.vidlens-viewer[data-shown]', timeout=120_000)
+            page.wait_for_selector('.vidlens-viewer[aria-busy=false] .vidlens-legend span', timeout=60_000)
+            before = page.locator('figure > canvas').first.evaluate('c => c.toDataURL()')
+            page.locator('.widget-slider', has=page.get_by_text('layer', exact=True)).locator('.noUi-handle').focus()
+            page.keyboard.press('ArrowLeft')
+            page.wait_for_function('(old) => document.querySelector("figure > canvas").toDataURL() !== old', arg=before)
+            page.get_by_role('tab', name='Words').click()
+            page.get_by_role('textbox', name='words').wait_for(timeout=60_000)
+            if folder := os.environ.get('VIDLENS_SHOTS'):
+                page.wait_for_timeout(3000)
+                page.screenshot(path=f'{folder}/voila.png')
+            browser.close()
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+    assert said == [], (tmp_path / 'log').read_text(encoding='utf-8')[-2000:]
