@@ -35,6 +35,8 @@ _TABLE = {
     'plots': 'show overlay draw_tracks layer_step_map',
     'reporting': 'report',
     'tour': 'look_inside write_findings',
+    'engine': 'hold',
+    'experiments': 'explore',
 }
 _HOME = {name: module for module, names in _TABLE.items() for name in names.split()}
 __all__ = sorted(_HOME)
