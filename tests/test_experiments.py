@@ -29,6 +29,7 @@ def steer(engine):
         yield Steer(engine, worker=worker)
 
 
+@pytest.mark.slow
 def test_a_painted_part_and_an_arrow_are_a_region(pipe, engine, steer):
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[16:48, 16:48] = True
@@ -81,6 +82,7 @@ def test_a_real_video_cannot_be_made_again(pipe):
             steer.start().result(60)
 
 
+@pytest.mark.slow
 def test_channels_are_those_of_the_verbs(pipe, engine):
     with Worker() as worker:
         channels = Channels(engine, State(step=5, layer=3), worker)

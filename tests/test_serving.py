@@ -45,6 +45,7 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(tmp_path, capsys, monkeypatc
     assert main(['app', '--out', 'x']) == 2 and 'pip install' in capsys.readouterr().err and not (tmp_path / 'x').exists()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_app_in_a_browser(tmp_path):
     "Voila under a token; the layer slider changes the pixels; the tabs open."
@@ -81,7 +82,7 @@ def test_the_app_in_a_browser(tmp_path):
             page.keyboard.press('ArrowLeft')
             page.wait_for_function('(old) => document.querySelector("figure > canvas").toDataURL() !== old', arg=before)
             page.get_by_role('tab', name='Words').click()
-            page.get_by_role('textbox', name='words').wait_for(timeout=60_000)
+            page.get_by_label('words', exact=True).wait_for(timeout=60_000)
             if folder := os.environ.get('VIDLENS_SHOTS'):
                 page.wait_for_timeout(3000)
                 page.screenshot(path=f'{folder}/voila.png')

@@ -226,7 +226,7 @@ class Explorers(w.Tab):
         self.engine, self.worker = engine, Worker()
         self.state = state or State(step=len(engine.plan) * 3 // 5, layer=len(engine.stacks) * 2 // 3)
         self.made: dict[str, Explorer] = {}
-        super().__init__([w.Box() for _ in EXPLORERS], titles=list(EXPLORERS))
+        super().__init__([w.VBox() for _ in EXPLORERS], titles=list(EXPLORERS), selected_index=0)
         self.observe(lambda change: self._make(change['new']), 'selected_index')
         self.select('Match')
 
@@ -241,7 +241,7 @@ class Explorers(w.Tab):
         name = list(EXPLORERS)[index or 0]
         if name not in self.made:
             self.made[name] = EXPLORERS[name](self.engine, self.state, self.worker)
-            self.children = [self.made.get(n, w.Box()) for n in EXPLORERS]
+            self.children[index or 0].children = [self.made[name]]  # new tabs would go back to the first
         return self.made[name]
 
     def close(self) -> None:

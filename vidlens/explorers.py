@@ -39,7 +39,7 @@ _NARROW = dict(description_width='48px')
 
 def _slider(label: str, tip: str, low: int, high: int, value: int) -> w.IntSlider:
     return w.IntSlider(value, low, max(low, high), description=label, tooltip=tip,
-                       layout=w.Layout(width='100%', min_width='220px'), style=_NARROW)
+                       layout=w.Layout(flex='1 1 260px', width='auto'), style=_NARROW)
 
 
 class Explorer(w.VBox):
