@@ -71,6 +71,8 @@ def test_painting_comes_back():
     mask[10:20, 30:50] = 1
     viewer.mask = mask.numpy().tobytes()
     assert torch.equal(viewer.painted, mask.bool())
+    viewer.set_state(dict(mask=memoryview(mask.T.contiguous().numpy().tobytes())))   # as the browser sends it
+    assert torch.equal(viewer.painted, mask.T.bool())
 
 
 def test_the_page_is_closed_off_and_escaped():

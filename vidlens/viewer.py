@@ -74,7 +74,7 @@ class Viewer(anywidget.AnyWidget):
     truth: t.List[Any] = t.List([]).tag(sync=True)
     tool = t.Enum(TOOLS, 'point').tag(sync=True)
     picked: t.List[Any] = t.List([]).tag(sync=True)
-    mask = t.Bytes(b'').tag(sync=True)
+    mask = t.Bytes(b'').tag(sync=True, from_json=lambda value, _: bytes(value))  # the browser's comes as a memoryview
     arrow: t.List[Any] = t.List([]).tag(sync=True)
     message = t.Unicode('').tag(sync=True)
     busy = t.Bool(False).tag(sync=True)
