@@ -169,6 +169,43 @@ def test_least_recently_used_goes_first(pipe, clip):
         hold(pipe, clip, budget=one // 2).tape(20, 0)
 
 
+def test_layers_far_apart_come_in_one_forward(pipe, clip):
+    one = sum(x.numel() * x.element_size() for x in hold(pipe, clip).tape(20, 0).data.values())
+    engine, whole = hold(pipe, clip, budget=3 * one), hold(pipe, clip)
+    with forwards(pipe) as count:
+        tape = engine.tape(20, [0, 2, 5])
+        assert count.n == 6 and {k[1] for k in tape} == {0, 2, 5}
+    assert torch.equal(engine.heads(20, layers=[0, 2, 5]).scores['chi'], whole.heads(20, layers=[0, 2, 5]).scores['chi'])
+    assert torch.equal(engine.words('red', 20, [1, 4]).maps, whole.words('red', 20, [1, 4]).maps)
+
+
+def test_a_part_of_a_layer_is_not_taken_for_the_whole(pipe, clip):
+    class Stops:
+        "A job that is cancelled at its n-th question."
+        def __init__(self, n): self.n = n
+
+        def check(self):
+            self.n -= 1
+            if self.n < 0:
+                raise CancelledError
+    whole = hold(pipe, clip).features(20, 1)
+    for n in range(1, 6):
+        engine = hold(pipe, clip)
+        with pytest.raises(CancelledError):
+            engine.tape(20, 3, Stops(n))
+        assert torch.equal(engine.features(20, 1), whole) and engine.tape(20, 0).grid == engine.grid
+
+
+def test_two_engines_of_a_model_wait_for_each_other(pipe, clip):
+    one, other = hold(pipe, clip), hold(pipe, world.clip('a blue square moves up', seed=5))
+    want = one.features(15, 4), other.features(15, 4)
+    for _ in range(2):
+        engines = hold(pipe, clip), hold(pipe, world.clip('a blue square moves up', seed=5))
+        with Worker() as a, Worker() as b:
+            jobs = [w.ask('x', lambda job, e=e: e.features(15, 4)) for w, e in zip((a, b), engines)]
+            assert all(torch.equal(j.result(60), x) for j, x in zip(jobs, want))
+
+
 def test_half_precision_takes_half_the_room(pipe, clip, engine):
     half = hold(pipe, clip, dtype='float16')
     points = torch.tensor([[0., 20, 20], [0, 40, 30]])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -31,7 +32,7 @@ from .words import ConceptMaps, _asked_words, _how, _Joiner
 from .worker import Job
 
 # %% auto #0
-__all__ = ['Engine', 'hold']
+__all__ = ['lock_of', 'Engine', 'hold']
 
 # %% ../nbs/41_engine.ipynb #41000006
 class _Store:
@@ -61,6 +62,14 @@ class _Store:
         return self.held.get(at)
 
 # %% ../nbs/41_engine.ipynb #41000009
+_LOCKS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def lock_of(pipe) -> Any:
+    "The lock of a pipeline's model: `with lock_of(pipe): ...` for whatever runs it beside an engine."
+    return _LOCKS.setdefault(model_of(pipe), threading.RLock())
+
+
 class _Held:
     "The steps of a run, and the activations that those looked at have left."
 
@@ -70,7 +79,7 @@ class _Held:
         card = card_of(pipe)
         self.text, self.stacks = card.text, [s for _, _, s in card.blocks(model_of(pipe))]
         self.kinds = [k for k in dict.fromkeys(k for s in self.stacks for k in s.kinds) if not k.endswith('v')]
-        self._store, self._dtype, self._lock = _Store(budget), _dtype(dtype), threading.RLock()
+        self._store, self._dtype, self._lock = _Store(budget), _dtype(dtype), lock_of(pipe)
         self._given: Any = None
         self._like = Tape()
 
@@ -96,40 +105,65 @@ class _Held:
         together are above the budget."""
         step, wanted = self._step(step), sorted(_pick(layers, len(self.stacks), 'layers') or range(len(self.stacks)))
         with self._lock:
-            missing = [n for n in wanted if self._store.touch((step, n)) is None]
-            if missing:
-                self._forward(step, max(missing), job)
-            found = {n: x for n in wanted if (x := self._store.touch((step, n))) is not None}
-        if len(found) < len(wanted):
-            need, have = len(wanted) * max(map(_bytes, found.values())), self._store.budget
-            raise CaptureError(f'{len(wanted)} layers of a step leave up to {_gib(need)}, above the budget of {_gib(have)}: '
-                               f'ask for fewer layers, or hold(..., budget="{-(-need // 2**20)} MiB")')
-        data = {(kind, n, step, 'cond'): x for n, held in found.items() for kind, x in held.items()}
+            found = {n: x for n in wanted if (x := self._whole(step, n))}
+            if len(found) < len(wanted):
+                last = max(set(wanted) - found.keys())
+                found |= {n: {} for n in wanted if n not in found}
+                self._forward(step, last, job, into=found)
+        data = {(kind, n, step, 'cond'): x for n, held in sorted(found.items()) for kind, x in held.items()}
         at = self.plan[step]
         return replace(self._like, data=data, times={step: (at.t, at.s)}, steps=len(self.plan), whole=True)
 
     def _step(self, step: int) -> int:
         return next(iter(_pick(step, len(self.plan), 'steps') or {0}))
 
-    def _forward(self, step: int, last: int, job: Job | None = None, *beside: Any) -> None:
-        "One forward up to a layer; `beside`: other captures that see it too."
-        def keep(site, *tensors: Tensor) -> None:
+    def _whole(self, step: int, layer: int) -> dict[str, Tensor] | None:
+        "What is held of a layer, if all of it is: a forward that was stopped may have left a part."
+        held, kinds = self._store.touch((step, layer)), {k for k in self.stacks[layer].kinds if not k.endswith('v')}
+        return held if held and kinds <= held.keys() else None
+
+    def _forward(self, step: int, last: int, job: Job | None = None, *beside: Any,
+                 into: dict[int, dict[str, Tensor]] | None = None) -> None:
+        "One forward up to a layer; what layers named in `into` leave goes there, held or not. `beside`: other captures."
+        asked = {} if into is None else into
+
+        def see(site, *tensors: Tensor) -> None:
             if job:
                 job.check()
             at, names = (step, site.layer), site.kind.split()
-            if not set(names) <= (self._store.held.get(at) or {}).keys():
-                self._store.put(at, {k: x.to(self._dtype, copy=True) for k, x in zip(names, tensors)})
+            mine = self._store.held.get(at) or {}
+            if not set(names) <= mine.keys():
+                mine = {k: x.to(self._dtype, copy=True) for k, x in zip(names, tensors)}
+                self._store.put(at, mine)
+            if site.layer in asked:
+                asked[site.layer] = asked[site.layer] | {k: mine[k] for k in names}
+                self._afford(asked)
 
         x = self._inputs(step)
         if self._given is None:
             self._given = conditions(self.pipe, self.clip.caption, x)
+        like = Tape()
         with ExitStack() as stack:
-            like = stack.enter_context(capture(self.pipe, self.kinds, range(last + 1), tokens='all', probe=keep))
+            stack.callback(lambda: self._learn(like))
+            there = {k for s in self.stacks[:last + 1] for k in s.kinds}
+            kinds = [k for k in self.kinds if k in there]
+            like = stack.enter_context(capture(self.pipe, kinds, range(last + 1), tokens='all', probe=see))
             for c in beside:
                 stack.enter_context(c)
             with until_enough(self.pipe):
                 predict(self.pipe, x, self.plan[step], self._given, len(self.plan))
-        self._like = replace(like, tokens='all', facts=like.facts | dict(prompts=[self.clip.caption]))
+
+    def _learn(self, like: Tape) -> None:
+        "What a tape of this video is like, also from a forward that was stopped."
+        if like.grid is not None:
+            self._like = replace(like, tokens='all', facts=like.facts | dict(prompts=[self.clip.caption]))
+
+    def _afford(self, asked: dict[int, dict[str, Tensor]]) -> None:
+        "Refuse layers that together are above the budget, as soon as that is seen."
+        need, have = len(asked) * max(map(_bytes, asked.values())), self._store.budget
+        if sum(map(_bytes, asked.values())) > have:
+            raise CaptureError(f'{len(asked)} layers of a step leave up to {_gib(need)}, above the budget of {_gib(have)}: '
+                               f'ask for fewer layers, or hold(..., budget="{-(-need // 2**20)} MiB")')
 
     def _each(self, step: int, layers: Wanted = None, job: Job | None = None) -> Iterator[tuple[int, Tape]]:
         "(layer, its tape) of several layers, so few at a time that they fit; never more forwards than that takes."
@@ -137,6 +171,8 @@ class _Held:
         self.tape(step, wanted[-1], job)  # to the last one: what comes before it is kept on the way
         fit = max(1, self._store.budget // max(map(_bytes, self._store.held.values())))
         for i in range(0, len(wanted), fit):
+            if job:
+                job.check()
             tape = self.tape(step, wanted[i:i + fit], job)
             yield from ((n, tape) for n in wanted[i:i + fit])
 
@@ -216,7 +252,8 @@ class Engine(_Held):
         "Where words are, of the prompt or, source='concepts', free ones; options and result as in `imap`."
         given = _how(how, normalise, k)
         given.source = given.source or ('prompt' if self.prompt else 'concepts')
-        asked = _asked_words(self.pipe, words, self.prompt, given)
+        with self._lock:
+            asked = _asked_words(self.pipe, words, self.prompt, given)
         given.steps, joiner = {self._step(step)}, _Joiner(asked, given)
         free = self._concepts(asked, step, layers, given.together, job) if asked.concepts else {}
         layers = sorted(free) if free else sorted(given.heads) if given.heads and layers is None else layers
@@ -283,7 +320,7 @@ def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int =
             if job:
                 job.step(i + 1, of)
 
-        with watch_inputs(pipe) as kept:
+        with lock_of(pipe), watch_inputs(pipe) as kept:
             made: Any = generate(pipe, prompt, seed, of, on_step=tell, **run)
         clip = SimpleNamespace(video=made.video, caption=prompt)
         engine = Engine(pipe, clip, schedule(pipe, of), kept.__getitem__, budget, dtype)
@@ -300,6 +337,7 @@ def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int =
     else:
         raise TypeError(f'video is a {type(video).__name__}, but must be a tensor (frames, height, width, 3) or a clip of the '
                         'world')
-    z, plan = encode(pipe, video.video), schedule(pipe, of)
+    with lock_of(pipe):
+        z, plan = encode(pipe, video.video), schedule(pipe, of)
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z)
     return Engine(pipe, video, plan, lambda step: plan[step].a * z + plan[step].s * noise, budget, dtype)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .channels import channel_curves
-from .engine import Engine, hold
+from .engine import Engine, hold, lock_of
 from .explorers import Explorer, Heads, Match, State, Words, _place
 from .hooks import edit
 from .lens import MotionChannels, moft
@@ -78,7 +78,8 @@ class Channels(Explorer):
         layer, step, of = s.layer, s.step, len(self.engine.plan)
 
         def work(job: Job) -> MotionChannels:
-            return moft(self.engine.pipe, layer=layer, step=step, of=of, n=n, on_clip=job.step)
+            with lock_of(self.engine.pipe):
+                return moft(self.engine.pipe, layer=layer, step=step, of=of, n=n, on_clip=job.step)
 
         self.find.disabled, self.stop.disabled = True, False
         return self.worker.ask(f'find {id(self)}', work, self._looked, self._progress)
@@ -181,11 +182,14 @@ class Steer(Explorer):
             raise ValueError('steering makes a video again, so it needs one that was made: hold(pipe, prompt=...)')
         self.run.disabled, self.stop.disabled, self.viewer.busy = True, False, True
         heads = heads_in(self.off.value)
-        if heads:
-            return silenced(e.pipe, e.prompt, heads, e.seed, of, job, **e.run).video
-        self.steered = control(e.pipe, e.prompt, self.region, seed=e.seed, of=of, steps=range(1, max(2, self.last.value)),
-                               rate=self.strength.value, on_step=lambda row: job.step(int(row['step']) + 1, of), **e.run)
-        return self.steered.video
+        with lock_of(e.pipe):
+            if heads:
+                return silenced(e.pipe, e.prompt, heads, e.seed, of, job, **e.run).video
+            made = control(e.pipe, e.prompt, self.region, seed=e.seed, of=of, steps=range(1, max(2, self.last.value)),
+                           rate=self.strength.value, on_step=lambda row: job.step(int(row['step']) + 1, of), **e.run)
+        job.check()
+        self.steered = made
+        return made.video
 
     def _progress(self, job: Job) -> None:
         self.viewer.progress = job.done / max(1, job.total)

@@ -160,7 +160,7 @@ class Match(Explorer):
     def call(self) -> str:
         how = self.asked
         t_, x, y = how.pop('point')
-        rest = ', '.join(f'{k}={v}' for k, v in how.items() if v not in (None, False))
+        rest = ', '.join(f'{k}={v}' for k, v in how.items() if v is not None and v is not False)
         return f'engine.match(({t_:g}, {x:.1f}, {y:.1f}), {rest})'
 
     def score_all(self) -> Job:
@@ -296,7 +296,9 @@ class Heads(Explorer):
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
         known = getattr(engine.clip, 'tracks', None) is not None
-        self.by = w.Dropdown(options=[n for n, c in CRITERIA.items() if known or c != 'accuracy'], description='by', style=_NARROW,
+        cross = engine.text == 'cross'  # heads to the text are chosen there: neither mixing nor matching is of them
+        self.by = w.Dropdown(options=[n for n, c in CRITERIA.items() if known and not cross or c != 'accuracy'
+                                      if not cross or c != 'lambda2'], description='by', style=_NARROW,
                              tooltip='what the atlas shows, and by what the best five are chosen')
         self.best = w.Button(description='Best five', tooltip='choose the five best heads of the whole model by this criterion')
         self.chosen: dict[int, list[int]] = {}
@@ -352,7 +354,8 @@ class Heads(Explorer):
 
     @property
     def call(self) -> str:
-        return f'engine.words({self.word!r}, step={self.state.step}, heads={self.chosen})'
+        rest = '' if _spelled(text_of(self.engine.pipe, self.engine.prompt), self.word) else ", source='concepts'"
+        return f'engine.words({self.word!r}, step={self.state.step}, heads={self.chosen}{rest})'
 
 
 def _best_heads(table: Tensor, k: int, lowest: bool) -> dict[int, list[int]]:

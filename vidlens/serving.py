@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +35,8 @@ def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: st
         raise ValueError('give a video, or a prompt to make one from: --prompt "a red circle moves right"')
     if video is not None and not Path(video).is_file():
         raise FileNotFoundError(f'{video} does not exist: give a video file, or leave it out and give a prompt')
+    if Path(model).expanduser().is_dir():
+        model = str(Path(model).expanduser().resolve())  # the kernel will start elsewhere
     read = 'video = None' if video is None else (
         f'video = vidlens.fit_video(pipe, vidlens.read_video({str(Path(video).resolve())!r}))')
     given = dict(model=model, device=device, dtype=dtype, video=read, prompt=prompt, of=of, seed=seed)
@@ -57,8 +58,7 @@ def serve_command(kind: str, notebook: Path, port: int | None = None, browser: b
         raise ValueError('vidlens app needs Voila: pip install "vidlens[app]", or use vidlens lab')
     return [sys.executable, '-m', module, f'--ServerApp.root_dir={notebook.parent.resolve()}', '--ServerApp.ip=127.0.0.1',
             f'--ServerApp.default_url={url}', f'--ServerApp.open_browser={browser}',
-            *([f'--ServerApp.port={port}'] if port else []),
-            f'--IdentityProvider.token={secrets.token_urlsafe(24)}']
+            *([f'--ServerApp.port={port}'] if port else [])]
 
 
 def serve(kind: str, notebook: Path, port: int | None = None, browser: bool = True, run: Any = subprocess.call) -> int:

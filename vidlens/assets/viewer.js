@@ -229,11 +229,14 @@ class Viewer {
 
   drawOver(c) {
     const unit = 1 / this.scale + this.images[0].width / 640;
-    const mask = bytes(this.model.get("mask"));
+    const mask = this.stroke?.mask ?? bytes(this.model.get("mask"));
     const { width, height } = this.images[0];
     if (mask.length === width * height) {
-      c.fillStyle = "rgba(0, 158, 115, .45)";
-      for (let i = 0; i < mask.length; i++) if (mask[i]) c.fillRect(i % width, Math.floor(i / width), 1, 1);
+      const image = new ImageData(width, height);
+      for (let i = 0; i < mask.length; i++) if (mask[i]) image.data.set([0, 158, 115, 115], 4 * i);
+      const paint = new OffscreenCanvas(width, height);
+      paint.getContext("2d").putImageData(image, 0, 0);
+      c.drawImage(paint, 0, 0, width, height);
     }
     const end = (path) => Math.min(this.frame, path.length - 1);
     this.model.get("truth").forEach((p, i) => drawPath(c, p, end(p), COLOURS[i % 8], true, unit));
@@ -284,6 +287,7 @@ class Viewer {
   }
 
   begin(canvas, event) {
+    if (event.button) return; // only the first one
     const at = this.place(canvas, event);
     const tool = this.model.get("tool");
     if (tool === "point") return this.pick(at);
@@ -306,7 +310,6 @@ class Viewer {
       for (let v = Math.max(0, Math.floor(y - r)); v < Math.min(height, y + r); v++)
         for (let u = Math.max(0, Math.floor(x - r)); u < Math.min(width, x + r); u++)
           if ((u + 0.5 - x) ** 2 + (v + 0.5 - y) ** 2 <= r * r) this.stroke.mask[v * width + u] = this.stroke.value;
-      this.model.set("mask", new DataView(this.stroke.mask.buffer));
     }
     this.draw();
   }
@@ -316,6 +319,27 @@ class Viewer {
     const { arrow, mask } = this.stroke;
     this.stroke = null;
     this.set(arrow ? { arrow } : { mask: new DataView(mask.buffer) });
+  }
+
+  // What a click would do, at the cursor; an arrow takes two.
+  enter(shift) {
+    const tool = this.model.get("tool");
+    if (tool === "point") return this.pick(this.cursor);
+    if (tool === "none") return;
+    if (tool === "mask") this.dab(this.cursor, shift);
+    else if (this.from) (this.set({ arrow: [...this.from, ...this.cursor] }), (this.from = null));
+    else this.from = [...this.cursor];
+    this.says.textContent = tool === "mask" ? "painted" : this.from ? "the arrow begins here" : "the arrow ends here";
+    this.draw();
+  }
+
+  // One touch of the brush.
+  dab(at, shift) {
+    const { width, height } = this.images[0];
+    const old = bytes(this.model.get("mask"));
+    this.stroke = { mask: old.length === width * height ? old.slice() : new Uint8Array(width * height), value: shift ? 0 : 1 };
+    this.go(at);
+    this.finish();
   }
 
   pick([x, y]) {
@@ -349,7 +373,7 @@ class Viewer {
       this.cursor = [clamp(x + dx * step[0], 0, width - 1e-3), clamp(y + dy * step[1], 0, height - 1e-3)];
       this.draw();
       this.read(i, this.cursor);
-    } else if (event.key === "Enter" && this.cursor) this.pick(this.cursor);
+    } else if (event.key === "Enter" && this.cursor) this.enter(event.shiftKey);
     else if (event.key === " ") this.toggle();
     else if (event.key === ",") this.show((this.frame + n - 1) % n);
     else if (event.key === ".") this.show((this.frame + 1) % n);
