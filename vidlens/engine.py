@@ -35,6 +35,10 @@ from .worker import Job
 __all__ = ['lock_of', 'Engine', 'hold']
 
 # %% ../nbs/41_engine.ipynb #41000006
+def _bytes(tensors: dict[str, Tensor]) -> int:
+    return sum(x.nbytes for x in tensors.values())
+
+
 class _Store:
     "Tensors by (step, layer), least recently used out first once they take more than the budget."
 
@@ -44,15 +48,15 @@ class _Store:
 
     def put(self, at: tuple[int, int], tensors: dict[str, Tensor]) -> None:
         "Keep copies beside what is there of this layer. Raises CaptureError if they alone are above the budget."
-        need = sum(x.numel() * x.element_size() for x in (self.held.get(at, {}) | tensors).values())
+        need = _bytes(self.held.get(at, {}) | tensors)
         if need > self.budget:
             shapes = ', '.join(f'{k} {tuple(x.shape)}' for k, x in tensors.items())
             raise CaptureError(f'layer {at[1]} alone leaves {_gib(need)} ({shapes}), above the budget of {_gib(self.budget)}: '
                                f'give budget="{-(-need // 2**20)} MiB" or more, or dtype="float16"')
         mine = self.held.pop(at, {})
-        self.nbytes += need - sum(x.numel() * x.element_size() for x in mine.values())
+        self.nbytes += need - _bytes(mine)
         while self.held and self.nbytes > self.budget:
-            self.nbytes -= sum(x.numel() * x.element_size() for x in self.held.popitem(last=False)[1].values())
+            self.nbytes -= _bytes(self.held.popitem(last=False)[1])
         self.held[at] = mine | tensors
 
     def touch(self, at: tuple[int, int]) -> dict[str, Tensor] | None:
@@ -78,7 +82,7 @@ class _Held:
         self.pipe, self.clip, self.plan, self._inputs = pipe, clip, plan, inputs
         card = card_of(pipe)
         self.text, self.stacks = card.text, [s for _, _, s in card.blocks(model_of(pipe))]
-        self.kinds = [k for k in dict.fromkeys(k for s in self.stacks for k in s.kinds) if not k.endswith('v')]
+        self.kinds = [[k for k in s.kinds if not k.endswith('v')] for s in self.stacks]  # that each layer leaves
         self._store, self._dtype, self._lock = _Store(budget), _dtype(dtype), lock_of(pipe)
         self._given: Any = None
         self._like = Tape()
@@ -103,7 +107,7 @@ class _Held:
 
         job: its `check` is asked between layers. Raises ValueError for what does not exist, CaptureError if the layers
         together are above the budget."""
-        step, wanted = self._step(step), sorted(_pick(layers, len(self.stacks), 'layers') or range(len(self.stacks)))
+        step, wanted = self._step(step), self._layers(layers)
         with self._lock:
             found = {n: x for n in wanted if (x := self._whole(step, n))}
             if len(found) < len(wanted):
@@ -117,10 +121,13 @@ class _Held:
     def _step(self, step: int) -> int:
         return next(iter(_pick(step, len(self.plan), 'steps') or {0}))
 
+    def _layers(self, layers: Wanted) -> list[int]:
+        return sorted(_pick(layers, len(self.stacks), 'layers') or range(len(self.stacks)))
+
     def _whole(self, step: int, layer: int) -> dict[str, Tensor] | None:
         "What is held of a layer, if all of it is: a forward that was stopped may have left a part."
-        held, kinds = self._store.touch((step, layer)), {k for k in self.stacks[layer].kinds if not k.endswith('v')}
-        return held if held and kinds <= held.keys() else None
+        held = self._store.touch((step, layer))
+        return held if held and set(self.kinds[layer]) <= held.keys() else None
 
     def _forward(self, step: int, last: int, job: Job | None = None, *beside: Any,
                  into: dict[int, dict[str, Tensor]] | None = None) -> None:
@@ -142,21 +149,17 @@ class _Held:
         x = self._inputs(step)
         if self._given is None:
             self._given = conditions(self.pipe, self.clip.caption, x)
-        like = Tape()
+        kinds = dict.fromkeys(k for layer in self.kinds[:last + 1] for k in layer)
         with ExitStack() as stack:
-            stack.callback(lambda: self._learn(like))
-            there = {k for s in self.stacks[:last + 1] for k in s.kinds}
-            kinds = [k for k in self.kinds if k in there]
             like = stack.enter_context(capture(self.pipe, kinds, range(last + 1), tokens='all', probe=see))
             for c in beside:
                 stack.enter_context(c)
-            with until_enough(self.pipe):
-                predict(self.pipe, x, self.plan[step], self._given, len(self.plan))
-
-    def _learn(self, like: Tape) -> None:
-        "What a tape of this video is like, also from a forward that was stopped."
-        if like.grid is not None:
-            self._like = replace(like, tokens='all', facts=like.facts | dict(prompts=[self.clip.caption]))
+            try:
+                with until_enough(self.pipe):
+                    predict(self.pipe, x, self.plan[step], self._given, len(self.plan))
+            finally:  # a forward that was stopped has left layers, too
+                if like.grid is not None:
+                    self._like = replace(like, tokens='all', facts=like.facts | dict(prompts=[self.clip.caption]))
 
     def _afford(self, asked: dict[int, dict[str, Tensor]]) -> None:
         "Refuse layers that together are above the budget, as soon as that is seen."
@@ -167,7 +170,7 @@ class _Held:
 
     def _each(self, step: int, layers: Wanted = None, job: Job | None = None) -> Iterator[tuple[int, Tape]]:
         "(layer, its tape) of several layers, so few at a time that they fit; never more forwards than that takes."
-        wanted = sorted(_pick(layers, len(self.stacks), 'layers') or range(len(self.stacks)))
+        wanted = self._layers(layers)
         self.tape(step, wanted[-1], job)  # to the last one: what comes before it is kept on the way
         fit = max(1, self._store.budget // max(map(_bytes, self._store.held.values())))
         for i in range(0, len(wanted), fit):
@@ -175,10 +178,6 @@ class _Held:
                 job.check()
             tape = self.tape(step, wanted[i:i + fit], job)
             yield from ((n, tape) for n in wanted[i:i + fit])
-
-
-def _bytes(tensors: dict[str, Tensor]) -> int:
-    return sum(x.numel() * x.element_size() for x in tensors.values())
 
 # %% ../nbs/41_engine.ipynb #4100000b
 class Engine(_Held):
@@ -195,6 +194,11 @@ class Engine(_Held):
         self.seed: int | None = None  # of a video that was made, with the options of its run
         self.run: dict[str, Any] = {}
         self._free: OrderedDict[Any, dict[int, tuple[Tensor, Tensor | None]]] = OrderedDict()
+
+    @property
+    def tracked(self) -> bool:
+        "Are true tracks of the video known?"
+        return getattr(self.clip, 'tracks', None) is not None
 
     def __repr__(self) -> str:
         frames, height, width = self.video.shape[:3]
@@ -228,7 +232,7 @@ class Engine(_Held):
 
     def score(self, step: int = -12, layers: Wanted = None, job: Job | None = None, **how: Any) -> ScoreTable:
         "How well each layer and head matches the known tracks, see `score`. Raises ValueError if none are known."
-        if getattr(self.clip, 'tracks', None) is None:
+        if not self.tracked:
             raise ValueError('no tracks are known for this video: hold(pipe, clip) with a clip of the world, or one that has '
                              '.video, .caption, .tracks (points, frames, 2) and .visible (points, frames)')
         how = dict(threshold=None, moved=float(self.grid.stride), sample=0, seed=0) | how
@@ -301,6 +305,11 @@ class Engine(_Held):
             joiner.kept |= dict(moft=x, grid=_grid(self.tape(step, at), at))
 
 # %% ../nbs/41_engine.ipynb #4100000c
+def _told(job: Job | None, of: int) -> Callable[[int, float, Tensor], None] | None:
+    "`on_step` of a generation that a job is told of, and may stop."
+    return None if job is None else lambda i, t, z: job.step(i + 1, of)
+
+
 def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int = 0, budget: int | float | str = '2 GiB',
          dtype: str | torch.dtype | None = None, job: Job | None = None, **run: Any) -> Engine:
     """A video inside a model, ready to be looked at from all sides.
@@ -316,12 +325,8 @@ def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int =
     if video is None:
         if not prompt:
             raise ValueError("hold needs a video, or a prompt to make one from: hold(pipe, prompt='a red circle moves left')")
-        def tell(i: int, t: float, z: Tensor) -> None:
-            if job:
-                job.step(i + 1, of)
-
         with lock_of(pipe), watch_inputs(pipe) as kept:
-            made: Any = generate(pipe, prompt, seed, of, on_step=tell, **run)
+            made: Any = generate(pipe, prompt, seed, of, on_step=_told(job, of), **run)
         clip = SimpleNamespace(video=made.video, caption=prompt)
         engine = Engine(pipe, clip, schedule(pipe, of), kept.__getitem__, budget, dtype)
         engine.seed, engine.run = seed, run

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .channels import channel_curves
-from .engine import Engine, hold, lock_of
-from .explorers import Explorer, Heads, Match, State, Words, _place
+from .engine import Engine, _told, hold, lock_of
+from .explorers import Explorer, Heads, Match, State, Words, _draw_lines, _place
 from .hooks import edit
 from .lens import MotionChannels, moft
 from .run import generate
@@ -40,7 +40,6 @@ class Channels(Explorer):
         self.similarity: Tensor | None = None
         self.curves, self.scatter = w.VBox(), w.VBox()
         super().__init__(engine, state, worker, [w.HBox([self.find, self.stop]), self.curves, self.scatter])
-        self.viewer.observe(lambda change: setattr(self.state, 'point', list(change['new'][:3])), 'picked')
         self.find.on_click(lambda _: self.look())
         self.stop.on_click(lambda _: self._rest(cancel=True))
 
@@ -62,15 +61,8 @@ class Channels(Explorer):
         which = 'all channels' if self.channels is None else f'{len(self.channels)} motion channels'
         grid = self.engine.tape(self.state.step, self.state.layer).grid_of(self.state.layer) or self.engine.grid
         self.viewer.show_maps({f'what moves like the place, by {which}': self.similarity}, grid, unit='cosine')
-        self._draw(self.curves, [dict(x=self.engine.grid.times().tolist(), y=y.tolist(), name=f'channel {n}', mode='lines')
-                                 for n, y in zip(names, curves.T, strict=True)], 'RGB frame', 'without its mean')
-
-    @staticmethod
-    def _draw(box: w.VBox, lines: list[dict[str, Any]], x: str, y: str) -> None:
-        import plotly.graph_objects as go
-
-        layout = dict(height=220, margin=dict(l=50, r=10, t=10, b=40), template='plotly_white', xaxis_title=x, yaxis_title=y)
-        box.children = [go.FigureWidget([go.Scatter(**each) for each in lines], layout)]
+        _draw_lines(self.curves, [dict(x=self.engine.grid.times().tolist(), y=y.tolist(), name=f'channel {n}', mode='lines')
+                                  for n, y in zip(names, curves.T, strict=True)], 'RGB frame', 'without its mean')
 
     def look(self, n: int = 16) -> Job:
         "Look for motion channels of this layer and step, in the background."
@@ -93,9 +85,9 @@ class Channels(Explorer):
         if job.error is None:
             self.found = job.value
             points, labels = self.found.points, self.found.labels
-            self._draw(self.scatter, [dict(x=points[at, 0].tolist(), y=points[at, 1].tolist(), name=escape(v), mode='markers')
-                                      for v in dict.fromkeys(labels)
-                                      for at in [[i for i, u in enumerate(labels) if u == v]]], 'PC 1', 'PC 2')
+            _draw_lines(self.scatter, [dict(x=points[at, 0].tolist(), y=points[at, 1].tolist(), name=escape(v), mode='markers')
+                                       for v in dict.fromkeys(labels)
+                                       for at in [[i for i, u in enumerate(labels) if u == v]]], 'PC 1', 'PC 2')
             self.ask()
 
     def _rest(self, cancel: bool = False) -> None:
@@ -124,14 +116,10 @@ def heads_in(text: str) -> dict[int, list[int]]:
 def silenced(pipe, prompt: str, heads: dict[int, list[int]], seed: int = 0, of: int = 30, job: Job | None = None,
              **run: Any) -> Any:
     "A video made while the outputs of these heads, {layer: heads}, are zero. Raises ValueError for heads that do not exist."
-    def tell(i: int, t: float, z: Tensor) -> None:
-        if job:
-            job.step(i + 1, of)
-
     with ExitStack() as stack:
         for layer, some in heads.items():
             stack.enter_context(edit(pipe, 'o', lambda site, o: torch.zeros_like(o), layers=layer, heads=some, branch='both'))
-        return generate(pipe, prompt, seed, of, on_step=tell, **run)
+        return generate(pipe, prompt, seed, of, on_step=_told(job, of), **run)
 
 
 class Steer(Explorer):
@@ -228,7 +216,7 @@ class Explorers(w.Tab):
 
     def __init__(self, engine: Engine, state: State | None = None) -> None:
         self.engine, self.worker = engine, Worker()
-        self.state = state or State(step=len(engine.plan) * 3 // 5, layer=len(engine.stacks) * 2 // 3)
+        self.state = state or State.of(engine)
         self.made: dict[str, Explorer] = {}
         super().__init__([w.VBox() for _ in EXPLORERS], titles=list(EXPLORERS), selected_index=0)
         self.observe(lambda change: self._make(change['new']), 'selected_index')

@@ -33,6 +33,11 @@ class State(t.HasTraits):
     point: t.List[Any] = t.List([])
     words: t.List[Any] = t.List([])
 
+    @classmethod
+    def of(cls, engine: Engine) -> State:
+        "Where to begin: past the middle of the run and of the network."
+        return cls(step=len(engine.plan) * 3 // 5, layer=len(engine.stacks) * 2 // 3)
+
 
 _NARROW = dict(description_width='48px')
 
@@ -53,12 +58,14 @@ class Explorer(w.VBox):
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None,
                  below: Sequence[w.Widget] = ()) -> None:
         self.engine, self.worker = engine, worker or Worker()
-        self.state = state or State(step=len(engine.plan) * 3 // 5, layer=len(engine.stacks) * 2 // 3)
+        self.state = state or State.of(engine)
         self.viewer = Viewer(engine.video, label=self.slot)
         self.line = w.HTML()
         self.job: Job | None = None
         t.link((self.state, 'frame'), (self.viewer, 'frame'))
         super().__init__([*self.controls(), self.viewer, self.line, *below])
+        if 'point' in self.uses:
+            self.viewer.observe(lambda change: setattr(self.state, 'point', list(change['new'][:3])), 'picked')
         self.state.observe(lambda _: self.ask(), list(self.uses))
         self.ask()
 
@@ -105,6 +112,22 @@ def _place(state: State, engine: Engine) -> tuple[float, float, float]:
     t_, x, y = state.point or (0, width / 2, height / 2)
     return t_, x, y
 
+
+
+def _draw_lines(box: w.VBox, lines: list[dict[str, Any]], x: str, y: str) -> None:
+    "A chart of lines or points; one that is there is changed, which is quicker than another and leaves none behind."
+    import plotly.graph_objects as go
+
+    old = box.children[0] if box.children else None
+    if old is None or len(old.data) != len(lines):
+        layout = dict(height=220, margin=dict(l=50, r=10, t=10, b=40), template='plotly_white', showlegend=True,
+                      xaxis_title=x, yaxis_title=y)
+        box.children = [go.FigureWidget([go.Scatter(**each) for each in lines], layout)]
+        return
+    with old.batch_update():
+        for trace, each in zip(old.data, lines, strict=True):
+            trace.update(each)
+
 # %% ../nbs/43_explorers.ipynb #43000008
 class Match(Explorer):
     "Matches of one point, by step, layer and head. `track` and `field` hold what is shown, `scores` (steps, layers) the map."
@@ -115,12 +138,11 @@ class Match(Explorer):
         tip = 'mean of the way there and the way back; slower'
         self.both = w.Checkbox(False, description='both ways', tooltip=tip, indent=False)
         self.all = w.Button(description='Score all steps', tooltip='how well every layer matches the true tracks, at every step',
-                            disabled=getattr(getattr(engine, 'clip', None), 'tracks', None) is None)
+                            disabled=not engine.tracked)
         self.stop = w.Button(description='Cancel', tooltip='stop scoring; what is scored stays', disabled=True)
         self.map, self.scores = w.VBox(), torch.full((len(engine.plan), len(engine.stacks)), torch.nan)
         self.field: Tensor | None = None
         super().__init__(engine, state, worker, [w.HBox([self.both, self.all, self.stop]), self.map])
-        self.viewer.observe(self._picked, 'picked')
         self.both.observe(lambda _: self.ask(), 'value')
         self.all.on_click(lambda _: self.score_all())
         self.stop.on_click(lambda _: self._stop())
@@ -132,9 +154,6 @@ class Match(Explorer):
         return dict(point=_place(s, self.engine), step=s.step, layer=s.layer, heads=None if s.head < 0 else [s.head],
                     symmetric=self.both.value)
 
-    def _picked(self, change: Any) -> None:
-        self.state.point = list(change['new'][:3])
-
     def answer(self, job: Job) -> Any:
         how = self.asked
         field = self.engine.match(**how)
@@ -144,7 +163,7 @@ class Match(Explorer):
     def _truth(self, point: tuple[float, float, float]) -> Tensor | None:
         "The known track that passes the point within a token."
         clip, t_ = self.engine.clip, int(point[0])
-        if getattr(clip, 'tracks', None) is None:
+        if not self.engine.tracked:
             return None
         far = (clip.tracks[:, t_] - torch.tensor(point[1:])).norm(dim=-1).masked_fill(~clip.visible[:, t_].bool(), torch.inf)
         i = int(far.argmin())
@@ -209,7 +228,7 @@ class Words(Explorer):
     slot, uses = 'words', ('step', 'layer', 'words')
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
-        state = state or State(step=len(engine.plan) * 3 // 5, layer=len(engine.stacks) * 2 // 3)
+        state = state or State.of(engine)
         if not state.words:
             state.words = [v for v in text_of(engine.pipe, engine.prompt).words if len(v) > 2][:2] or ['circle']
         self.box = w.Text(', '.join(state.words), description='words', continuous_update=False, layout=w.Layout(width='100%'),
@@ -247,23 +266,9 @@ class Words(Explorer):
         self.viewer.show_maps(panels, next(iter(found.values())).grid)
         spans = next(iter(found.values())).when()
         said = [f'{v}: ' + ('all of the video' if s.whole else f'frames {s.start + 1} to {s.end + 1}') for v, s in spans.items()]
-        self.draw_curves({line: s.curve for line, s in zip(said, spans.values(), strict=True)})
-
-    def draw_curves(self, curves: dict[str, Tensor]) -> None:
-        "Evidence of each word over the frames; a chart that is there is changed, which is quicker than another."
-        import plotly.graph_objects as go
-
         times = self.engine.grid.times().tolist()
-        old = self.spans.children[0] if self.spans.children else None
-        if old is None or len(old.data) != len(curves):
-            lines = [go.Scatter(x=times, y=y.tolist(), name=escape(n)) for n, y in curves.items()]
-            layout = dict(height=200, margin=dict(l=50, r=10, t=10, b=40), template='plotly_white', showlegend=True,
-                          xaxis_title='RGB frame', yaxis_title='evidence')
-            self.spans.children = [go.FigureWidget(lines, layout)]
-            return
-        with old.batch_update():
-            for line, (name, y) in zip(old.data, curves.items(), strict=True):
-                line.y, line.name = y.tolist(), escape(name)
+        _draw_lines(self.spans, [dict(x=times, y=s.curve.tolist(), name=escape(line), mode='lines+markers')
+                                 for line, s in zip(said, spans.values(), strict=True)], 'RGB frame', 'evidence')
 
     @property
     def call(self) -> str:
@@ -295,9 +300,8 @@ class Heads(Explorer):
     slot, uses = 'heads', ('step', 'words')
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
-        known = getattr(engine.clip, 'tracks', None) is not None
         cross = engine.text == 'cross'  # heads to the text are chosen there: neither mixing nor matching is of them
-        self.by = w.Dropdown(options=[n for n, c in CRITERIA.items() if known and not cross or c != 'accuracy'
+        self.by = w.Dropdown(options=[n for n, c in CRITERIA.items() if engine.tracked and not cross or c != 'accuracy'
                                       if not cross or c != 'lambda2'], description='by', style=_NARROW,
                              tooltip='what the atlas shows, and by what the best five are chosen')
         self.best = w.Button(description='Best five', tooltip='choose the five best heads of the whole model by this criterion')
