@@ -94,6 +94,7 @@ def test_table_speaks_of_what_was_measured():
 @pytest.mark.parametrize('ask, says', [
     (lambda t: t.select(by='fisher'), 'was not measured'), (lambda t: t.select(step=5), 'choose among'),
     (lambda t: t.select(threshold=1e9), 'no head is left'), (lambda t: t.select(layers=[7]), 'none of them'),
+    (lambda t: t.select_layers(float('nan'), 'chi'), 'nanmean'),
     (lambda t: t.select(over='step'), 'unknown'), (lambda t: t.select_layers(1e9, 'chi'), 'no layer'),
     (lambda t: t.select_steps(1e9), 'no step'),
     (lambda t: t.curve('chi', 'heads'), 'unknown'), (lambda t: HeadProbe(['chi', 'best']), "not 'best'"),

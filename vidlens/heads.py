@@ -124,6 +124,8 @@ class HeadTable:
         return self._above(above, by, 'step', self.steps, (0, 2, 3))
 
     def _above(self, above: float, by: str, what: str, numbers: list[int], over: tuple[int, ...]) -> list[int]:
+        if above != above:
+            raise ValueError(f'above is NaN: {by} has no value for some heads; take their mean with nanmean')
         means = self._of(by).nanmean(over)
         if not bool((means > above).any()):
             raise ValueError(f'no {what} has {by} above {above}: it goes from {float(means.min()):.3g} to {float(means.max()):.3g}')
