@@ -1,13 +1,15 @@
 """Experiments of the explorers: what is asked with a brush is what the call makes; cancelling leaves the last result."""
+import threading
 from concurrent.futures import CancelledError
 
 import pytest
 import torch
 
 from vidlens import hooks, world
+from vidlens.card import model_of
 from vidlens.channels import channel_curves
 from vidlens.engine import hold
-from vidlens.experiments import Channels, Steer, heads_in, silenced
+from vidlens.experiments import Channels, Explorers, Steer, explore, heads_in, silenced
 from vidlens.explorers import State
 from vidlens.lens import moft
 from vidlens.run import generate
@@ -39,9 +41,10 @@ def test_a_painted_part_and_an_arrow_are_a_region(pipe, engine, steer):
     steer.start().result(300)
     want = control(pipe, PROMPT, Region((1., 0.), mask), seed=1, of=8, steps=range(1, 4), rate=.3)
     assert torch.equal(steer.video, want.video) and torch.equal(steer.steered.masks, want.masks)
-    assert max(told) > 0 and steer.viewer.progress == -1 and not steer.viewer.busy and not steer.run.disabled
+    assert max(told) > 0 and steer.viewer.progress == -1 and not steer.viewer.busy and not steer.run.running
     said = eval(steer.call, dict(control=control, Region=Region, pipe=pipe, mask=mask))
-    assert torch.equal(said.video, want.video) and len(steer.after.children) == 2
+    assert torch.equal(said.video, want.video) and steer.viewer.code == steer.call
+    assert torch.equal(steer.after.pixels, want.video) and steer.result.layout.display == 'block'
     steer.clear.click()
     assert steer.viewer.painted is None and steer.viewer.arrow == []
 
@@ -55,31 +58,50 @@ def test_silenced_heads_change_the_video_and_leave_the_model(pipe, engine, steer
     assert heads_in('4.0, 4.1 2.3') == {4: [0, 1], 2: [3]}
 
 
+def test_cancelling_acts_in_steps_that_nothing_guides(engine, steer):
+    "Guided up to the second step only: the rest of the run stops, too."
+    steer.last.value, steer.viewer.arrow = 2, [26., 32., 42., 32.]
+    seen = []
+    steer.viewer.observe(lambda change: seen.append(change['new']) or steer.run.cancel() if change['new'] > 0 else None, 'progress')
+    with pytest.raises(CancelledError):
+        steer.start().result(120)
+    assert steer.video is None and len(seen) <= 2 and not model_of(engine.pipe)._forward_pre_hooks
+
+
+def test_what_is_asked_is_what_was_there_when_run_was_pressed(engine, steer):
+    steer.off.value = '2.0'
+    job = steer.start()
+    steer.off.value = '4.0, 4.1'
+    job.result(120)
+    assert "{2: [0]}" in steer.viewer.code and torch.equal(steer.video, silenced(engine.pipe, PROMPT, {2: [0]}, seed=1, of=8).video)
+
+
 def test_cancelling_keeps_the_last_result(engine, steer):
     steer.off.value = '3.0'
     steer.start().result(120)
     before = steer.video
     steer.off.value = '2.0'
-    steer.viewer.observe(lambda change: steer.stop.click() if change['new'] > .2 else None, 'progress')
+    steer.viewer.observe(lambda change: steer.run.stop.click() if change['new'] > .2 else None, 'progress')
     job = steer.start()
     with pytest.raises(CancelledError):
         job.result(120)
-    assert torch.equal(steer.video, before) and not steer.viewer.busy and steer.stop.disabled and not hooks._OPEN
+    assert torch.equal(steer.video, before) and not steer.viewer.busy and steer.run.stop.disabled and not hooks._OPEN
 
 
 @pytest.mark.parametrize('off, message', [('4', 'write layer.head'), ('9.0', 'layers=9 is outside'), ('', 'draw an arrow first')])
 def test_what_cannot_be_is_a_sentence(steer, off, message):
     steer.off.value = off
-    with pytest.raises(ValueError, match=message):
-        steer.start().result(60)
-    assert message.split('=')[0] in steer.viewer.message and not steer.run.disabled and not steer.viewer.busy
+    if (job := steer.start()) is not None:
+        with pytest.raises(ValueError, match=message):
+            job.result(60)
+    assert message in steer.viewer.message and not steer.run.running and not steer.viewer.busy
 
 
 def test_a_real_video_cannot_be_made_again(pipe):
     with Worker() as worker:
         steer = Steer(hold(pipe, world.clip('a red circle moves right', seed=3)), worker=worker)
-        with pytest.raises(ValueError, match='one that was made'):
-            steer.start().result(60)
+        steer.viewer.arrow = [1., 1., 9., 9.]
+        assert steer.start() is None and 'one that was made' in steer.viewer.message
 
 
 @pytest.mark.slow
@@ -93,11 +115,67 @@ def test_channels_are_those_of_the_verbs(pipe, engine):
         curves = channel_curves(engine.features(5, 3))
         number = int(lines[0].name.split()[1])
         assert torch.allclose(torch.tensor(lines[0].y, dtype=torch.float32), curves[:, number], atol=1e-5)
-        channels.look(8).result(120)
+        channels.look().result(120)
         channels.job.result(60)
-        want = moft(pipe, layer=3, step=5, of=8, n=8)
+        want = moft(pipe, layer=3, step=5, of=8)
         assert torch.equal(channels.found.channels.index, want.channels.index) and len(channels.scatter.children[0].data) == 4
         assert torch.equal(channels.similarity, engine.similar((4, 20., 40.), 5, 3, want.channels))
         channels.state.layer = 2                      # nothing was found for this layer: all channels again
         channels.job.result(60)
-        assert channels.channels is None and 'all channels' in channels.viewer.panels[0]
+        assert channels.asked['channels'] is None and 'all channels' in channels.viewer.panels[0]
+
+
+# All of them
+
+def test_a_tab_that_is_not_seen_asks_nothing(engine):
+    every = Explorers(engine)
+    match, words = every.made['Match'], every.select('Words')
+    words.job.result(60)
+    before = match.job
+    every.state.step = 3
+    words.job.result(60)
+    assert match.job is before and words.asked['step'] == 3
+    every.select('Match').job.result(60)
+    assert match.job is not before and 'step 3' in match.viewer.panels[0]
+    every.close()
+    with pytest.raises(ValueError, match='is no explorer'):
+        every.select('Nothing')
+
+
+def test_closing_ends_threads_widgets_and_what_is_held(pipe):
+    from ipywidgets.widgets.widget import _instances
+
+    widgets, threads = set(_instances), set(threading.enumerate())
+    every = explore(pipe, world.clip('a red circle moves right', seed=3))
+    for name in ('Match', 'Words', 'Steer'):
+        every.select(name)
+    every.made['Match'].job.result(60)
+    every.close()
+    left = {k: type(v).__name__ for k, v in _instances.items() if k not in widgets}
+    assert set(left.values()) <= {'Layout'} and len(left) <= 1, left
+    assert every.engine.closed and not [t for t in threading.enumerate() if t not in threads and t.name.startswith('vidlens')]
+
+
+def test_a_cell_that_is_run_again_closes_what_it_showed(engine, monkeypatch):
+    monkeypatch.setattr('vidlens.experiments._cell', lambda: 'this')
+    first = explore(engine)
+    second = explore(engine)
+    monkeypatch.setattr('vidlens.experiments._cell', lambda: 'another')
+    third = explore(engine)
+    with pytest.raises(RuntimeError):
+        first.made['Match'].ask()
+    second.made['Match'].job.result(60), third.made['Match'].job.result(60)
+    assert not engine.closed        # it was given, not made here
+    second.close(), third.close()
+
+
+def test_a_tab_that_cannot_be_says_why_and_the_others_stay(engine, monkeypatch):
+    def none(*_):
+        raise ValueError('this model reads no text')
+    every = Explorers(engine)
+    monkeypatch.setattr('vidlens.explorers.text_of', none)
+    with pytest.raises(ValueError, match='reads no text'):
+        every.select('Words')
+    assert every.children[2].children[0].value == 'this model reads no text'
+    every.select('Match').job.result(60)
+    every.close()

@@ -4,7 +4,7 @@ import torch
 
 from vidlens import world
 from vidlens.engine import Engine, hold
-from vidlens.explorers import Explorer, Heads, Match, State, Words
+from vidlens.explorers import CRITERIA, WAYS, Explorer, Heads, Match, State, Words
 from vidlens.viewer import _packed
 from vidlens.worker import Worker
 
@@ -43,8 +43,11 @@ def test_a_click_is_a_question(engine, match):
     match.viewer.picked = [0, x, y, 1]
     viewer = shown(match)
     assert match.state.point == [0, x, y] and torch.allclose(torch.tensor(viewer.truth)[0, :, :2], engine.clip.tracks[-1])
+    said = []
+    match.viewer.observe(lambda change: said.append(change['new']), 'pending')
     match.both.value = True
     shown(match)
+    assert said == ['the way back is on its way', ''] and match.line.value.startswith('step 18, layer 4: 1.00')
     assert torch.equal(match.field, engine.match((0, x, y), match.state.step, match.state.layer, symmetric=True))
 
 
@@ -83,13 +86,15 @@ def test_all_steps_are_scored_and_clicked(engine):
     with Worker() as worker:
         match = Match(few, worker=worker)
         match.score_all().result(120)
-        assert not match.scores.isnan().any() and match.stop.disabled and not match.all.disabled
+        assert not match.scores.isnan().any() and match.all.stop.disabled and not match.all.running
         for step in range(3):
             assert torch.equal(match.scores[step], few.score(step).map('accuracy')[0])
-        match.go_to('1', '2')
-        assert (match.state.step, match.state.layer) == (1, 2) and len(match.map.children) == 1
+        match.go_to(1, 2)
+        assert (match.state.step, match.state.layer) == (1, 2) and match.map.children[1].value.startswith('highest: step')
+        match.best.click()
+        assert match.scores[match.state.step, match.state.layer] == match.scores.max()
     untold = Match(hold(engine.pipe, engine.video), worker=Worker())
-    assert untold.all.disabled
+    assert untold.all.go.disabled and shown(untold) and untold.line.value == ''
     untold.worker.close()
 
 
@@ -106,13 +111,19 @@ def test_words_are_those_of_the_call(engine):
             viewer = shown(words)
             said = eval(words.call, dict(engine=engine))
             assert words.state.words == box.split(', ') and words.asked['source'] == ('concepts' if 'square' in box else 'prompt')
-            first = said.maps if ways[0] in ('GramCol', 'IMAP') else None
             n = len(words.state.words)
-            assert viewer.shape[0] == n * len(ways) and viewer.maps[:2 * n * engine.grid.n] == _packed(first)[0]
+            assert viewer.shape[0] == n * len(ways) and viewer.maps[:2 * n * engine.grid.n] == _packed(said.maps)[0]
+            assert set(said.rivals) == {WAYS[v] for v in ways} - {'maps'}
             assert len(words.spans.children[0].data) == n and viewer.message == ''
         rival = engine.words(['red', 'moves right'], 12, [3], rivals=['cross']).rivals['cross']
         words.box.value, words.ways.value = 'red, moves right', ['cross-attention']
         assert shown(words).maps == _packed(rival)[0]
+        assert [c.description for c in words.chips.children if c.value] == ['red', 'moves right']
+        next(c for c in words.chips.children if c.description == 'circle').value = True
+        assert words.state.words == ['red', 'moves right', 'circle'] and words.box.value == 'red, moves right, circle'
+        shown(words)
+        words.box.value = ' , '
+        assert words.ask() is None and 'give a word, for example red' in words.viewer.message
         words.box.value = 'zebra'
         with pytest.raises(ValueError):
             words.job.result(60)
@@ -125,13 +136,25 @@ def test_chosen_heads_are_read(engine):
         shown(heads)
         best = heads.table.flatten().argmax()
         assert int(best % 4) in heads.chosen[int(best // 4)] and sum(map(len, heads.chosen.values())) == 5
-        for by, name in (('accuracy', 'matching of the true tracks'), ('dbi', 'compactness (Davies-Bouldin, low is good)')):
-            heads.by.value = name
+        wants = dict(accuracy=engine.score(12).map('accuracy', heads=True)[0], dbi=engine.heads(12, ['dbi']).heads('dbi'),
+                     evenness=engine.statistics(12)['evenness'], distance=engine.statistics(12)['distance'])
+        for by, want in wants.items():
+            heads.by.value = next(n for n, c in CRITERIA.items() if c == by)
             shown(heads)
-            want = engine.score(12).map('accuracy', heads=True)[0] if by == 'accuracy' else engine.heads(12, ['dbi']).heads('dbi')
+            low = by in ('dbi', 'distance')
+            best = int((want if low else -want).nan_to_num(torch.inf).argmin())
+            assert best % 4 in heads.chosen[best // 4]
             assert torch.equal(heads.table.nan_to_num(-1), want.nan_to_num(-1))
         heads.choose((2, 3)).result(60)
         assert 3 in heads.chosen[2] and len(heads.atlas.children[0].layout.shapes) == 6
+        heads.state.layer = 2
+        shown(heads)
+        for h in range(4):                                          # each head of the layer, small
+            alone = engine.words('red', 12, heads={2: [h]}).maps[0]
+            assert torch.allclose(heads.small.shown[f'2.{h}' + (' chosen' if h in heads.chosen[2] else '')], alone, atol=1e-5)
+        heads.small.picked = [0, 5., 5., 1, 3]                      # a click on the last of them
+        shown(heads)
+        assert 3 not in heads.chosen.get(2, [])
         assert torch.equal(heads.maps.maps, eval(heads.call, dict(engine=engine)).maps)
         for n, hs in list(heads.chosen.items()):
             for h in list(hs):
@@ -146,6 +169,6 @@ def test_words_in_other_families():
     video = torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     with Worker() as worker:
         words = Words(hold(pipe_of('wan'), video, 'a cat runs', of=4), worker=worker)
-        assert 'ConceptAttention' not in words.ways.options and shown(words).panels == ['cat', 'runs']
+        assert 'ConceptAttention' not in [c.description for c in words.ways.chips] and shown(words).panels == ['cat', 'runs']
         heads = Heads(words.engine, words.state, worker)
         assert shown(heads).panels[0].startswith('runs, heads') and 'matching of the true tracks' not in heads.by.options

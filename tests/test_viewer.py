@@ -11,6 +11,7 @@ from PIL import Image
 from vidlens import world
 from vidlens.grid import Grid
 from vidlens.plots import _lut
+from vidlens.video import read_video
 from vidlens.viewer import Viewer, _frames, viewer_page
 
 GRID = Grid(5, 8, 8, stride=8)
@@ -23,7 +24,7 @@ def maps(n=2, seed=1):
 
 
 def test_small_frames_are_exact_and_large_ones_are_close():
-    for video, kind, far in ((VIDEO, 'PNG', .5 / 255 + 1e-6), (torch.full((2, 480, 720, 3), .3), 'JPEG', .02)):
+    for video, kind, far in ((VIDEO, 'WEBP', .5 / 255 + 1e-6), (torch.full((2, 480, 720, 3), .3), 'JPEG', .02)):
         data, cuts = _frames(video)
         assert len(cuts) == len(video) + 1 and cuts[-1] == len(data)
         for i in (0, len(video) - 1):
@@ -82,6 +83,36 @@ def test_the_page_is_closed_off_and_escaped():
     assert page.count('<script') == page.count('</script>') == 1 and not re.search(r'<(img|b|i|u)\b|https?://', page)
 
 
+def test_files_are_what_is_seen(tmp_path):
+    viewer = Viewer(world.clip('a red circle moves right', seed=3).video, label='x')
+    viewer.show_maps(maps(2), GRID)
+    track = torch.stack([torch.linspace(10, 50, len(VIDEO)), torch.full((len(VIDEO),), 20.)], -1)[None]
+    viewer.show_tracks(track, torch.ones(1, len(VIDEO)), track + 3)
+    want = viewer.picture(points=True)
+    assert want.shape[0] == len(VIDEO) and not torch.equal(want[0], want[-1])
+    for kind in ('gif', 'mp4', 'webp'):
+        path = tmp_path / f'x.{kind}'
+        path.write_bytes(viewer.file(kind))
+        got = read_video(path)
+        assert got.shape[0] == len(VIDEO) and (got[:, :want.shape[1], :want.shape[2]] - want).abs().mean() < .05
+    sent = []
+    viewer.send = lambda content, buffers: sent.append((content, buffers))
+    viewer._handle_custom_msg(dict(save='gif'), [])            # what a button sends
+    viewer._saver._jobs['save'].result(60)
+    assert sent == [(dict(saved='vidlens-x.gif'), [viewer.file('gif')])]
+    with pytest.raises(ValueError):
+        viewer.save('exe').result(60)
+    assert "'video.exe'" in viewer.message
+    viewer.close()
+
+
+def test_another_video_takes_its_place():
+    viewer = Viewer(VIDEO)
+    before = viewer.video
+    viewer.show_video(1 - VIDEO)
+    assert viewer.video != before and torch.equal(viewer.pixels, 1 - VIDEO) and torch.equal(viewer.picture(), 1 - VIDEO)
+
+
 # In a browser
 
 @pytest.fixture(scope='module')
@@ -120,10 +151,10 @@ def pixels(page, panel=0):
     return x[n // 2::n, n // 2::n]
 
 
-def drawn(video, m, frame, alpha=.6):
+def drawn(video, m, frame, alpha=.6, cmap='magma'):
     "What Python says a panel must look like."
     unit = (m - m.min()) / (m.max() - m.min())
-    colours = _lut('magma')[((unit * 65535).round().long() >> 8)][GRID.frame_of(frame)]
+    colours = _lut(cmap)[((unit * 65535).round().long() >> 8)][GRID.frame_of(frame)]
     big = colours.repeat_interleave(8, 0).repeat_interleave(8, 1)
     return (video[frame] * 255).round() / 255 * (1 - alpha) + big * alpha
 
@@ -161,6 +192,36 @@ def test_keyboard_and_pointer_ask_for_the_place_under_them(page):
     for key in ('ArrowRight', 'ArrowUp', 'Enter'):
         here.keyboard.press(key)
     assert here.locator('.vidlens-says').inner_text() == 'asked for x 40, y 24 in frame 1'
+
+
+@pytest.mark.browser
+def test_colours_are_chosen_and_files_need_a_kernel(page):
+    viewer, m = Viewer(VIDEO), maps(1)
+    viewer.show_maps(m, GRID)
+    viewer.code = 'engine.match("<b>")'
+    here = page(viewer)
+    assert here.get_by_label('Colour map').locator('option').all_inner_texts() == viewer.cmaps
+    for cmap in ('viridis', 'gray'):
+        here.get_by_label('Colour map').select_option(cmap)
+        assert (pixels(here) - drawn(VIDEO, next(iter(m.values())), 0, cmap=cmap)).abs().max() < 2.5 / 255
+    assert here.get_by_label('Save as PNG').count() == 1 and here.get_by_label('Save as GIF').count() == 0
+    assert here.locator('.vidlens-code code').inner_text() == viewer.code
+    with here.expect_download() as got:
+        here.get_by_label('Save as PNG').click()
+    assert Image.open(got.value.path()).size == (320, 320)
+
+
+@pytest.mark.browser
+def test_a_fast_hand_leaves_no_gaps(page):
+    here = page(Viewer(VIDEO, tool='mask'))
+    canvas = here.locator('figure > canvas').first
+    box = canvas.bounding_box()
+    here.mouse.move(box['x'] + box['width'] * .1, box['y'] + box['height'] * .5)
+    here.mouse.down()
+    here.mouse.move(box['x'] + box['width'] * .9, box['y'] + box['height'] * .5)    # one event, the whole width
+    here.mouse.up()
+    green = pixels(here)[32, 7:57] - (VIDEO[0, 32, 7:57] * 255).round() / 255
+    assert (green.abs().sum(-1) > .05).float().mean() > .9
 
 
 @pytest.mark.browser

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .card import Card, card_of, model_of
-from .hooks import Capture, Wanted, _Call
+from .hooks import Capture, Wanted, _Call, _denoisers
 from .grid import Grid
 
 # %% auto #0
@@ -183,8 +183,9 @@ class ConceptStream(Capture):
                              f'through: {fix}')
 
     def __enter__(self):
-        "Hooks of blocks, for the embedding of the timestep that each is given."
-        self.handles = [] if self.group else [
+        "Hooks of blocks, for the embedding of the timestep that each is given; of denoisers, to know which one runs."
+        self.handles = [m.register_forward_pre_hook(lambda m, a: self._turn(m)) for m in _denoisers(self.pipe, self.card)
+                        ] if self.group else [
             block.register_forward_pre_hook(lambda m, a, kw, i=i: self._note(i, m, a, kw), with_kwargs=True)
             for i, (_, block, _) in enumerate(self.places[:max(self.where[self.group]) + 1])]
         try:
@@ -201,6 +202,11 @@ class ConceptStream(Capture):
         for handle in self.handles:
             handle.remove()
         self.temb, self.state = {}, {}
+
+    def _turn(self, model: Any) -> None:
+        "Wan 2.2 has two denoisers, each of which reads the words in its own way."
+        if model is not self.model:
+            self.model, self.places, self.state = model, self.card.blocks(model), {}
 
     def _note(self, layer: int, block: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         given = inspect.signature(type(block).forward).bind_partial(block, *args, **kwargs).arguments

@@ -11,24 +11,27 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from .card import _width, card_of, model_of
 from .channels import Channels, motion_features, remove_content, similarity
-from .concepts import concept_stream
+from .concepts import PATHS, Concepts, concept_stream, encode_concepts
+from .grid import Grid
 from .heads import HeadProbe, HeadTable
 from .hooks import CaptureError, Wanted, _dtype, _gib, _pick, capture, parse_bytes, until_enough, watch_inputs
-from .lens import _clip_probe, _grid, _known, _motion_layer, track
+from .lens import _clip_probe, _known, _motion_layer, _valid, track
 from .matching import Tracks, _asked as _places, match_fields
 from .run import Step, conditions, encode, generate, predict, schedule, text_of
-from .scores import ScoreTable
-from .tape import Site, Tape, _index
+from .scores import HeadStatistics, ScoreTable, head_statistics
+from .tape import Site, Tape
 from .video import as_video
-from .words import ConceptMaps, _asked_words, _how, _Joiner
+from .words import ConceptMaps, _asked_words, _how, _Joiner, _spoken
 from .worker import Job
 
 # %% auto #0
@@ -44,6 +47,7 @@ class _Store:
 
     def __init__(self, budget: int | float | str) -> None:
         self.budget, self.nbytes = parse_bytes(budget), 0
+        self.sizes: dict[int, int] = {}  # bytes of each layer that was ever here
         self.held: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()
 
     def put(self, at: tuple[int, int], tensors: dict[str, Tensor]) -> None:
@@ -53,7 +57,7 @@ class _Store:
             shapes = ', '.join(f'{k} {tuple(x.shape)}' for k, x in tensors.items())
             raise CaptureError(f'layer {at[1]} alone leaves {_gib(need)} ({shapes}), above the budget of {_gib(self.budget)}: '
                                f'give budget="{-(-need // 2**20)} MiB" or more, or dtype="float16"')
-        mine = self.held.pop(at, {})
+        mine, self.sizes[at[1]] = self.held.pop(at, {}), need
         self.nbytes += need - _bytes(mine)
         while self.held and self.nbytes > self.budget:
             self.nbytes -= _bytes(self.held.popitem(last=False)[1])
@@ -64,6 +68,20 @@ class _Store:
         if at in self.held:
             self.held.move_to_end(at)
         return self.held.get(at)
+
+
+class _Recent:
+    "What was made for the last few questions, by their names."
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held = most, OrderedDict[Any, Any]()
+
+    def get(self, name: Any, make: Callable[[], Any]) -> Any:
+        "What is held under a name, or made now."
+        self.held[name] = found = self.held.pop(name) if name in self.held else make()
+        while len(self.held) > self.most:
+            self.held.popitem(last=False)
+        return found
 
 # %% ../nbs/41_engine.ipynb #41000009
 _LOCKS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -81,18 +99,42 @@ class _Held:
                  dtype: str | torch.dtype | None) -> None:
         self.pipe, self.clip, self.plan, self._inputs = pipe, clip, plan, inputs
         card = card_of(pipe)
-        self.text, self.stacks = card.text, [s for _, _, s in card.blocks(model_of(pipe))]
+        blocks = card.blocks(model_of(pipe))
+        self.text, self.paths, self.stacks = card.text, [p for p, _, _ in blocks], [s for _, _, s in blocks]
         self.kinds = [[k for k in s.kinds if not k.endswith('v')] for s in self.stacks]  # that each layer leaves
-        self._store, self._dtype, self._lock = _Store(budget), _dtype(dtype), lock_of(pipe)
-        self._given: Any = None
-        self._like = Tape()
+        self.grid, self.closed = card.grid_of_latents(pipe, tuple(inputs(0).shape)), False
+        self._dtype, self._lock = _dtype(dtype), lock_of(pipe)
+        self._empty(budget)
+
+    def _empty(self, budget: int | float | str) -> None:
+        "Hold nothing. A forward that is running goes on with what it began with, and drops it at its end."
+        self._store, self._given, self._like = _Store(budget), _Recent(1), Tape()
+        # free words as the text encoder gives them are some 2 MB each in large models: the last questions hold them joined
+        self._said, self._asked, self._free = _Recent(32), _Recent(8), _Recent(16)
+
+    def close(self) -> None:
+        """Let go of all that is held: activations, latents, words. A forward that is running stops at its next layer; asking
+        raises RuntimeError from now on. Again is fine, and `with hold(...) as engine:` closes at its end."""
+        self.closed, self._inputs = True, lambda step: self._awake()  # not under the lock: a video may be on its way
+        self._empty(self._store.budget)
+
+    def _awake(self) -> Any:
+        if self.closed:
+            raise RuntimeError('this engine is closed: hold(pipe, video, prompt) makes another')
+
+    def __enter__(self) -> Any:
+        self._awake()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
 
     @property
     def nbytes(self) -> int:
         "Bytes of activations that are held."
         return self._store.nbytes
 
-    @property
+    @cached_property
     def n_heads(self) -> int:
         "The most heads that a layer has."
         return max(_width(b, s)[0] or 0 for _, b, s in card_of(self.pipe).blocks(model_of(self.pipe)))
@@ -109,6 +151,7 @@ class _Held:
         together are above the budget."""
         step, wanted = self._step(step), self._layers(layers)
         with self._lock:
+            self._awake()
             found = {n: x for n in wanted if (x := self._whole(step, n))}
             if len(found) < len(wanted):
                 last = max(set(wanted) - found.keys())
@@ -132,23 +175,23 @@ class _Held:
     def _forward(self, step: int, last: int, job: Job | None = None, *beside: Any,
                  into: dict[int, dict[str, Tensor]] | None = None) -> None:
         "One forward up to a layer; what layers named in `into` leave goes there, held or not. `beside`: other captures."
-        asked = {} if into is None else into
+        asked, store = {} if into is None else into, self._store
 
         def see(site, *tensors: Tensor) -> None:
+            self._awake()
             if job:
                 job.check()
             at, names = (step, site.layer), site.kind.split()
-            mine = self._store.held.get(at) or {}
+            mine = store.held.get(at) or {}
             if not set(names) <= mine.keys():
                 mine = {k: x.to(self._dtype, copy=True) for k, x in zip(names, tensors)}
-                self._store.put(at, mine)
+                store.put(at, mine)
             if site.layer in asked:
                 asked[site.layer] = asked[site.layer] | {k: mine[k] for k in names}
                 self._afford(asked)
 
         x = self._inputs(step)
-        if self._given is None:
-            self._given = conditions(self.pipe, self.clip.caption, x)
+        given = self._given.get('', lambda: conditions(self.pipe, self.clip.caption, x))
         kinds = dict.fromkeys(k for layer in self.kinds[:last + 1] for k in layer)
         with ExitStack() as stack:
             like = stack.enter_context(capture(self.pipe, kinds, range(last + 1), tokens='all', probe=see))
@@ -156,7 +199,7 @@ class _Held:
                 stack.enter_context(c)
             try:
                 with until_enough(self.pipe):
-                    predict(self.pipe, x, self.plan[step], self._given, len(self.plan))
+                    predict(self.pipe, x, self.plan[step], given, len(self.plan))
             finally:  # a forward that was stopped has left layers, too
                 if like.grid is not None:
                     self._like = replace(like, tokens='all', facts=like.facts | dict(prompts=[self.clip.caption]))
@@ -168,11 +211,10 @@ class _Held:
             raise CaptureError(f'{len(asked)} layers of a step leave up to {_gib(need)}, above the budget of {_gib(have)}: '
                                f'ask for fewer layers, or hold(..., budget="{-(-need // 2**20)} MiB")')
 
-    def _each(self, step: int, layers: Wanted = None, job: Job | None = None) -> Iterator[tuple[int, Tape]]:
+    def _each(self, step: int, wanted: Sequence[int], job: Job | None = None) -> Iterator[tuple[int, Tape]]:
         "(layer, its tape) of several layers, so few at a time that they fit; never more forwards than that takes."
-        wanted = self._layers(layers)
         self.tape(step, wanted[-1], job)  # to the last one: what comes before it is kept on the way
-        fit = max(1, self._store.budget // max(map(_bytes, self._store.held.values())))
+        fit = max(1, self._store.budget // max(self._store.sizes[n] for n in wanted))
         for i in range(0, len(wanted), fit):
             if job:
                 job.check()
@@ -190,10 +232,8 @@ class Engine(_Held):
                  dtype: str | torch.dtype | None = None) -> None:
         super().__init__(pipe, clip, plan, inputs, budget, dtype)
         self.video, self.prompt = clip.video, clip.caption
-        self.grid = card_of(pipe).grid_of_latents(pipe, tuple(inputs(0).shape))
         self.seed: int | None = None  # of a video that was made, with the options of its run
         self.run: dict[str, Any] = {}
-        self._free: OrderedDict[Any, dict[int, tuple[Tensor, Tensor | None]]] = OrderedDict()
 
     @property
     def tracked(self) -> bool:
@@ -201,32 +241,78 @@ class Engine(_Held):
         return getattr(self.clip, 'tracks', None) is not None
 
     def __repr__(self) -> str:
+        if self.closed:
+            return 'Engine(closed)'
         frames, height, width = self.video.shape[:3]
         return (f'Engine({type(model_of(self.pipe)).__name__}, {frames} frames of {height}x{width}, {len(self.plan)} steps, '
                 f'{len(self.stacks)} layers; holds {len(self.held)} of them, {_gib(self.nbytes)} of {_gib(self._store.budget)})')
 
+    def grid_of(self, layer: int) -> Grid:
+        "The token grid of a layer, at every step: that of all maps and features of it. In a UNet layers have several."
+        return self.stacks[self._layers(layer)[0]].grid(self.grid)
+
+    def layers_for(self, question: str) -> list[int]:
+        """The layers that can answer a question, named as the method: 'match', 'track', 'score', 'statistics', 'features',
+        'similar', 'heads', 'words'; or 'concepts', which are free words. Raises ValueError for another one."""
+        needs = self._needs(question)
+        found = [n for n, kinds in enumerate(self.kinds) if set(needs) <= set(kinds)]
+        if question != 'concepts' or self.text == 'cross':
+            return found
+        blocks = card_of(self.pipe).blocks(model_of(self.pipe))
+        return [n for n in found if type(blocks[n][1]).__name__ in PATHS]  # the others have no text half
+
+    def _needs(self, question: str) -> list[str]:
+        "The kinds of tensor that a question is answered from."
+        spoken = 'xq xk xo' if self.text == 'cross' else 'q k o'
+        known = dict(match='q k', track='q k', score='q k', statistics='q k', features='hidden', similar='hidden', heads=spoken,
+                     words=spoken, concepts=spoken)
+        if question not in known:
+            raise ValueError(f'question={question!r} is unknown: choose among {", ".join(known)}')
+        return known[question].split()
+
+    def _able(self, question: str, layers: Wanted) -> list[int]:
+        """Of the layers asked for those that can answer. Raises ValueError if none can, and for one that is named and cannot:
+        a range, a slice or None name none."""
+        self._awake()
+        wanted, able = self._layers(layers), self.layers_for(question)
+        found, odd = [n for n in wanted if n in able], [n for n in wanted if n not in able]
+        through = question == 'concepts' and self.text != 'cross'  # they go through all layers up to the last one asked for
+        loose = layers is None or isinstance(layers, str if through else (slice, range, str))
+        if odd and not (found and loose):
+            n = odd[0]
+            why = 'has no text half that free words could go through' if through else \
+                f'shows {" ".join(self.kinds[n])}, and {question!r} needs {" ".join(self._needs(question))}'
+            raise ValueError(f'layer {n} ({self.paths[n]}) {why}: ask layers {", ".join(map(str, able)) or "of another model"}, '
+                             f'as engine.layers_for({question!r}) lists them')
+        return found
+
+    def _one(self, question: str, step: int, layer: int) -> tuple[Tape, int]:
+        "The tape of one layer, and its number from the start. Raises ValueError if it cannot answer."
+        layer = self._able(question, layer)[0]
+        return self.tape(step, layer), layer
+
     def match(self, point: Sequence[float], step: int = -12, layer: int = -1, heads: Wanted = None,
               symmetric: bool = False) -> Tensor:
-        "Where a point (t, x, y) px looks in each token frame: (frames, rows, cols), see `match_fields`."
-        tape, layer = self.tape(step, layer), _index(layer, len(self.stacks), 'layer')
+        "Where a point (t, x, y) px looks in each token frame of `grid_of(layer)`: (frames, rows, cols), see `match_fields`."
+        tape, layer = self._one('match', step, layer)
         q, k = (tape.get(kind, layer)[0] for kind in 'qk')
-        return match_fields(q, k, self.grid, [tuple(point)], heads=heads, symmetric=symmetric)[0].cpu()
+        return match_fields(q, k, self.grid_of(layer), [tuple(point)], heads=heads, symmetric=symmetric)[0].cpu()
 
     def track(self, points: Any, step: int = -12, layer: int = -1, **how: Any) -> Tracks:
         "Where points (points, 3) as (t, x, y) px go, see `track`."
-        layer = _index(layer, len(self.stacks), 'layer')
-        return track(self.pipe, queries=points, tape=self.tape(step, layer), layer=layer, step=self._step(step), **how)
+        tape, layer = self._one('track', step, layer)
+        return track(self.pipe, queries=points, tape=tape, layer=layer, step=self._step(step), **how)
 
     def features(self, step: int = -12, layer: int = -1) -> Tensor:
-        "Output of a block: (frames, rows, cols, channels) float32, on the device."
-        tape, layer = self.tape(step, layer), _index(layer, len(self.stacks), 'layer')
-        return _grid(tape, layer).unflatten(tape.get('hidden', layer)[0].float())
+        "Output of a block: (frames, rows, cols, channels) float32 on `grid_of(layer)`, on the device."
+        tape, layer = self._one('features', step, layer)
+        return self.grid_of(layer).unflatten(tape.get('hidden', layer)[0].float())
 
     def similar(self, point: Sequence[float], step: int = -12, layer: int = -1, channels: Channels | None = None) -> Tensor:
         "How alike everything moves to a place (t, x, y) px: (frames, rows, cols), by all channels or those given (MOFT)."
         x = self.features(step, layer)
         frame, xy = _places([tuple(point)], self.grid, False, x.device)
-        row, col = self.grid.nearest(xy * x.new_tensor([x.shape[2] / self.grid.cols, x.shape[1] / self.grid.rows]))
+        row, col = self.grid_of(layer).nearest(xy)
         m = remove_content(x) if channels is None else motion_features(x, channels)
         return similarity(m, int(frame), int(row), int(col)).cpu()
 
@@ -236,73 +322,109 @@ class Engine(_Held):
             raise ValueError('no tracks are known for this video: hold(pipe, clip) with a clip of the world, or one that has '
                              '.video, .caption, .tracks (points, frames, 2) and .visible (points, frames)')
         how = dict(threshold=None, moved=float(self.grid.stride), sample=0, seed=0) | how
-        probe = _clip_probe(self.pipe, self.clip, _known(self.pipe, self.prompt), how)
-        for n, tape in self._each(step, layers, job):
+        probe = _clip_probe(self.pipe, self.clip, self.prompt, how)
+        for n, tape in self._each(step, self._able('score', layers), job):
             q, k = (tape.get(kind, n, tokens='all')[0] for kind in 'qk')
-            probe.add(q, k, n, self._step(step), self.plan[step].s, 'last' if self.text == 'last' else 'first')
+            probe.of(self.grid_of(n)).add(q, k, n, self._step(step), self.plan[step].s, 'last' if self.text == 'last' else 'first')
         return probe.result()
+
+    def statistics(self, step: int = -12, layers: Wanted = None, sample: int | None = 64, seed: int = 0,
+                   job: Job | None = None) -> dict[str, Tensor]:
+        """Where attention among video tokens goes, by name (entropy, evenness, distance, lag, sink, first): (layers, heads)
+        float32, see `head_statistics`.
+
+        sample: how many tokens are asked, drawn with the seed; None: all. It needs no known tracks."""
+        found, valid = list[HeadStatistics](), _valid(self.pipe, self.prompt)
+        for n, tape in self._each(step, self._able('statistics', layers), job):
+            q, k = (tape.get(kind, n, tokens='all')[0] for kind in 'qk')
+            found.append(head_statistics(q, k, self.grid_of(n), sample, text='last' if self.text == 'last' else 'first',
+                                         valid=valid, seed=seed))
+        names = [n for n in HeadStatistics._fields if n not in ('sink_at', 'text')]  # as in tables of scores
+        return {n: pad_sequence([getattr(x, n).cpu() for x in found], True, torch.nan) for n in names}
 
     def heads(self, step: int = -12, by: Sequence[str] = ('chi', 'fisher', 'dbi'), layers: Wanted = None,
               job: Job | None = None) -> HeadTable:
         "How well each head separates frames, see `score_heads`."
         probe, cross = HeadProbe(by), self.text == 'cross'
         kinds = HeadProbe.kinds(by, cross).split()
-        for n, tape in self._each(step, layers, job):
-            probe(Site(' '.join(kinds), n, self._step(step), 'cond', grid=tape.grid_of(n)), *[tape.get(k, n) for k in kinds])
+        for n, tape in self._each(step, self._able('heads', layers), job):
+            probe(Site(' '.join(kinds), n, self._step(step), 'cond', grid=self.grid_of(n)), *[tape.get(k, n) for k in kinds])
         return probe.result()
 
     def words(self, words: str | Sequence[str] = (), step: int = -12, layers: Wanted = None, k: int | None = None,
               normalise: str | None = 'empty', job: Job | None = None, **how: Any) -> ConceptMaps:
         "Where words are, of the prompt or, source='concepts', free ones; options and result as in `imap`."
         given = _how(how, normalise, k)
-        given.source = given.source or ('prompt' if self.prompt else 'concepts')
-        with self._lock:
-            asked = _asked_words(self.pipe, words, self.prompt, given)
+        if given.heads is not None and layers is None:
+            layers = sorted(given.heads)
+        asked, read = self._reading(words, step, layers, given, job)
         given.steps, joiner = {self._step(step)}, _Joiner(asked, given)
-        free = self._concepts(asked, step, layers, given.together, job) if asked.concepts else {}
-        layers = sorted(free) if free else sorted(given.heads) if given.heads and layers is None else layers
-        for n, tape in self._each(step, layers, job):
-            joiner.add(n, _grid(tape, n), *self._spoken(tape, n, free))
+        for n, *tensors in read:
+            joiner.add(n, self.grid_of(n), *tensors)
         self._rivals(joiner, step)
         return joiner.result()
 
-    def _spoken(self, tape: Tape, n: int, free: dict[int, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        "Queries and outputs of the video, keys and outputs of the words, of a layer; (heads, tokens, d) each."
-        cross = self.text == 'cross'
-        q, o = (tape.get(kind, n)[0] for kind in (('xq', 'xo') if cross else 'qo'))
-        if free:
-            return q, o, *free[n]
-        keys = tape.get('xk' if cross else 'k', n, tokens='text')[0]
-        return q, o, keys, None if cross else tape.get('o', n, tokens='text')[0]
+    def word_heads(self, words: str, step: int = -12, layer: int = -1, normalise: str | None = 'empty',
+                   source: str | None = None, together: bool = False, job: Job | None = None) -> Tensor:
+        "The map of one word or phrase in each head of a layer: (heads, frames, rows, cols) on `grid_of(layer)`, see `words`."
+        if not isinstance(words, str):
+            raise ValueError(f"word_heads maps one word or phrase, and was given {words!r}: engine.word_heads('cat', layer=3), "
+                             'one by one')
+        asked, read = self._reading(words, step, layer, _how(dict(source=source, together=together), normalise, None), job)
+        (n, q, o, keys, _), = read
+        return asked.maps(q, o, keys, self.grid_of(n), normalise, reduce=None)[:, 0].float().cpu()
 
-    def _concepts(self, asked: Any, step: int, layers: Wanted, together: bool,
+    def _reading(self, words: str | Sequence[str], step: int, layers: Wanted, how: Any,
+                 job: Job | None) -> tuple[Any, Iterator[Any]]:
+        """Words, and by layer what they are read from: (layer, queries and outputs of the video, keys and outputs of the words),
+        (heads, tokens, d) each."""
+        how.source = how.source or ('prompt' if self.prompt else 'concepts')
+        wanted = self._able('words' if how.source == 'prompt' else 'concepts', layers)
+        with self._lock:
+            asked = self._words_asked(words, how)
+            free = self._concepts(asked, step, wanted, how.together, job) if asked.concepts else {}
+
+        def read() -> Iterator[tuple[Any, ...]]:
+            for n, tape in self._each(step, wanted, job):
+                q, o, *said = _spoken(tape, n, self.text == 'cross')
+                yield n, q, o, *free.get(n, said)
+        return asked, read()
+
+    def _words_asked(self, words: str | Sequence[str], how: Any) -> Any:
+        "Words and where their keys are found; the text encoder runs for those alone that were not asked for lately."
+        name = words if isinstance(words, str) else tuple(words), how.source, how.normalise, tuple(how.against)
+        return self._asked.get(name, lambda: _asked_words(self.pipe, words, self.prompt, how, self._encoded))
+
+    def _encoded(self, pipe, words: list[str]) -> Concepts:
+        "`encode_concepts`, word by word."
+        if len(set(words)) < len(words):
+            return encode_concepts(pipe, words)  # which refuses them
+        each = [self._said.get(w, partial(encode_concepts, pipe, w)) for w in words]
+        text, mask = (torch.cat([getattr(c, n) for c in each]) for n in ('text', 'mask'))
+        return Concepts(words, text, mask, [s for c in each for s in c.slots])
+
+    def _concepts(self, asked: Any, step: int, layers: list[int], together: bool,
                   job: Job | None) -> dict[int, tuple[Tensor, Tensor | None]]:
-        "Keys and outputs of free words by layer: a forward beside them, kept for the last sixteen questions."
-        which = tuple(_pick(layers, len(self.stacks), 'layers') or ())
-        name = self._step(step), tuple(asked.names), which, together
-        if name not in self._free:
+        "Keys and outputs of free words by layer: a forward beside them, kept for the last questions."
+        def made() -> dict[int, tuple[Tensor, Tensor | None]]:
             found: dict[int, tuple[Tensor, Tensor | None]] = {}
 
             def see(site, q: Tensor, o: Tensor, keys: Tensor, out: Tensor | None) -> None:
                 found[site.layer] = keys[0].clone(), None if out is None else out[0].clone()
 
             stream = concept_stream(self.pipe, asked.concepts, layers, together=together, probe=see)
-            with self._lock:
-                self._forward(self._step(step), max(stream.where[stream.group]), job, stream)
-            self._free[name] = found
-            while len(self._free) > 16:
-                self._free.popitem(last=False)
-        return self._free[name]
+            self._forward(self._step(step), layers[-1], job, stream)
+            return found
+        return self._free.get((self._step(step), tuple(asked.names), tuple(layers), together), made)
 
     def _rivals(self, joiner: _Joiner, step: int) -> None:
         "What the rivals that are read in one layer need."
         at = _motion_layer(self.pipe)
         if 'flow' in joiner.how.rivals:
-            tape = self.tape(step, at)
-            joiner.kept['flow'] = tape.get('q', at)[0], tape.get('k', at)[0], _grid(tape, at)
+            tape, _ = self._one('match', step, at)
+            joiner.kept['flow'] = tape.get('q', at)[0], tape.get('k', at)[0], self.grid_of(at)
         if 'moft' in joiner.how.rivals:
-            x = self.features(step, at)
-            joiner.kept |= dict(moft=x, grid=_grid(self.tape(step, at), at))
+            joiner.kept['moft'] = self.features(step, at)
 
 # %% ../nbs/41_engine.ipynb #4100000c
 def _told(job: Job | None, of: int) -> Callable[[int, float, Tensor], None] | None:

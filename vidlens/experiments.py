@@ -5,17 +5,22 @@
 # %% ../nbs/44_experiments.ipynb #44000003
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from html import escape
 from typing import Any
+from weakref import WeakValueDictionary
 
 import ipywidgets as w
 import torch
+import traitlets as t
 from torch import Tensor
 
+from .card import model_of
 from .channels import channel_curves
+from .controls import Task, draw_lines, wrapped
 from .engine import Engine, _told, hold, lock_of
-from .explorers import Explorer, Heads, Match, State, Words, _draw_lines, _place
+from .explorers import Explorer, Heads, Match, State, Words, _options, _place, close_all
 from .hooks import edit
 from .lens import MotionChannels, moft
 from .run import generate
@@ -24,7 +29,7 @@ from .viewer import Viewer
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['EXPLORERS', 'Channels', 'heads_in', 'silenced', 'Steer', 'Explorers', 'explore']
+__all__ = ['EXPLORERS', 'Channels', 'heads_in', 'stoppable', 'silenced', 'Steer', 'Explorers', 'explore']
 
 # %% ../nbs/44_experiments.ipynb #44000006
 class Channels(Explorer):
@@ -33,73 +38,62 @@ class Channels(Explorer):
     slot, uses = 'channels', ('step', 'layer', 'point')
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
-        self.find = w.Button(description='Find motion channels', layout=w.Layout(width='auto'),
-                             tooltip='which channels of this layer tell the way of panning clips; a minute for a large model')
-        self.stop = w.Button(description='Cancel', tooltip='stop looking', disabled=True)
+        self.find = Task('Find motion channels', 'which channels of this layer tell the way of panning clips; a minute for a large '
+                         'model', self._looking, self._looked, self.say)
         self.found: MotionChannels | None = None
         self.similarity: Tensor | None = None
-        self.curves, self.scatter = w.VBox(), w.VBox()
-        super().__init__(engine, state, worker, [w.HBox([self.find, self.stop]), self.curves, self.scatter])
-        self.find.on_click(lambda _: self.look())
-        self.stop.on_click(lambda _: self._rest(cancel=True))
+        self.curves, self.scatter, self.loadings = w.VBox(), w.VBox(), w.VBox()
+        super().__init__(engine, state, worker, [self.find, self.curves, self.scatter, self.loadings])
 
     @property
-    def channels(self) -> Any:
-        "The motion channels, where they were found for this layer."
-        return self.found.channels if self.found is not None and self.found.layer == self.state.layer else None
+    def asked(self) -> dict[str, Any]:
+        "What the state says, as options of `engine.similar`; channels: the motion channels, where they were found for this layer."
+        s, found = self.state, self.found
+        return dict(point=_place(s, self.engine), step=s.step, layer=s.layer,
+                    channels=found.channels if found is not None and found.layer == s.layer else None)
 
-    def answer(self, job: Job) -> tuple[Tensor, Tensor, list[int]]:
-        s, e = self.state, self.engine
-        point, channels = _place(s, e), self.channels
-        maps = e.similar(point, s.step, s.layer, channels)
-        curves = channel_curves(e.features(s.step, s.layer), channels).cpu()
+    def answer(self, asked: dict[str, Any], job: Job) -> tuple[Tensor, Tensor, list[int]]:
+        e, step, layer, channels = self.engine, asked['step'], asked['layer'], asked['channels']
+        e.tape(step, layer, job)  # a forward that a newer question stops
+        curves = channel_curves(e.features(step, layer), channels).cpu()
         most = (curves.amax(0) - curves.amin(0)).topk(min(6, curves.shape[1])).indices.tolist()
-        return maps, curves[:, most], most if channels is None else channels.index[most].tolist()
+        return e.similar(**asked), curves[:, most], most if channels is None else channels.index[most].tolist()
 
-    def paint(self, found: tuple[Tensor, Tensor, list[int]]) -> None:
+    def paint(self, asked: dict[str, Any], found: tuple[Tensor, Tensor, list[int]]) -> None:
         self.similarity, curves, names = found
-        which = 'all channels' if self.channels is None else f'{len(self.channels)} motion channels'
-        grid = self.engine.tape(self.state.step, self.state.layer).grid_of(self.state.layer) or self.engine.grid
+        which = 'all channels' if asked['channels'] is None else f'{len(asked["channels"])} motion channels'
+        grid = self.engine.grid_of(asked['layer'])
         self.viewer.show_maps({f'what moves like the place, by {which}': self.similarity}, grid, unit='cosine')
-        _draw_lines(self.curves, [dict(x=self.engine.grid.times().tolist(), y=y.tolist(), name=f'channel {n}', mode='lines')
-                                  for n, y in zip(names, curves.T, strict=True)], 'RGB frame', 'without its mean')
+        draw_lines(self.curves, [dict(x=grid.times().tolist(), y=y.tolist(), name=f'channel {n}', mode='lines')
+                                 for n, y in zip(names, curves.T, strict=True)], 'RGB frame', 'without its mean')
 
-    def look(self, n: int = 16) -> Job:
+    def look(self) -> Job | None:
         "Look for motion channels of this layer and step, in the background."
-        s = self.state
-        layer, step, of = s.layer, s.step, len(self.engine.plan)
+        return self.find.start()
+
+    def _looking(self) -> Callable[[Job], MotionChannels]:
+        layer, step, of = self.state.layer, self.state.step, len(self.engine.plan)
 
         def work(job: Job) -> MotionChannels:
-            with lock_of(self.engine.pipe):
-                return moft(self.engine.pipe, layer=layer, step=step, of=of, n=n, on_clip=job.step)
+            with lock_of(self.engine.pipe), stoppable(self.engine.pipe, job):
+                return moft(self.engine.pipe, layer=layer, step=step, of=of, on_clip=lambda i, n: job.step(i, n, 'clips'))
+        return work
 
-        self.find.disabled, self.stop.disabled = True, False
-        return self.worker.ask(f'find {id(self)}', work, self._looked, self._progress)
+    def _looked(self, found: MotionChannels) -> None:
+        self.found, labels, channels = found, found.labels, found.channels
+        rows = {v: [i for i, u in enumerate(labels) if u == v] for v in dict.fromkeys(labels)}
+        draw_lines(self.scatter, [dict(x=found.points[at, 0].tolist(), y=found.points[at, 1].tolist(), name=escape(v),
+                                       mode='markers', marker_symbol=k) for k, (v, at) in enumerate(rows.items())], 'PC 1', 'PC 2')
+        weights = channels.loadings[0, channels.index].tolist()
+        draw_lines(self.loadings, [dict(x=[str(n) for n in channels.index.tolist()], y=weights, name='PC 1')], 'channel', 'loading',
+                   kind='Bar')
+        self.ask()
 
-    def _progress(self, job: Job) -> None:
-        self.find.description = f'{job.done} of {job.total} clips'
-
-    def _looked(self, job: Job) -> None:
-        self._rest()
-        self.viewer.message = '' if job.error is None else str(job.error)
-        if job.error is None:
-            self.found = job.value
-            points, labels = self.found.points, self.found.labels
-            _draw_lines(self.scatter, [dict(x=points[at, 0].tolist(), y=points[at, 1].tolist(), name=escape(v), mode='markers')
-                                       for v in dict.fromkeys(labels)
-                                       for at in [[i for i, u in enumerate(labels) if u == v]]], 'PC 1', 'PC 2')
-            self.ask()
-
-    def _rest(self, cancel: bool = False) -> None:
-        if cancel:
-            self.worker.cancel(f'find {id(self)}')
-        self.find.disabled, self.stop.disabled, self.find.description = False, True, 'Find motion channels'
-
-    @property
-    def call(self) -> str:
-        s, given = self.state, '' if self.channels is None else ', channels=found.channels'
-        t, x, y = _place(s, self.engine)
-        return f'engine.similar(({t:g}, {x:.1f}, {y:.1f}), step={s.step}, layer={s.layer}{given})'
+    def code(self, asked: dict[str, Any]) -> str:
+        rest = dict(asked)
+        t_, x, y = rest.pop('point')
+        given = ', channels=found.channels' if rest.pop('channels') is not None else ''
+        return f'engine.similar(({t_:g}, {x:.1f}, {y:.1f}), {_options(rest)}{given})'
 
 # %% ../nbs/44_experiments.ipynb #44000008
 def heads_in(text: str) -> dict[int, list[int]]:
@@ -111,6 +105,16 @@ def heads_in(text: str) -> dict[int, list[int]]:
             raise ValueError(f'{part!r} names no head: write layer.head, for example 4.0, 4.1')
         found.setdefault(int(layer), []).append(int(head))
     return found
+
+
+@contextmanager
+def stoppable(pipe, job: Job) -> Iterator[None]:
+    "Whatever runs the model inside stops at its next forward once the job is cancelled."
+    handle = model_of(pipe).register_forward_pre_hook(lambda *_: job.check())
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def silenced(pipe, prompt: str, heads: dict[int, list[int]], seed: int = 0, of: int = 30, job: Job | None = None,
@@ -128,27 +132,38 @@ class Steer(Explorer):
     slot, uses = 'steer', ()
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
-        self.tool = w.ToggleButtons(options=[('paint', 'mask'), ('arrow', 'arrow')],
+        self.tool = w.ToggleButtons(options=[('paint', 'mask'), ('arrow', 'arrow')], style=dict(button_width='auto'),
                                     tooltips=['paint what is to move; shift erases', 'draw from where to where'])
-        self.clear = w.Button(description='Clear', tooltip='no mask and no arrow')
+        self.clear = w.Button(description='Clear', tooltip='no mask and no arrow', layout=w.Layout(width='auto'))
         self.strength = w.FloatSlider(.3, min=.05, max=1, step=.05, description='strength', tooltip='how far each step is moved')
         self.last = w.IntSlider(max(1, round(.56 * len(engine.plan))), 1, len(engine.plan), description='steps',
                                 tooltip='guided up to this step; later ones only settle details')
         self.off = w.Text('', description='heads off', tooltip='heads that are silenced, as layer.head: 4.0, 4.1',
                           continuous_update=False)
-        self.run, self.stop = w.Button(description='Run', button_style='primary', tooltip='make the video again, changed'), \
-            w.Button(description='Cancel', tooltip='stop; the last result stays', disabled=True)
-        self.after = w.VBox()
+        self.run = Task('Run', 'make the video again, changed', self._running, self._made, self.say, self._progress,
+                        button_style='primary')
+        self.after = Viewer(engine.video, label='changed', tool='none')
         self.video: Tensor | None = None
         self.steered: Steered | None = None
-        super().__init__(engine, state, worker, [
-            self.after, w.HBox([self.tool, self.clear], layout=w.Layout(flex_flow='row wrap')), self.strength, self.last, self.off,
-            w.HBox([self.run, self.stop])])
+        super().__init__(engine, state, worker)
+        t.link((self.viewer, 'frame'), (self.after, 'frame'))
         self.viewer.tool = 'mask'
         self.tool.observe(lambda change: setattr(self.viewer, 'tool', change['new']), 'value')
         self.clear.on_click(lambda _: self.viewer.set_trait('mask', b'') or self.viewer.set_trait('arrow', []))
-        self.run.on_click(lambda _: self.start())
-        self.stop.on_click(lambda _: self._rest(cancel=True))
+        self.run.observe(lambda change: self._busy(change['new']), 'running')
+
+    def stage(self) -> w.Widget:
+        before, self.result = (w.Box([x], layout=w.Layout(flex='1 1 300px', min_width='0', display='block'))
+                               for x in (self.viewer, w.VBox([w.Label('changed'), self.after])))
+        self.result.layout.display = 'none'  # until there is one
+        return wrapped(before, self.result)
+
+    def _busy(self, on: bool) -> None:
+        with self.viewer.hold_sync():
+            self.viewer.busy, self.viewer.progress = on, 0. if on else -1.
+
+    def controls(self) -> list[w.Widget]:
+        return [wrapped(self.tool, self.clear, self.run), wrapped(self.strength, self.last, self.off)]
 
     @property
     def region(self) -> Region:
@@ -160,51 +175,46 @@ class Steer(Explorer):
         way = (arrow[2] - arrow[0]) / frames, (arrow[3] - arrow[1]) / frames
         return Region(way, self.viewer.painted)
 
-    def start(self) -> Job:
+    def start(self) -> Job | None:
         "Make the video again with what was asked, in the background."
-        return self.worker.ask(f'steer {id(self)}', self._work, self._done, self._progress)
+        return self.run.start()
 
-    def _work(self, job: Job) -> Tensor:
-        e, of = self.engine, len(self.engine.plan)
-        if e.seed is None:
+    def _running(self) -> Callable[[Job], Tensor]:
+        e, heads, of, seed = self.engine, heads_in(self.off.value), len(self.engine.plan), self.engine.seed
+        if seed is None:
             raise ValueError('steering makes a video again, so it needs one that was made: hold(pipe, prompt=...)')
-        self.run.disabled, self.stop.disabled, self.viewer.busy = True, False, True
-        heads = heads_in(self.off.value)
-        with lock_of(e.pipe):
-            if heads:
-                return silenced(e.pipe, e.prompt, heads, e.seed, of, job, **e.run).video
-            made = control(e.pipe, e.prompt, self.region, seed=e.seed, of=of, steps=range(1, max(2, self.last.value)),
-                           rate=self.strength.value, on_step=lambda row: job.step(int(row['step']) + 1, of), **e.run)
-        job.check()
-        self.steered = made
-        return made.video
+        region, last, rate = None if heads else self.region, max(2, self.last.value), self.strength.value
+        self._code = self.call
+
+        def work(job: Job) -> Any:
+            with lock_of(e.pipe), stoppable(e.pipe, job):
+                if region is None:
+                    return silenced(e.pipe, e.prompt, heads, seed, of, job, **e.run)
+                return control(e.pipe, e.prompt, region, seed=seed, of=of, steps=range(1, last), rate=rate,
+                               on_step=lambda row: job.step(int(row['step']) + 1, of, 'steps'), **e.run)
+        return work
 
     def _progress(self, job: Job) -> None:
         self.viewer.progress = job.done / max(1, job.total)
 
-    def _done(self, job: Job) -> None:
-        self._rest()
-        self.viewer.message = '' if job.error is None else str(job.error)
-        if job.error is None:
-            self.video = job.value
-            self.after.children = [w.HTML('<p>changed</p>'), Viewer(job.value, label='changed')]
-            self.line.value = f'<code>{escape(self.call)}</code>'
-
-    def _rest(self, cancel: bool = False) -> None:
-        if cancel:
-            self.worker.cancel(f'steer {id(self)}')
-        self.run.disabled, self.stop.disabled, self.viewer.busy, self.viewer.progress = False, True, False, -1.
+    def _made(self, made: Any) -> None:
+        self.steered = made if isinstance(made, Steered) else self.steered
+        self.video, self.viewer.code = made.video, self._code
+        self.after.show_video(made.video)
+        self.result.layout.display = 'block'
 
     @property
     def call(self) -> str:
         e, heads = self.engine, heads_in(self.off.value)
+        run = ''.join(f', {k}={v!r}' for k, v in e.run.items())
         if heads:
-            return f'silenced(pipe, {e.prompt!r}, {heads}, seed={e.seed}, of={len(e.plan)})'
+            return f'silenced(pipe, {e.prompt!r}, {heads}, seed={e.seed}, of={len(e.plan)}{run})'
         if len(self.viewer.arrow) != 4:
             return 'engine.video'
-        way = ', '.join(f'{v:.2f}' for v in self.region.motion)
-        return (f'control(pipe, {e.prompt!r}, Region(({way}), mask), seed={e.seed}, of={len(e.plan)}, '
-                f'steps=range(1, {max(2, self.last.value)}), rate={self.strength.value:g})')
+        way = ', '.join(f'{v:.4g}' for v in self.region.motion)
+        mask = ', mask' if self.viewer.painted is not None else ''
+        return (f'control(pipe, {e.prompt!r}, Region(({way}){mask}), seed={e.seed}, of={len(e.plan)}, '
+                f'steps=range(1, {max(2, self.last.value)}), rate={self.strength.value:g}{run})')
 
 # %% ../nbs/44_experiments.ipynb #4400000f
 EXPLORERS: dict[str, type[Explorer]] = {'Match': Match, 'Heads': Heads, 'Words': Words, 'Channels': Channels, 'Steer': Steer,
@@ -212,34 +222,56 @@ EXPLORERS: dict[str, type[Explorer]] = {'Match': Match, 'Heads': Heads, 'Words':
 
 
 class Explorers(w.Tab):
-    "Tabs of explorers of one engine. `select(name)` goes to one and gives it."
+    "Tabs of explorers of one engine. `select(name)` goes to one and gives it; `close()` stops and lets go of everything."
 
-    def __init__(self, engine: Engine, state: State | None = None) -> None:
-        self.engine, self.worker = engine, Worker()
+    def __init__(self, engine: Engine, state: State | None = None, own: bool = False) -> None:
+        self.engine, self.worker, self._own = engine, Worker(), own
         self.state = state or State.of(engine)
         self.made: dict[str, Explorer] = {}
         super().__init__([w.VBox() for _ in EXPLORERS], titles=list(EXPLORERS), selected_index=0)
+        self.add_class('vidlens-tabs')
         self.observe(lambda change: self._make(change['new']), 'selected_index')
-        self.select('Match')
+        self._make(0)
 
     def select(self, name: str) -> Explorer:
-        "Go to an explorer, by the name on its tab. Raises ValueError for others."
+        "Go to an explorer, by the name on its tab. Raises ValueError for others, and for one that this model has not."
         if name not in EXPLORERS:
             raise ValueError(f'{name!r} is no explorer: choose among {", ".join(EXPLORERS)}')
         self.selected_index = list(EXPLORERS).index(name)
-        return self._make(self.selected_index)
-
-    def _make(self, index: int | None) -> Explorer:
-        name = list(EXPLORERS)[index or 0]
         if name not in self.made:
-            self.made[name] = EXPLORERS[name](self.engine, self.state, self.worker)
-            self.children[index or 0].children = [self.made[name]]  # new tabs would go back to the first
+            raise ValueError(self.children[self.selected_index].children[0].value)
         return self.made[name]
 
+    def _make(self, index: int | None) -> None:
+        name, box = list(EXPLORERS)[index or 0], self.children[index or 0]
+        for other, each in self.made.items():
+            each.shown = other == name
+        if name in self.made:
+            return
+        try:
+            self.made[name] = EXPLORERS[name](self.engine, self.state, self.worker)
+            box.children = [self.made[name]]  # new tabs would go back to the first
+        except ValueError as e:  # such as words of a model that reads none
+            box.children = [w.Label(str(e))]
+
     def close(self) -> None:
-        "Stop the worker, too."
+        "Stop the worker, too, and let go of what the engine holds, if it was made for these explorers."
         self.worker.close()
+        close_all(self.children)
+        if self._own:
+            self.engine.close()
         super().close()
+
+
+_OF_CELL: WeakValueDictionary[str, Explorers] = WeakValueDictionary()
+
+
+def _cell() -> str:
+    "Which cell of a notebook is running; '' where nobody says."
+    try:
+        return get_ipython().get_parent()['metadata']['cellId']  # type: ignore[name-defined]
+    except (NameError, AttributeError, KeyError, TypeError):
+        return ''
 
 
 def explore(x: Any, video: Any = None, prompt: str = '', **how: Any) -> Explorers:
@@ -250,6 +282,10 @@ def explore(x: Any, video: Any = None, prompt: str = '', **how: Any) -> Explorer
     how     options of `hold`: of, seed, budget, dtype ...
 
     Raises ValueError for what does not fit."""
-    if isinstance(x, Engine):
-        return Explorers(x)
-    return Explorers(hold(x, video, prompt, **how))
+    cell = _cell()
+    if before := _OF_CELL.pop(cell, None):
+        before.close()
+    made = Explorers(x) if isinstance(x, Engine) else Explorers(hold(x, video, prompt, **how), own=True)
+    if cell:
+        _OF_CELL[cell] = made
+    return made

@@ -5,7 +5,7 @@
 # %% ../nbs/43_explorers.ipynb #43000003
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -14,16 +14,16 @@ import torch
 import traitlets as t
 from torch import Tensor
 
+from .controls import Chips, Task, draw_heat, draw_lines, wrapped
 from .engine import Engine
 from .maps import select_heads
-from .plots import layer_step_map
 from .run import text_of
 from .viewer import Viewer
 from .words import ConceptMaps
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['WAYS', 'CRITERIA', 'State', 'Explorer', 'Match', 'Words', 'Heads']
+__all__ = ['WAYS', 'CRITERIA', 'State', 'Explorer', 'close_all', 'Match', 'Words', 'Heads']
 
 # %% ../nbs/43_explorers.ipynb #43000006
 class State(t.HasTraits):
@@ -35,11 +35,19 @@ class State(t.HasTraits):
 
     @classmethod
     def of(cls, engine: Engine) -> State:
-        "Where to begin: past the middle of the run and of the network."
-        return cls(step=len(engine.plan) * 3 // 5, layer=len(engine.stacks) * 2 // 3)
+        "Where to begin: past the middle of the run and of the network, at words of the prompt."
+        able = engine.layers_for('match')
+        return cls(step=len(engine.plan) * 3 // 5, layer=able[len(able) * 2 // 3], words=_words_of(engine)[:2])
+
+
+def _words_of(engine: Engine) -> list[str]:
+    "Words of the prompt that say something."
+    words = dict.fromkeys(text_of(engine.pipe, engine.prompt).words)
+    return [v for v in words if len(v) > 2] or list(words) or ['circle']
 
 
 _NARROW = dict(description_width='48px')
+_TIPS = dict(step='denoising step; 0 is the noisiest', layer='layer of the denoiser', head='attention head; -1: their mean')
 
 
 def _slider(label: str, tip: str, low: int, high: int, value: int) -> w.IntSlider:
@@ -48,63 +56,135 @@ def _slider(label: str, tip: str, low: int, high: int, value: int) -> w.IntSlide
 
 
 class Explorer(w.VBox):
-    """The video alone, and what all explorers share: `answer(job)` computes in the worker's thread, `paint(found)` shows it.
+    """The video alone, and what all explorers share: `asked` is what the state means as options of a call, `answer` computes it in
+    the worker's thread, `paint` shows it, `code` says it in Python.
 
-    uses: parts of the state that ask anew when they change."""
+    uses: parts of the state that ask anew when they change. shown: a tab that is not seen waits until it is."""
 
     slot: str = 'video'
     uses: tuple[str, ...] = ()
+    _closed = True  # until it is made
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None,
                  below: Sequence[w.Widget] = ()) -> None:
         self.engine, self.worker = engine, worker or Worker()
         self.state = state or State.of(engine)
         self.viewer = Viewer(engine.video, label=self.slot)
-        self.line = w.HTML()
         self.job: Job | None = None
-        t.link((self.state, 'frame'), (self.viewer, 'frame'))
-        super().__init__([*self.controls(), self.viewer, self.line, *below])
+        self._shown, self._stale, self._closed = True, False, False
+        self._link = t.link((self.state, 'frame'), (self.viewer, 'frame'))
+        super().__init__([*self.controls(), self.stage(), *below])
         if 'point' in self.uses:
             self.viewer.observe(lambda change: setattr(self.state, 'point', list(change['new'][:3])), 'picked')
-        self.state.observe(lambda _: self.ask(), list(self.uses))
+        self.state.observe(self._moved, list(self.uses))
         self.ask()
 
     def controls(self) -> list[w.Widget]:
         "Sliders of step, layer and head, tied to the state."
-        tips = dict(step='denoising step; 0 is the noisiest', layer='layer of the denoiser', head='attention head; -1: their mean')
         most = dict(step=len(self.engine.plan) - 1, layer=len(self.engine.stacks) - 1, head=self.engine.n_heads - 1)
         made = []
-        for name in ('step', 'layer', 'head'):
-            if name in self.uses:
-                made.append(_slider(name, tips[name], -1 if name == 'head' else 0, most[name], getattr(self.state, name)))
-                t.link((self.state, name), (made[-1], 'value'))
-        return [w.Box(made, layout=w.Layout(display='flex', flex_flow='row wrap'))]
+        for name in (n for n in most if n in self.uses):
+            made.append(_slider(name, _TIPS[name], -1 if name == 'head' else 0, most[name], getattr(self.state, name)))
+            t.link((self.state, name), (made[-1], 'value'))
+        return [wrapped(*made)] if made else []
 
-    def ask(self) -> Job:
-        "Ask the worker for what the state means now."
+    def stage(self) -> w.Widget:
+        "The viewer, and what stands beside it."
+        return self.viewer
+
+    @property
+    def shown(self) -> bool:
+        "Is it seen? What was asked meanwhile is asked once it is."
+        return self._shown
+
+    @shown.setter
+    def shown(self, on: bool) -> None:
+        self._shown = on
+        if on and self._stale:
+            self.ask()
+
+    def _moved(self, change: Any) -> None:
+        self.ask()
+
+    def ask(self) -> Job | None:
+        "Ask the worker for what the state means now; None if that cannot be said, or is not seen."
+        self._stale = not self._shown
+        if self._stale:
+            return None
+        try:
+            asked = self.asked
+        except ValueError as e:
+            self.say(str(e))
+            return None
         self.viewer.busy = True
-        self.job = self.worker.ask(f'{self.slot} {id(self)}', self.answer, self._finished)  # two of a kind are no rivals
+        self.job = self.worker.ask(f'{self.slot} {id(self)}', lambda job: self._work(asked, job), self._finished)
         return self.job
 
-    def _finished(self, job: Job) -> None:
-        error = job.error
-        with self.viewer.hold_sync():
-            self.viewer.busy, self.viewer.message = False, '' if error is None else str(error)
-            if error is None:
-                self.paint(job.value)
-        if error is None:
-            self.line.value = f'<code>{escape(self.call)}</code>'
+    def say(self, sentence: str) -> None:
+        "Show an error as a sentence; '' takes it away."
+        self.viewer.message = sentence
 
-    def answer(self, job: Job) -> Any:
+    def _work(self, asked: dict[str, Any], job: Job) -> Any:
+        found = None
+        for found in self.answers(asked, job):
+            job.check()
+            with self.viewer.hold_sync():
+                self.viewer.message = ''
+                self.paint(asked, found)
+                self.viewer.code = self.code(asked)
+        return found
+
+    def _finished(self, job: Job) -> None:
+        with self.viewer.hold_sync():
+            self.viewer.busy, self.viewer.pending = False, ''
+            if job.error is not None:
+                self.say(str(job.error))
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        "What the state says, as options of a call. Raises ValueError where it says nothing that can be asked."
+        return {}
+
+    def answers(self, asked: dict[str, Any], job: Job) -> Iterator[Any]:
+        "The answer, and better ones that take longer."
+        yield self.answer(asked, job)
+
+    def answer(self, asked: dict[str, Any], job: Job) -> Any:
         "What the state means; here nothing but the video."
 
-    def paint(self, found: Any) -> None:
+    def paint(self, asked: dict[str, Any], found: Any) -> None:
         "Show it."
+
+    def code(self, asked: dict[str, Any]) -> str:
+        "The same in Python."
+        return 'engine.video'
 
     @property
     def call(self) -> str:
-        "The same in Python."
-        return 'engine.video'
+        "What the state says now, in Python."
+        return self.code(self.asked)
+
+    def close(self) -> None:
+        "Stop asking, and close all that is inside."
+        if self._closed:
+            return super().close()
+        self._closed = True
+        self.state.unobserve(self._moved, list(self.uses))
+        self._link.unlink()
+        self.worker.cancel(f'{self.slot} {id(self)}')
+        close_all(self.children)
+        super().close()
+
+
+def close_all(widgets: Sequence[w.Widget]) -> None:
+    "Close widgets and all that is inside them: a closed box leaves its children alive, and anything its layout and style."
+    for each in widgets:
+        if not isinstance(each, Explorer):
+            close_all(getattr(each, 'children', ()))
+        parts = [x for name in ('layout', 'style') if isinstance(x := getattr(each, name, None), w.Widget)]
+        for x in (each, *parts):
+            x.close()
+
 
 def _place(state: State, engine: Engine) -> tuple[float, float, float]:
     "The point that is looked at, (t, x, y) px; the middle of the first frame if none was chosen."
@@ -113,20 +193,8 @@ def _place(state: State, engine: Engine) -> tuple[float, float, float]:
     return t_, x, y
 
 
-
-def _draw_lines(box: w.VBox, lines: list[dict[str, Any]], x: str, y: str) -> None:
-    "A chart of lines or points; one that is there is changed, which is quicker than another and leaves none behind."
-    import plotly.graph_objects as go
-
-    old = box.children[0] if box.children else None
-    if old is None or len(old.data) != len(lines):
-        layout = dict(height=220, margin=dict(l=50, r=10, t=10, b=40), template='plotly_white', showlegend=True,
-                      xaxis_title=x, yaxis_title=y)
-        box.children = [go.FigureWidget([go.Scatter(**each) for each in lines], layout)]
-        return
-    with old.batch_update():
-        for trace, each in zip(old.data, lines, strict=True):
-            trace.update(each)
+def _options(asked: dict[str, Any]) -> str:
+    return ', '.join(f'{k}={v!r}' for k, v in asked.items() if v is not None and v is not False)
 
 # %% ../nbs/43_explorers.ipynb #43000008
 class Match(Explorer):
@@ -135,17 +203,19 @@ class Match(Explorer):
     slot, uses = 'match', ('step', 'layer', 'head', 'point')
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
-        tip = 'mean of the way there and the way back; slower'
-        self.both = w.Checkbox(False, description='both ways', tooltip=tip, indent=False)
-        self.all = w.Button(description='Score all steps', tooltip='how well every layer matches the true tracks, at every step',
-                            disabled=not engine.tracked)
-        self.stop = w.Button(description='Cancel', tooltip='stop scoring; what is scored stays', disabled=True)
-        self.map, self.scores = w.VBox(), torch.full((len(engine.plan), len(engine.stacks)), torch.nan)
+        self.both = w.Checkbox(False, description='both ways', indent=False, layout=w.Layout(width='auto'),
+                               tooltip='mean of the way there and the way back; slower')
+        known = 'how well every layer matches the true tracks, at every step'
+        self.all = Task('Score all steps', known if engine.tracked else 'for clips whose true tracks are known', self._scoring,
+                        lambda _: self.draw_map(), self.say, lambda _: self.draw_map(), disabled=not engine.tracked)
+        self.best = w.Button(description='Go to the best', tooltip='the step and layer that match best, of those scored',
+                             layout=w.Layout(width='auto'), disabled=True)
+        self.line, self.map = w.Label(), w.VBox()
+        self.scores = torch.full((len(engine.plan), len(engine.stacks)), torch.nan)
         self.field: Tensor | None = None
-        super().__init__(engine, state, worker, [w.HBox([self.both, self.all, self.stop]), self.map])
-        self.both.observe(lambda _: self.ask(), 'value')
-        self.all.on_click(lambda _: self.score_all())
-        self.stop.on_click(lambda _: self._stop())
+        super().__init__(engine, state, worker, [wrapped(self.both, self.all, self.best), self.line, self.map])
+        self.both.observe(self._moved, 'value')
+        self.best.on_click(lambda _: self.go_to(*divmod(int(self.scores.nan_to_num(-1).argmax()), self.scores.shape[1])))
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -154,11 +224,19 @@ class Match(Explorer):
         return dict(point=_place(s, self.engine), step=s.step, layer=s.layer, heads=None if s.head < 0 else [s.head],
                     symmetric=self.both.value)
 
-    def answer(self, job: Job) -> Any:
-        how = self.asked
-        field = self.engine.match(**how)
-        point = how.pop('point')
-        return field, self.engine.track([point], **how), self._truth(point), how
+    def answers(self, asked: dict[str, Any], job: Job) -> Iterator[Any]:
+        e, step, layer, point = self.engine, asked['step'], asked['layer'], asked['point']
+        e.tape(step, layer, job)  # a forward that a newer question stops
+        for both in (False, True) if asked['symmetric'] else (False,):
+            how = asked | dict(symmetric=both)
+            yield dict(field=e.match(**how), pending='the way back is on its way' if asked['symmetric'] and not both else '')
+            how.pop('point')
+            yield dict(track=e.track([point], **how), truth=self._truth(point))  # asks the way back, too: slower than the field
+        if e.tracked and self.scores[step, layer].isnan():
+            self.scores[step, layer] = e.score(step, [layer], job=job).map('accuracy')[0, 0]
+            self.draw_map()
+        self.line.value = '' if not e.tracked else (
+            f'step {step}, layer {layer}: {self.scores[step, layer]:.2f} of the true tracks matched within a token')
 
     def _truth(self, point: tuple[float, float, float]) -> Tensor | None:
         "The known track that passes the point within a token."
@@ -169,54 +247,40 @@ class Match(Explorer):
         i = int(far.argmin())
         return clip.tracks[i:i + 1] if far[i] <= self.engine.grid.stride / 2 else None
 
-    def paint(self, found: Any) -> None:
-        self.field, self.track, truth, how = found
-        head = 'mean of heads' if how['heads'] is None else f'head {how["heads"][0]}'
-        self.viewer.show_maps({f'step {how["step"]}, layer {how["layer"]}, {head}': self.field}, self.engine.grid)
-        self.viewer.show_tracks(self.track.xy, self.track.visible, truth)
+    def paint(self, asked: dict[str, Any], found: dict[str, Any]) -> None:
+        if 'track' in found:
+            self.track = found['track']
+            return self.viewer.show_tracks(self.track.xy, self.track.visible, found['truth'])
+        self.field, self.viewer.pending = found['field'], found['pending']
+        head = 'mean of heads' if asked['heads'] is None else f'head {asked["heads"][0]}'
+        name = f'step {asked["step"]}, layer {asked["layer"]}, {head}'
+        self.viewer.show_maps({name: self.field}, self.engine.grid_of(asked['layer']))
 
-    @property
-    def call(self) -> str:
-        how = self.asked
-        t_, x, y = how.pop('point')
-        rest = ', '.join(f'{k}={v}' for k, v in how.items() if v is not None and v is not False)
-        return f'engine.match(({t_:g}, {x:.1f}, {y:.1f}), {rest})'
+    def code(self, asked: dict[str, Any]) -> str:
+        rest = dict(asked)
+        t_, x, y = rest.pop('point')
+        return f'engine.match(({t_:g}, {x:.1f}, {y:.1f}), {_options(rest)})'
 
-    def score_all(self) -> Job:
+    def score_all(self) -> Job | None:
         "Score every step against the known tracks, in the background; the map fills as it goes."
+        return self.all.start()
+
+    def _scoring(self) -> Any:
         def work(job: Job) -> None:
             for i in range(len(self.scores)):
                 self.scores[i] = self.engine.score(i, job=job).map('accuracy')[0]
-                job.step(i + 1, len(self.scores))
+                job.step(i + 1, len(self.scores), 'steps')
+        return work
 
-        self.stop.disabled, self.all.disabled = False, True
-        return self.worker.ask(f'scores {id(self)}', work, self._scored, self._progress)
-
-    def _progress(self, job: Job) -> None:
-        self.all.description = f'{job.done} of {job.total} steps'
-
-    def _stop(self) -> None:
-        self.worker.cancel(f'scores {id(self)}')
-        self._draw_map()
-
-    def _scored(self, job: Job) -> None:
-        self.viewer.message = '' if job.error is None else str(job.error)
-        self._draw_map()
-
-    def _draw_map(self) -> None:
+    def draw_map(self) -> None:
         "The table of scores as a map to click on."
-        import plotly.graph_objects as go
+        self.best.disabled = bool(self.scores.isnan().all())
+        draw_heat(self.map, self.scores, ('step', 'layer'), 'within a token', self.go_to)
 
-        self.stop.disabled, self.all.disabled, self.all.description = True, False, 'Score all steps'
-        figure = go.FigureWidget(layer_step_map(self.scores, unit='accuracy', title='share of points within a token',
-                                                annotate=False, interactive=True))
-        figure.data[0].on_click(lambda trace, at, _: self.go_to(at.ys[0], at.xs[0]) if at.xs else None)
-        self.map.children = [figure]
-
-    def go_to(self, step: Any, layer: Any) -> None:
+    def go_to(self, step: int, layer: int) -> None:
         "Look at this step and layer."
         with self.state.hold_trait_notifications():
-            self.state.step, self.state.layer = int(step), int(layer)
+            self.state.step, self.state.layer = step, layer
 
 # %% ../nbs/43_explorers.ipynb #43000012
 WAYS = {'GramCol': 'maps', 'IMAP': 'maps', 'cross-attention': 'cross', 'ConceptAttention': 'concept'}
@@ -228,138 +292,157 @@ class Words(Explorer):
     slot, uses = 'words', ('step', 'layer', 'words')
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
-        state = state or State.of(engine)
-        if not state.words:
-            state.words = [v for v in text_of(engine.pipe, engine.prompt).words if len(v) > 2][:2] or ['circle']
-        self.box = w.Text(', '.join(state.words), description='words', continuous_update=False, layout=w.Layout(width='100%'),
-                          tooltip='words or phrases with commas between them, of the prompt or any others', style=_NARROW)
-        known = [n for n in WAYS if n != 'ConceptAttention' or engine.text != 'cross']
-        self.ways = w.SelectMultiple(options=known, value=['GramCol'], rows=len(known), tooltip='methods side by side')
-        self.every = w.Checkbox(False, description='all layers', indent=False, tooltip='mean over all layers, not only this one')
+        self.known, state = _words_of(engine), state or State.of(engine)
+        state.words = state.words or self.known[:2]
+        self.box = w.Text(', '.join(state.words), description='words', continuous_update=False, style=_NARROW,
+                          layout=w.Layout(flex='1 1 260px', width='auto'),
+                          tooltip='words or phrases with commas between them, of the prompt or any others')
+        self.chips = Chips(self.known, state.words)
+        self.ways = Chips([n for n in WAYS if n != 'ConceptAttention' or engine.text != 'cross'], ['GramCol'],
+                          {'GramCol': 'GramCol: all heads', 'IMAP': 'GramCol, of the heads that separate frames best'})
+        self.every = w.Checkbox(False, description='all layers', indent=False, tooltip='mean over all layers, not only this one',
+                                layout=w.Layout(width='auto'))
         self.maps: dict[str, ConceptMaps] = {}
         self.spans = w.VBox()
-        super().__init__(engine, state, worker, [self.box, w.HBox([self.ways, self.every]), self.spans])
+        super().__init__(engine, state, worker, [self.spans])
         self.box.observe(lambda change: setattr(self.state, 'words', _words_in(change['new'])), 'value')
-        self.state.observe(lambda change: setattr(self.box, 'value', ', '.join(change['new'])), 'words')
+        self.chips.observe(lambda change: setattr(self.state, 'words', list(change['new'])), 'value')
         for each in (self.ways, self.every):
-            each.observe(lambda _: self.ask(), 'value')
+            each.observe(self._moved, 'value')
+
+    def controls(self) -> list[w.Widget]:
+        return [wrapped(self.box, self.chips), wrapped(self.ways, self.every), *super().controls()]
+
+    def _moved(self, change: Any) -> None:
+        if change['name'] == 'words':
+            self.box.value, self.chips.value = ', '.join(change['new']), list(change['new'])
+        self.ask()
 
     @property
     def asked(self) -> dict[str, Any]:
-        "What the state says, as options of `engine.words`."
-        words, text = list(self.state.words), text_of(self.engine.pipe, self.engine.prompt)
-        free = not self.engine.prompt or not all(_spelled(text, v) for v in words)
+        "What the state says, as options of `engine.words`; `ways`: the methods to show."
+        words = list(self.state.words)
+        if not words:
+            raise ValueError(f'give a word, for example {self.known[0]}')
         return dict(words=words, step=self.state.step, layers=None if self.every.value else [self.state.layer],
-                    source='concepts' if free else 'prompt')
+                    source=_source(self.engine, words), ways=list(self.ways.value))
 
-    def answer(self, job: Job) -> dict[str, ConceptMaps]:
-        how, chosen = self.asked, self.ways.value
-        rivals = [r for r in ('cross', 'concept') if r in {WAYS[n] for n in chosen}]
-        plain = self.engine.words(**how, rivals=rivals, job=job)
-        found = dict.fromkeys(chosen or ('GramCol',), plain)
-        return found | ({'IMAP': self.engine.words(**how, k=2, job=job)} if 'IMAP' in found else {})
+    def answer(self, asked: dict[str, Any], job: Job) -> dict[str, ConceptMaps]:
+        how, ways = {n: v for n, v in asked.items() if n != 'ways'}, asked['ways']
+        rivals = [r for r in ('cross', 'concept') if r in {WAYS[n] for n in ways}]
+        found = {n: self.engine.words(**how, k=2, job=job) for n in ways if n == 'IMAP'}
+        if len(found) < len(ways):
+            plain = self.engine.words(**how, rivals=rivals, job=job)
+            found |= {n: plain for n in ways if n != 'IMAP'}
+        return {n: found[n] for n in ways}
 
-    def paint(self, found: dict[str, ConceptMaps]) -> None:
+    def paint(self, asked: dict[str, Any], found: dict[str, ConceptMaps]) -> None:
         self.maps = found
         panels = {f'{word}: {way}' if len(found) > 1 else word: (m.maps if WAYS[way] == 'maps' else m.rivals[WAYS[way]])[i]
                   for way, m in found.items() for i, word in enumerate(m.words)}
-        self.viewer.show_maps(panels, next(iter(found.values())).grid)
-        spans = next(iter(found.values())).when()
-        said = [f'{v}: ' + ('all of the video' if s.whole else f'frames {s.start + 1} to {s.end + 1}') for v, s in spans.items()]
-        times = self.engine.grid.times().tolist()
-        _draw_lines(self.spans, [dict(x=times, y=s.curve.tolist(), name=escape(line), mode='lines+markers')
-                                 for line, s in zip(said, spans.values(), strict=True)], 'RGB frame', 'evidence')
+        first = next(iter(found.values()))
+        self.viewer.show_maps(panels, first.grid)
+        said = [f'{v}: ' + ('all of the video' if s.whole else f'frames {s.start + 1} to {s.end + 1}')
+                for v, s in first.when().items()]
+        draw_lines(self.spans, [dict(x=first.grid.times().tolist(), y=s.curve.tolist(), name=escape(line), mode='lines+markers')
+                                for line, s in zip(said, first.when().values(), strict=True)], 'RGB frame', 'evidence')
 
-    @property
-    def call(self) -> str:
-        rest = dict(self.asked)
-        words, ways = rest.pop('words'), self.ways.value
-        rest |= {'k': 2} if 'IMAP' in ways else {}
-        return f'engine.words({words!r}, ' + ', '.join(f'{k}={v!r}' for k, v in rest.items()) + ')'
+    def code(self, asked: dict[str, Any]) -> str:
+        rest, ways = dict(asked), asked['ways']
+        words, rivals = rest.pop('words'), [WAYS[n] for n in rest.pop('ways') if WAYS[n] != 'maps']
+        rest |= dict(k=2 if ways == ['IMAP'] else None, rivals=rivals or None)
+        return f'engine.words({words!r}, {_options(rest)})'
 
 
 def _words_in(text: str) -> list[str]:
     return [v.strip() for v in text.split(',') if v.strip()]
 
 
-def _spelled(text: Any, word: str) -> bool:
+def _source(engine: Engine, words: Sequence[str]) -> str:
+    "Are all of these words spelled in the prompt?"
+    text = text_of(engine.pipe, engine.prompt)
     try:
-        return bool(text.slots(word))
+        return 'prompt' if engine.prompt and all(text.slots(v) for v in words) else 'concepts'
     except ValueError:
-        return False
+        return 'concepts'
 
 # %% ../nbs/43_explorers.ipynb #43000014
 CRITERIA = {'separability (Calinski-Harabasz)': 'chi', 'separability (Fisher)': 'fisher',
             'compactness (Davies-Bouldin, low is good)': 'dbi', 'slow mixing (lambda_2)': 'lambda2',
+            'spread of attention (entropy)': 'evenness', 'distance of attention, tokens': 'distance',
             'matching of the true tracks': 'accuracy'}
+_OF_MATCHING = ('lambda2', 'evenness', 'distance', 'accuracy')  # of attention among video tokens
 
 
 class Heads(Explorer):
     "Which heads are read for a word. `chosen`: {layer: heads}; `table`: (layers, heads) of the criterion; `maps`: what they show."
 
-    slot, uses = 'heads', ('step', 'words')
+    slot, uses = 'heads', ('step', 'layer', 'words')
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
-        cross = engine.text == 'cross'  # heads to the text are chosen there: neither mixing nor matching is of them
-        self.by = w.Dropdown(options=[n for n, c in CRITERIA.items() if engine.tracked and not cross or c != 'accuracy'
-                                      if not cross or c != 'lambda2'], description='by', style=_NARROW,
+        cross = engine.text == 'cross'  # the heads that are chosen look to the text there: none of the others is of them
+        self.by = w.Dropdown(options=[n for n, c in CRITERIA.items() if not (cross and c in _OF_MATCHING)
+                                      if engine.tracked or c != 'accuracy'], description='by', style=_NARROW,
                              tooltip='what the atlas shows, and by what the best five are chosen')
         self.best = w.Button(description='Best five', tooltip='choose the five best heads of the whole model by this criterion')
+        self.small = Viewer(engine.video, label='each head', size=96, bare=True)
         self.chosen: dict[int, list[int]] = {}
+        self._mine: dict[int, list[int]] = {}  # chosen by hand; none: the best five
         self.table, self.atlas = torch.zeros(0, 0), w.VBox()
         self.maps: ConceptMaps | None = None
-        super().__init__(engine, state, worker, [w.HBox([self.by, self.best]), self.atlas])
-        self.by.observe(lambda _: self.ask(), 'value')
+        super().__init__(engine, state, worker, [self.small, wrapped(self.by, self.best), self.atlas])
+        t.link((self.state, 'frame'), (self.small, 'frame'))
+        self.small.observe(lambda change: self.choose((self._drawn, int(change['new'][4]))), 'picked')
+        self.by.observe(self._moved, 'value')
         self.best.on_click(lambda _: self.choose(None))
 
     @property
-    def word(self) -> str:
-        return (self.state.words or text_of(self.engine.pipe, self.engine.prompt).words or ['circle'])[-1]
+    def asked(self) -> dict[str, Any]:
+        "What the state says: the word, its source, step, layer, criterion and the heads; {}: the best five."
+        word = (self.state.words or _words_of(self.engine))[-1]
+        return dict(word=word, source=_source(self.engine, [word]), step=self.state.step, layer=self.state.layer,
+                    by=CRITERIA[self.by.value], heads=self._mine)
 
-    def answer(self, job: Job) -> tuple[Tensor, dict[int, list[int]], ConceptMaps]:
-        step, by = self.state.step, CRITERIA[self.by.value]
-        table = (self.engine.score(step, job=job).map('accuracy', heads=True)[0] if by == 'accuracy' else
-                 self.engine.heads(step, [by], job=job).heads(by))
-        chosen = self.chosen or _best_heads(table, 5, by == 'dbi')
-        source = 'prompt' if _spelled(text_of(self.engine.pipe, self.engine.prompt), self.word) else 'concepts'
-        return table, chosen, self.engine.words(self.word, step, heads=chosen, source=source, job=job)
+    def answer(self, asked: dict[str, Any], job: Job) -> tuple[Tensor, dict[int, list[int]], ConceptMaps, Tensor]:
+        e, step = self.engine, asked['step']
+        table = self._table(asked['by'], step, job)
+        chosen = asked['heads'] or _best_heads(table, 5, asked['by'] in ('dbi', 'distance'))
+        word = dict(words=asked['word'], step=step, source=asked['source'], job=job)
+        able = asked['layer'] in e.layers_for('words' if asked['source'] == 'prompt' else 'concepts')
+        each = e.word_heads(**word, layer=asked['layer']) if able else torch.zeros(0, *e.grid_of(asked['layer']).shape)
+        return table, chosen, e.words(**word, heads=chosen), each
 
-    def paint(self, found: tuple[Tensor, dict[int, list[int]], ConceptMaps]) -> None:
-        self.table, self.chosen, maps = found
+    def _table(self, by: str, step: int, job: Job) -> Tensor:
+        "(layers, heads) of a criterion."
+        if by == 'accuracy':
+            return self.engine.score(step, job=job).map(by, heads=True)[0]
+        if by in _OF_MATCHING[1:3]:
+            return self.engine.statistics(step, job=job)[by]
+        return self.engine.heads(step, [by], job=job).heads(by)
+
+    def paint(self, asked: dict[str, Any], found: tuple[Tensor, dict[int, list[int]], ConceptMaps, Tensor]) -> None:
+        self.table, self.chosen, self.maps, each = found
+        self._drawn = asked['layer']
         said = ', '.join(f'{n}.{h}' for n, hs in sorted(self.chosen.items()) for h in hs)
-        self.viewer.show_maps({f'{maps.words[0]}, heads {said} (layer.head)': maps.maps[0]}, maps.grid)
-        self.maps = maps
-        self.draw_atlas()
+        self.viewer.show_maps({f'{self.maps.words[0]}, heads {said} (layer.head)': self.maps.maps[0]}, self.maps.grid)
+        mine = self.chosen.get(self._drawn, [])
+        self.small.show_maps({f'{self._drawn}.{h}' + (' chosen' if h in mine else ''): m for h, m in enumerate(each)},
+                             self.engine.grid_of(self._drawn))
+        framed = [(n, h) for n, hs in self.chosen.items() for h in hs]
+        draw_heat(self.atlas, self.table, ('layer', 'head'), asked['by'], lambda *head: self.choose(head), framed)
 
-    def draw_atlas(self) -> None:
-        "The table as a heat map with a frame round each chosen head."
-        import plotly.graph_objects as go
-
-        boxes = [dict(type='rect', x0=h - .5, x1=h + .5, y0=n - .5, y1=n + .5, line=dict(color='#d55e00', width=3))
-                 for n, hs in self.chosen.items() for h in hs]
-        if self.atlas.children:
-            figure = self.atlas.children[0]
-            with figure.batch_update():
-                figure.data[0].z, figure.layout.shapes = self.table.numpy(), boxes
-            return
-        figure = go.FigureWidget(layer_step_map(self.table, names=('layer', 'head'), annotate=False, interactive=True))
-        figure.layout.shapes = boxes
-        figure.data[0].on_click(lambda trace, at, _: self.choose((int(at.ys[0]), int(at.xs[0]))) if at.xs else None)
-        self.atlas.children = [figure]
-
-    def choose(self, head: tuple[int, int] | None) -> Job:
+    def choose(self, head: tuple[int, int] | None) -> Job | None:
         "Take a head (layer, head) in or out; None: the best five again. The last one stays."
         if head is None:
-            self.chosen = {}
+            self._mine = {}
         else:
-            kept = {(n, h) for n, hs in self.chosen.items() for h in hs} ^ {head}
-            self.chosen = {n: sorted(h for m, h in kept if m == n) for n in sorted({n for n, _ in kept})} or {head[0]: [head[1]]}
+            kept = {(n, h) for n, hs in (self._mine or self.chosen).items() for h in hs} ^ {head}
+            self._mine = {n: sorted(h for m, h in kept if m == n) for n in sorted({n for n, _ in kept})} or {head[0]: [head[1]]}
         return self.ask()
 
-    @property
-    def call(self) -> str:
-        rest = '' if _spelled(text_of(self.engine.pipe, self.engine.prompt), self.word) else ", source='concepts'"
-        return f'engine.words({self.word!r}, step={self.state.step}, heads={self.chosen}{rest})'
+    def code(self, asked: dict[str, Any]) -> str:
+        rest = '' if asked['source'] == 'prompt' else ", source='concepts'"
+        return f'engine.words({asked["word"]!r}, step={asked["step"]}, heads={self.chosen}{rest})'
 
 
 def _best_heads(table: Tensor, k: int, lowest: bool) -> dict[int, list[int]]:

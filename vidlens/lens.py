@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ def score(pipe, video, prompt: str = '', tracks: Tensor | None = None, visible: 
     video      (frames, height, width, 3), with `tracks` (points, frames, 2) px (x, y) and `visible` (points, frames);
                or a clip of the world, or a list of them
     steps      one or several steps of a run of `of` steps; negative from the end
-    threshold  px; default the side of a token
+    threshold  px; default the side of a token, in a UNet of the largest grid's
     moved      px; only points that are as far from where they were asked count; default the side of a token
     latents    of each clip, from `encode`, where they are known already
     sample     video tokens that are asked for the statistics of heads, for example 64; None: all, 0: no statistics
@@ -73,12 +74,47 @@ def score(pipe, video, prompt: str = '', tracks: Tensor | None = None, visible: 
     return _joined(tables, of=of, seed=seed, moved=how['moved'])
 
 
-def _clip_probe(pipe, clip, caption: str, how: dict[str, Any]) -> ScoreProbe:
+class _Probes:
+    "A `ScoreProbe` for each grid that layers have: those of a UNet have several, and are scored in the same px."
+
+    def __init__(self, make: Callable[..., ScoreProbe], grid: Grid, threshold: float | None, **how: Any) -> None:
+        self.make, self.how = make, how | dict(threshold=grid.stride if threshold is None else threshold)
+        self.made: dict[tuple[int, ...], ScoreProbe] = {}
+        self.of(grid)  # at once: it refuses points that do not fit
+
+    def of(self, grid: Grid) -> ScoreProbe:
+        "The probe of a layer's grid."
+        if grid.shape not in self.made:
+            self.made[grid.shape] = self.make(grid, **self.how)
+        return self.made[grid.shape]
+
+    def __call__(self, site, q: Tensor, k: Tensor) -> None:
+        self.of(site.grid)(site, q, k)
+
+    def judge(self, truth: Tensor, visible: Tensor) -> None:
+        for probe in self.made.values():
+            probe.judge(truth, visible)
+
+    def result(self) -> ScoreTable:
+        "One table of all layers. Raises ValueError if nothing was scored."
+        probes = list(self.made.values())
+        first, *more = [p.result() for p in probes if p.rows or p.kept] or [probes[0].result()]
+        if not more:
+            return first
+        layers = [n for t in (first, *more) for n in t.layers]
+        at = torch.tensor(sorted(range(len(layers)), key=layers.__getitem__))
+
+        def joined(part: str) -> dict[str, Tensor]:
+            return {n: torch.cat([getattr(t, part)[n] for t in (first, *more)], 2)[:, :, at] for n in getattr(first, part)}
+        return replace(first, layers=sorted(layers), points=joined('points'), heads=joined('heads'))
+
+
+def _clip_probe(pipe, clip, caption: str, how: dict[str, Any]) -> _Probes:
     "The probe of a clip's points that are visible in frame 0."
     first, grid = clip.visible[:, 0], card_of(pipe).grid(pipe, *clip.video.shape[:3])
     truth, seen = clip.tracks[first], clip.visible[first]
     points = torch.cat([torch.zeros(len(truth), 1), truth[:, 0]], 1)
-    return ScoreProbe(grid, points, truth, seen, valid=_valid(pipe, caption), **how)
+    return _Probes(partial(ScoreProbe, queries=points, truth=truth, visible=seen, valid=_valid(pipe, caption)), grid, **how)
 
 
 def _valid(pipe, prompt: str) -> Tensor | None:
@@ -160,8 +196,8 @@ def score_generation(pipe, prompt: str | Sequence[str], queries: Any = None, tra
     points = torch.as_tensor(points_on_grid(10, height, width) if queries is None else queries).float()
     far, tables, samples, tracks = float(grid.stride if moved is None else moved), [], [], []
     for i, text in enumerate(prompts):
-        probe = ScoreProbe(grid, points, threshold=threshold, moved=far, sample=sample, seed=seed, later=True,
-                           valid=_valid(pipe, text))
+        probe = _Probes(partial(ScoreProbe, queries=points, later=True, valid=_valid(pipe, text)), grid, threshold,
+                        moved=far, sample=sample, seed=seed)
         with capture(pipe, 'q k', layers=layers, steps=steps, tokens='all', probe=probe):
             made: Any = generate(pipe, text, seed + i, of, **run)
         samples.append(made)
@@ -233,12 +269,13 @@ def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = 
             return _track_long(pipe, video, queries, layer, step, of, prompt, seed, whole, how)
         with capture(pipe, 'q k', layers=layer) as tape:
             renoise(pipe, video, prompt, step=steps[0], steps=of, seed=seed)
-    layers, steps, grid = _listed(_only_layer(tape) if layer is None else layer), _listed(step), _grid(tape)
-    if queries is None:
-        queries = points_on_grid(6, grid.height, grid.width)
+    layers, steps = _listed(_only_layer(tape) if layer is None else layer), _listed(step)
     if not layers or not steps or len(steps) > 1 and len(tape.times) < 2:
         raise ValueError(f'layer={layer}, step={step}: the tape holds steps {sorted(tape.times)}, so capture those that '
                          'are to be averaged, and give at least one layer and step')
+    grid = _shared_grid(tape, layers)
+    if queries is None:
+        queries = points_on_grid(6, grid.height, grid.width)
     q, k = ([_one(tape, kind, n, item, s) for n in layers for s in steps] for kind in 'qk')
     return match(q, k, grid, queries, **dict(cycle=float(grid.stride)) | how).at_frames(grid.video_frames)
 
@@ -277,6 +314,16 @@ def _grid(tape: Tape, layer: int | None = None) -> Grid:
     if grid is None:
         raise ValueError('the tape holds nothing: run the pipeline inside `with capture(...)`')
     return grid
+
+
+def _shared_grid(tape: Tape, layers: Sequence[int]) -> Grid:
+    "The token grid of these layers. Raises ValueError if they have several, as in a UNet."
+    grids = [_grid(tape, n) for n in layers]
+    for n, grid in zip(layers, grids):
+        if grid != grids[0]:
+            raise ValueError(f'layer {layers[0]} has {grids[0].rows}x{grids[0].cols} tokens in a frame and layer {n} '
+                             f'{grid.rows}x{grid.cols}, so they cannot be averaged: track them one by one, layer={n}')
+    return grids[0]
 
 
 def _only_layer(tape: Tape) -> int:

@@ -48,7 +48,7 @@ def _tokens_of(x: Tensor, grid: Grid, frame: int) -> Tensor:
 def _pick(x: Tensor, tokens: Tensor, dim: int) -> Tensor:
     "Entries `tokens` along axis dim of x (heads, ., .); tokens are (n,), or (heads, n) where each head asks its own."
     if tokens.ndim == 1:
-        return x.index_select(dim, tokens)
+        return x[:, tokens] if dim == 1 else x[:, :, tokens]  # index_select would copy all of a frame first
     return x.take_along_dim(tokens.unsqueeze(3 - dim), dim)
 
 

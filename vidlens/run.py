@@ -401,14 +401,23 @@ def conditions(pipe, prompt: str, latents: Tensor) -> dict[str, Any]:
         return card.conditions(pipe, [prompt] * len(latents), grid)
 
 
+def _expert(pipe, t: float) -> Any:
+    "The denoiser that the pipeline runs at a timestep: Wan 2.2 has a second one, for those below its boundary."
+    first, second = (getattr(pipe, n, None) for n in ('transformer', 'transformer_2'))
+    ratio = getattr(getattr(pipe, 'config', None), 'boundary_ratio', None)
+    if ratio is None or first is None or second is None:
+        return model_of(pipe)
+    return first if t >= ratio * pipe.scheduler.config.num_train_timesteps else second
+
+
 def predict(pipe, x: Tensor, at: Step, given: dict[str, Any], steps: int = 50) -> Tensor:
     "One forward of the denoiser at a step, as the conditional branch; with a graph only if x asks for a gradient."
-    model = model_of(pipe)
+    model = _expert(pipe, at.t)
     x = x.to(pipe._execution_device, model.dtype)
     t = torch.full((len(x),), at.t, device=x.device, dtype=torch.long if float(at.t).is_integer() else torch.float32)
     grad = torch.is_grad_enabled() and x.requires_grad
     told = dict(step_index=at.index, num_inference_steps=steps, sigma=at.s)
-    with torch.set_grad_enabled(grad), announce(pipe, 'cond', **told):
+    with torch.set_grad_enabled(grad), announce(model, 'cond', **told):
         return model(**{card_of(pipe).sample: x}, timestep=t, **given, return_dict=False)[0]
 
 # %% ../nbs/05_run.ipynb #938ace4a

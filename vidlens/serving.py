@@ -16,7 +16,7 @@ from typing import Any
 from .files import whole_file
 
 # %% auto #0
-__all__ = ['explorer_notebook', 'serve_command', 'serve']
+__all__ = ['explorer_notebook', 'serve_command', 'waited', 'serve']
 
 # %% ../nbs/46_serving.ipynb #46000006
 _CELLS = (('markdown', '# Look inside a video\n\nRun all cells. Drag a slider, click into the video, change the tab.'),
@@ -61,6 +61,16 @@ def serve_command(kind: str, notebook: Path, port: int | None = None, browser: b
             *([f'--ServerApp.port={port}'] if port else [])]
 
 
-def serve(kind: str, notebook: Path, port: int | None = None, browser: bool = True, run: Any = subprocess.call) -> int:
+def waited(line: list[str]) -> int:
+    "Run a command to its end, and its exit status. Ctrl+C is the command's own affair: a server asks, and stops its kernels."
+    with subprocess.Popen(line) as it:
+        while True:
+            try:
+                return it.wait()
+            except KeyboardInterrupt:
+                continue
+
+
+def serve(kind: str, notebook: Path, port: int | None = None, browser: bool = True, run: Any = waited) -> int:
     "Serve a notebook until it is stopped; the server's exit status."
     return run(serve_command(kind, notebook, port, browser))

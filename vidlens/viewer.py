@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import tempfile
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -21,16 +23,18 @@ from PIL import Image
 from torch import Tensor
 
 from .grid import Grid
-from .plots import _lut, overlay, side_by_side
-from .video import as_video
+from .plots import _lut, draw_tracks, overlay, side_by_side
+from .video import as_video, write_video
+from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['TOOLS', 'Viewer', 'viewer_page']
+__all__ = ['TOOLS', 'CMAPS', 'Viewer', 'viewer_page', 'framed']
 
 # %% ../nbs/42_viewer.ipynb #42000006
 def _frames(video: Tensor, most: int = 96 * 96) -> tuple[bytes, list[int]]:
-    "Frames one after the other, and where each begins: PNG of small ones, which JPEG would blur, JPEG of large ones."
-    kind: dict[str, Any] = dict(format='PNG') if video.shape[1] * video.shape[2] <= most else dict(format='JPEG', quality=90)
+    "Frames one after the other, and where each begins: small ones without loss, as WebP; large ones as JPEG, which is quick."
+    small = video.shape[1] * video.shape[2] <= most
+    kind: dict[str, Any] = dict(format='WEBP', lossless=True) if small else dict(format='JPEG', quality=90)
     out, cuts = io.BytesIO(), [0]
     for frame in (video * 255).round().byte().cpu().numpy():
         Image.fromarray(frame).save(out, **kind)
@@ -49,11 +53,13 @@ def _packed(maps: Tensor) -> tuple[bytes, list[list[float]]]:
 # %% ../nbs/42_viewer.ipynb #42000009
 _ASSETS = files('vidlens') / 'assets'
 TOOLS = ('point', 'mask', 'arrow', 'none')
+CMAPS = ('magma', 'viridis', 'cividis', 'gray')  # equal steps look equal, to the colour-blind too
 
 
 class Viewer(anywidget.AnyWidget):
-    """A video with maps over it. `frame`: the RGB frame shown; `picked`: [t, x, y, how often]; `mask`: bytes of (height, width),
-    1 where painted; `arrow`: [x, y, x, y] px; `tool`: what the pointer does; `message`: a sentence shown as an error."""
+    """A video with maps over it. `frame`: the RGB frame shown; `picked`: [t, x, y, how often, panel]; `mask`: bytes of (height,
+    width), 1 where painted; `arrow`: [x, y, x, y] px; `tool`: what the pointer does; `cmap`: of `cmaps`; `size`: px of a panel
+    at most; `bare`: without controls; `message`: a sentence shown as an error; `pending`: what is still on its way; `code`: the call to copy."""
 
     _esm = (_ASSETS / 'viewer.js').read_text(encoding='utf-8')
     _css = (_ASSETS / 'viewer.css').read_text(encoding='utf-8')
@@ -66,9 +72,13 @@ class Viewer(anywidget.AnyWidget):
     ranges: t.List[Any] = t.List([]).tag(sync=True)
     panels: t.List[Any] = t.List([]).tag(sync=True)
     unit = t.Unicode('').tag(sync=True)
-    lut = t.Bytes(b'').tag(sync=True)
+    luts = t.Bytes(b'').tag(sync=True)
+    cmaps: t.List[Any] = t.List([]).tag(sync=True)
+    cmap = t.Unicode('magma').tag(sync=True)
     alpha = t.Float(.6).tag(sync=True)
     smooth = t.Bool(False).tag(sync=True)
+    size = t.Int(480).tag(sync=True)
+    bare = t.Bool(False).tag(sync=True)
     frame = t.Int(0).tag(sync=True)
     tracks: t.List[Any] = t.List([]).tag(sync=True)
     truth: t.List[Any] = t.List([]).tag(sync=True)
@@ -78,16 +88,27 @@ class Viewer(anywidget.AnyWidget):
     arrow: t.List[Any] = t.List([]).tag(sync=True)
     message = t.Unicode('').tag(sync=True)
     busy = t.Bool(False).tag(sync=True)
+    pending = t.Unicode('').tag(sync=True)
     progress = t.Float(-1.).tag(sync=True)
+    code = t.Unicode('').tag(sync=True)
     label = t.Unicode('video').tag(sync=True)
 
     def __init__(self, video: Tensor, cmap: str = 'magma', fps: float = 8., label: str = 'video', **traits: Any) -> None:
-        self.pixels, self.cmap = as_video(video), cmap
         self.grid: Grid | None = None
         self.shown: dict[str, Tensor] = {}
+        self._saver: Worker | None = None
+        names = list(dict.fromkeys((cmap, *CMAPS)))
+        luts = b''.join((_lut(n) * 255).round().byte().numpy().tobytes() for n in names)
+        super().__init__(fps=fps, label=label, luts=luts, cmaps=names, cmap=cmap, **traits)
+        self.show_video(video)
+        self.on_msg(lambda _, asked, buffers: self.save(asked.get('save')))
+
+    def show_video(self, video: Tensor) -> None:
+        "Another video (frames, height, width, 3)."
+        self.pixels = as_video(video)
         data, cuts = _frames(self.pixels)
-        lut = (_lut(cmap) * 255).round().byte().numpy().tobytes()
-        super().__init__(video=data, cuts=cuts, times=list(range(len(self.pixels))), fps=fps, label=label, lut=lut, **traits)
+        with self.hold_sync():
+            self.video, self.cuts, self.times = data, cuts, list(range(len(self.pixels)))
 
     def show_maps(self, maps: Mapping[str, Tensor], grid: Grid, unit: str = '') -> None:
         "Maps (frames, rows, cols) of the grid by their title, a panel each; none: the video alone."
@@ -118,13 +139,37 @@ class Viewer(anywidget.AnyWidget):
             return None
         return torch.from_numpy(np.frombuffer(self.mask, np.uint8).reshape(self.pixels.shape[1:3]).copy()).bool()
 
-    def picture(self) -> Tensor:
-        "All panels, every frame, as a video (frames, height, width, 3): what is seen, without points."
-        if not self.shown or self.grid is None:
-            return self.pixels
-        parts = [overlay(self.pixels, x, self.grid, alpha=self.alpha, cmap=self.cmap, smooth=self.smooth)
-                 for x in self.shown.values()]
+    def picture(self, points: bool = False) -> Tensor:
+        "All panels, every frame, as a video (frames, height, width, 3); `points`: with the tracks, which enlarges small ones."
+        parts = [self.pixels] if not self.shown or self.grid is None else [
+            overlay(self.pixels, x, self.grid, alpha=self.alpha, cmap=self.cmap, smooth=self.smooth) for x in self.shown.values()]
+        if points:
+            tracks, truth = (torch.tensor(x).view(len(x), len(self.pixels), 3) for x in (self.tracks, self.truth))
+            true = truth[..., :2] if len(truth) else None
+            parts = [draw_tracks(x, tracks[..., :2], tracks[..., 2] > 0, truth=true) for x in parts]
         return side_by_side(parts, list(self.shown)) if len(parts) > 1 else parts[0]
+
+    def file(self, kind: str = 'gif') -> bytes:
+        "All frames as they are seen, as the bytes of a file, see `write_video`. Raises ValueError for an unknown kind."
+        with tempfile.TemporaryDirectory() as folder:
+            return write_video(self.picture(points=True), Path(folder, f'video.{kind}'), self.fps).read_bytes()
+
+    def save(self, kind: str) -> Job:
+        "What the buttons do: write `file` in the background and hand it to the browser."
+        def done(job: Job) -> None:
+            if job.error is None:
+                self.send(dict(saved=f'vidlens-{self.label}.{kind}'), [job.value])
+            else:
+                self.message = str(job.error)
+
+        self._saver = self._saver or Worker('vidlens-save')
+        return self._saver.ask('save', lambda job: self.file(kind), done)
+
+    def close(self) -> None:
+        "Stop writing, too."
+        if self._saver:
+            self._saver.close()
+        super().close()
 
 # %% ../nbs/42_viewer.ipynb #4200000d
 _STAND_IN = """
@@ -135,7 +180,7 @@ for (const [name, value] of Object.entries(given.bytes)) values[name] = raw(valu
 const model = {
   get: (name) => values[name],
   set: (name, value) => { values[name] = value; (heard[`change:${name}`] ?? []).forEach((f) => f()); },
-  save_changes: () => {},
+  save_changes: () => {},  // and no `send`: what needs a kernel is not offered
   on: (name, f) => (heard[name] ??= []).push(f),
   off: (name, f) => { heard[name] = (heard[name] ?? []).filter((g) => g !== f); },
 };
@@ -175,3 +220,12 @@ def viewer_page(viewer: Viewer, choices: Mapping[str, Mapping[str, Tensor]] | No
             f'980px; font-family: system-ui, sans-serif }}{viewer._css}</style></head><body><h1>{escape(title)}</h1>{slider}'
             f'<div id="viewer"></div><script type="module">const given = {data};{_STAND_IN}{script}'
             f'render({{ model, el: document.querySelector("#viewer") }});</script></body></html>')
+
+
+def framed(page: str, height: int = 600) -> Any:
+    "A page as the output of a cell, closed off: nothing in it reaches the notebook."
+    from IPython.display import HTML
+
+    text = page.replace('&', '&amp;').replace('"', '&quot;')
+    return HTML(f'<div><iframe srcdoc="{text}" title="explorer" sandbox="allow-scripts allow-downloads" loading="lazy" '
+                f'style="width: 100%; height: {height}px; border: 0"></iframe></div>')

@@ -110,6 +110,14 @@ class _Asked:
     text: Text
     concepts: Concepts | None = None
 
+    def maps(self, q: Tensor, o: Tensor, keys: Tensor, grid: Grid, normalise: str | None, heads: Tensor | None = None,
+             pool: str | None = 'maps', reduce: str | None = 'mean') -> Tensor:
+        "`concept_maps` of these words, from one video's tensors (heads, tokens, d) of a layer."
+        free = self.concepts is not None and normalise == 'slots'
+        empty = keys[:, self.empty[:1]] if normalise == 'empty' or free else None
+        slots = len(self.text) if free else None
+        return concept_maps(q, o, keys, grid, heads, normalise, empty, slots, self.spans, self.valid, pool, reduce)
+
 
 class _Joiner:
     "Sums of maps over layers and steps."
@@ -135,9 +143,7 @@ class _Joiner:
         if chosen is None:
             return
         self.heads[layer] = chosen.tolist()
-        empty = keys[:, a.empty[:1]] if h.normalise == 'empty' or h.normalise == 'slots' and a.concepts else None
-        slots = h.slots if h.normalise == 'slots' and a.concepts else None
-        self._sum('maps', grid, concept_maps(q, o, keys, grid, chosen, h.normalise, empty, slots, a.spans, a.valid, h.pool))
+        self._sum('maps', grid, a.maps(q, o, keys, grid, h.normalise, chosen, h.pool))
         if 'cross' in h.rivals:
             self._sum('cross', grid, cross_attention_map(q, keys, grid, words=a.spans, valid=a.valid, pool=h.pool))
         if 'concept' in h.rivals and co is not None:
@@ -159,9 +165,7 @@ class _Joiner:
     def _sum(self, name: str, grid: Grid, maps: Tensor) -> None:
         "Add maps, brought to the grid of the first; in a UNet each layer has its own."
         self.grid = self.grid or grid
-        x = maps.float().cpu()
-        if x.shape[-2:] != (self.grid.rows, self.grid.cols):
-            x = F.interpolate(x, (self.grid.rows, self.grid.cols), mode='bilinear', align_corners=False)
+        x = _fitted(maps, self.grid)
         self.total[name] = self.total[name] + x if name in self.total else x
 
     def result(self) -> ConceptMaps:
@@ -173,7 +177,7 @@ class _Joiner:
         maps = {n: x / self.count for n, x in self.total.items()}
         names, main = _named(a, h.pool), maps.pop('maps')
         flow = self._flow()
-        rivals = maps | self._others(main, flow)
+        rivals = maps | self._others(main, flow, self.grid)
         if h.against:
             some, rest = names[:-len(h.against)], len(h.against)
             main, rivals = main[:-rest] - main[-rest:].mean(0), {n: x[:-rest] - x[-rest:].mean(0) for n, x in rivals.items()}
@@ -189,7 +193,7 @@ class _Joiner:
         pair = self.kept.get('flow')
         return motion_flow(pair[0].float(), pair[1].float(), pair[2]).cpu() if pair else None
 
-    def _others(self, main: Tensor, flow: Tensor | None) -> dict[str, Tensor]:
+    def _others(self, main: Tensor, flow: Tensor | None, grid: Grid) -> dict[str, Tensor]:
         "Rivals that are not read word by word."
         out: dict[str, Tensor] = {}
         if flow is not None:
@@ -197,17 +201,25 @@ class _Joiner:
             out['flow'] = torch.cat([speed, speed[-1:]]).expand_as(main)
         if 'moft' in self.kept:
             m = remove_content(self.kept['moft'].float())
-            places = [self.kept['grid'].place(int(x.argmax())) for x in main]
-            out['moft'] = torch.stack([similarity(m, f, row, col) for f, row, col in places]).cpu()
-        if 'centre' in self.how.rivals and self.grid:
-            out['centre'] = centre_prior(self.grid).expand_as(main)
+            places = [grid.place(int(x.argmax())) for x in main]  # in a UNet the features lie on another grid
+            down, right = m.shape[1] / grid.rows, m.shape[2] / grid.cols
+            alike = [similarity(m, f, int((row + .5) * down), int((col + .5) * right)) for f, row, col in places]
+            out['moft'] = _fitted(torch.stack(alike), grid)
+        if 'centre' in self.how.rivals:
+            out['centre'] = centre_prior(grid).expand_as(main)
         return out
+
+
+def _fitted(maps: Tensor, grid: Grid) -> Tensor:
+    "Maps (words, frames, rows, cols) of another grid brought to this one, float32 on the CPU."
+    x, size = maps.float().cpu(), (grid.rows, grid.cols)
+    return x if x.shape[-2:] == size else F.interpolate(x, size, mode='bilinear', align_corners=False)
 
 
 def _named(a: _Asked, pool: str | None) -> list[str]:
     "A name for each map: the words, or their tokens one by one."
     if pool is not None:
-        return a.names
+        return list(a.names)  # these may be asked for again
     return [f'{n}[{i}]' if len(s) > 1 else n for n, s in zip(a.names, a.spans) for i in range(len(s))]
 
 # %% ../nbs/24_words.ipynb #2400000a
@@ -279,7 +291,7 @@ def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNam
     "All options in one, checked. Raises TypeError for unknown ones, ValueError."
     if unknown := how.keys() - _HOW.keys():
         raise TypeError(f'imap has no option {sorted(unknown)[0]!r}: choose among {", ".join(_HOW)}')
-    h = SimpleNamespace(**_HOW | how, normalise=normalise, k=k, steps=set(), slots=None)
+    h = SimpleNamespace(**_HOW | how, normalise=normalise, k=k, steps=set())
     h.rivals, h.against = ([x] if isinstance(x, str) else list(x) for x in (h.rivals, h.against))
     known = dict(source=(None, 'prompt', 'concepts'), by=('chi', 'fisher', 'dbi'), normalise=('empty', 'concepts', 'slots', None),
                  pool=('maps', 'keys', None))
@@ -312,7 +324,8 @@ def _prompt_of(tape: Tape | None, prompt: str | None, item: int, how: SimpleName
     return made[item]
 
 
-def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNamespace) -> _Asked:
+def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNamespace,
+                 encode: Callable[..., Concepts] = encode_concepts) -> _Asked:
     "The words and where their keys are found. Raises ValueError."
     listed = [words] if isinstance(words, str) else list(words)
     if not listed and not prompt:
@@ -323,8 +336,7 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
     if source == 'concepts':
         for w in names:
             text_of(pipe, w)        # raises for words that the text encoder cannot read
-        ready = encode_concepts(pipe, ['', *names])
-        how.slots = len(text)
+        ready = encode(pipe, ['', *names])
         return _Asked(names, ready.spans[1:], source, torch.ones(len(ready.owner), dtype=torch.bool), ready.spans[0], text, ready)
     if not prompt:
         raise ValueError("imap maps words of a prompt: give prompt='...', or ask for free words, source='concepts'")
@@ -378,14 +390,19 @@ def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: int
     if joiner.asked.concepts is not None or {'flow', 'moft'} & set(h.rivals):
         raise ValueError("a tape holds words of its prompt only: for source='concepts', or the rivals 'flow' and 'moft', give "
                          'the video, or imap_generation(pipe, prompt, words)')
-    kinds = 'xq xk xo' if any(key[0] == 'xq' for key in tape) else 'q k o'
-    wanted = sorted(_pick(layers, tape.layers, 'layers') or {key[1] for key in tape if key[0] in kinds.split()})
+    cross = any(key[0] == 'xq' for key in tape)
+    kinds = ('xq', 'xk', 'xo') if cross else ('q', 'k', 'o')
+    wanted = sorted(_pick(layers, tape.layers, 'layers') or {key[1] for key in tape if key[0] in kinds})
     several = len(tape.times) > 1
     h.steps = {s if s >= 0 or not tape.steps else s + tape.steps for s in _listed(step)} if several else set(tape.times)
     for at in sorted(h.steps):
         for layer in wanted:
-            q, k, o = (_one(tape, kind, layer, item, at, 'text' if kind == 'k' else 'video') for kind in kinds.split())
-            co = None
-            if kinds[0] == 'q' and 'concept' in h.rivals:
-                co = _one(tape, 'o', layer, item, at, 'text')
-            joiner.add(layer, _grid(tape, layer), q, o, k, co)
+            joiner.add(layer, _grid(tape, layer), *_spoken(tape, layer, cross, item, at))
+
+
+def _spoken(tape: Tape, layer: int, cross: bool, item: int = 0, step: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Queries and outputs of the video, keys and outputs of the words' slots, (heads, tokens, d) each, in a layer of a tape;
+    `cross`: text has its own attention, and no outputs."""
+    q, o = (_one(tape, kind, layer, item, step) for kind in (('xq', 'xo') if cross else 'qo'))
+    k = _one(tape, 'xk' if cross else 'k', layer, item, step, 'text')
+    return q, o, k, None if cross else _one(tape, 'o', layer, item, step, 'text')

@@ -9,6 +9,8 @@ function element(kind, parent, { text = "", cls = "", ...attributes } = {}) {
   const made = document.createElement(kind);
   made.textContent = text; // never markup
   if (cls) made.className = cls;
+  // else JupyterLab takes keys for itself, such as the arrows of a slider: it asks the element that has the focus
+  if (/^(input|button|select|canvas)$/.test(kind)) made.dataset.lmSuppressShortcuts = true;
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   parent?.append(made);
   return made;
@@ -48,6 +50,12 @@ function painted(maps, panel, frame, lut) {
 // Okabe and Ito's colours: told apart by the colour-blind too.
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff"];
 
+// The chosen one of the colour maps, 256 times red, green, blue.
+function lutOf(model) {
+  const at = Math.max(0, model.get("cmaps").indexOf(model.get("cmap")));
+  return bytes(model.get("luts")).subarray(768 * at, 768 * (at + 1));
+}
+
 function drawPath(c, path, frame, colour, dashed, unit) {
   c.lineWidth = unit;
   c.setLineDash(dashed ? [2 * unit, 2 * unit] : []);
@@ -75,16 +83,23 @@ class Viewer {
     root.classList.add("vidlens-viewer");
     this.stage = element("div", root, { cls: "vidlens-stage" });
     this.controls();
+    this.root.classList.toggle("vidlens-bare", model.get("bare"));
     this.says = element("div", root, { cls: "vidlens-says", "aria-live": "polite" });
+    this.codeLine(element("div", root, { cls: "vidlens-code" }));
     this.alert = element("div", root, { cls: "vidlens-alert", role: "alert" });
     this.on(["video", "cuts"], () => this.load());
     this.on(["maps", "shape", "ranges", "panels"], () => this.newMaps());
-    this.on(["lut", "alpha", "tracks", "truth", "smooth", "arrow", "mask", "tool"], () => this.draw());
+    this.on(["luts", "cmaps", "cmap"], () => this.newColours());
+    this.on(["alpha", "tracks", "truth", "smooth", "arrow", "mask", "tool"], () => this.draw());
     this.on(["frame"], () => this.show(model.get("frame"), false));
-    this.on(["message", "busy", "progress"], () => this.status());
+    this.on(["message", "busy", "progress", "pending", "code"], () => this.status());
+    this.on(["size"], () => this.sized());
+    this.files();
     this.watch(model.widget_manager?.kernel);
     this.load();
+    this.newColours();
     this.newMaps();
+    this.sized();
     this.status();
   }
 
@@ -123,8 +138,59 @@ class Viewer {
     const label = element("label", bar, { text: "map", title: "How strongly the map covers the video" });
     this.cover = element("input", label, { type: "range", min: 0, max: 1, step: 0.05, "aria-label": "Opacity of the map" });
     this.cover.oninput = () => (this.set({ alpha: +this.cover.value }), this.draw());
-    this.save = element("button", bar, { text: "PNG", title: "Save what you see as a picture", "aria-label": "Save as PNG" });
-    this.save.onclick = () => this.download();
+    this.colours = element("select", bar, { title: "Colours of the map, from low to high", "aria-label": "Colour map" });
+    this.colours.onchange = () => (this.set({ cmap: this.colours.value }), this.newColours());
+    const kinds = { PNG: "this frame, as you see it", GIF: "all frames, as a picture that moves", MP4: "all frames, as a video" };
+    for (const [kind, what] of Object.entries(kinds)) {
+      if (kind !== "PNG" && !this.model.send) continue; // the kernel writes those
+      const save = element("button", bar, { text: kind, title: `Save ${what}`, "aria-label": `Save as ${kind}` });
+      save.onclick = () => (kind === "PNG" ? this.download() : this.askFor(kind.toLowerCase()));
+    }
+    this.waiting = element("span", bar, { cls: "vidlens-pending", "aria-live": "polite" });
+  }
+
+  // The call that gives what is shown, with a button that copies it.
+  codeLine(root) {
+    this.codeRoot = root;
+    this.code = element("code", root);
+    const copy = element("button", root, { text: "Copy", title: "Copy this Python call", "aria-label": "Copy the Python call" });
+    copy.onclick = async () => {
+      getSelection().selectAllChildren(this.code); // stays chosen where the clipboard is closed
+      const done = await navigator.clipboard?.writeText(this.code.textContent).then(() => true, () => false);
+      this.says.textContent = done ? "copied" : "chosen: press Ctrl+C to copy it";
+    };
+  }
+
+  askFor(kind) {
+    this.says.textContent = `writing a ${kind.toUpperCase()} ...`;
+    this.model.send({ save: kind });
+  }
+
+  // Files that the kernel wrote.
+  files() {
+    if (!this.model.send) return;
+    const came = ({ saved }, buffers) => {
+      if (!saved) return;
+      const url = URL.createObjectURL(new Blob([bytes(buffers[0])]));
+      element("a", null, { href: url, download: saved }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 60000);
+      this.says.textContent = `saved ${saved}`;
+    };
+    this.model.on("msg:custom", came);
+    this.off.push(() => this.model.off("msg:custom", came));
+  }
+
+  sized() {
+    this.root.style.setProperty("--panel", `${this.model.get("size")}px`);
+  }
+
+  newColours() {
+    const names = this.model.get("cmaps");
+    if (this.colours.options.length !== names.length)
+      this.colours.replaceChildren(...names.map((text) => element("option", null, { text, value: text })));
+    this.colours.value = this.model.get("cmap");
+    this.legends?.forEach((each, i) => this.legend(each, i));
+    this.draw();
   }
 
   set(values) {
@@ -182,7 +248,7 @@ class Viewer {
     const strip = element("canvas", root, { role: "img", "aria-label": `colours from ${short(lo)} to ${short(hi)}` });
     Object.assign(strip, { width: 256, height: 1 });
     const image = new ImageData(256, 1);
-    const lut = bytes(this.model.get("lut"));
+    const lut = lutOf(this.model);
     for (let c = 0; c < 256; c++) image.data.set([lut[3 * c], lut[3 * c + 1], lut[3 * c + 2], 255], 4 * c);
     strip.getContext("2d").putImageData(image, 0, 0);
     element("span", root, { text: `${short(hi)} ${this.model.get("unit")}` });
@@ -199,7 +265,7 @@ class Viewer {
   draw() {
     this.cover.value = this.model.get("alpha");
     if (!this.images.length || !this.canvases) return;
-    const lut = bytes(this.model.get("lut"));
+    const lut = lutOf(this.model);
     this.canvases.forEach((canvas, i) => this.drawPanel(canvas, i, lut));
     this.root.dataset.shown = this.frame;
   }
@@ -290,7 +356,7 @@ class Viewer {
     if (event.button) return; // only the first one
     const at = this.place(canvas, event);
     const tool = this.model.get("tool");
-    if (tool === "point") return this.pick(at);
+    if (tool === "point") return this.pick(at, this.canvases.indexOf(canvas));
     if (tool === "none") return;
     canvas.setPointerCapture(event.pointerId);
     if (tool === "arrow") this.stroke = { arrow: [...at, ...at] };
@@ -303,15 +369,23 @@ class Viewer {
   }
 
   go([x, y]) {
-    if (this.stroke.arrow) this.stroke.arrow.splice(2, 2, x, y);
+    const stroke = this.stroke;
+    if (stroke.arrow) stroke.arrow.splice(2, 2, x, y);
     else {
-      const { width, height } = this.images[0];
-      const r = width / 20;
-      for (let v = Math.max(0, Math.floor(y - r)); v < Math.min(height, y + r); v++)
-        for (let u = Math.max(0, Math.floor(x - r)); u < Math.min(width, x + r); u++)
-          if ((u + 0.5 - x) ** 2 + (v + 0.5 - y) ** 2 <= r * r) this.stroke.mask[v * width + u] = this.stroke.value;
+      const [x0, y0] = stroke.at ?? [x, y];
+      const n = Math.ceil(Math.hypot(x - x0, y - y0) / (this.images[0].width / 40)) || 1; // a fast hand leaves no gaps
+      for (let i = 1; i <= n; i++) this.touch(x0 + ((x - x0) * i) / n, y0 + ((y - y0) * i) / n);
+      stroke.at = [x, y];
     }
     this.draw();
+  }
+
+  touch(x, y) {
+    const { width, height } = this.images[0];
+    const r = width / 20;
+    for (let v = Math.max(0, Math.floor(y - r)); v < Math.min(height, y + r); v++)
+      for (let u = Math.max(0, Math.floor(x - r)); u < Math.min(width, x + r); u++)
+        if ((u + 0.5 - x) ** 2 + (v + 0.5 - y) ** 2 <= r * r) this.stroke.mask[v * width + u] = this.stroke.value;
   }
 
   finish() {
@@ -322,9 +396,9 @@ class Viewer {
   }
 
   // What a click would do, at the cursor; an arrow takes two.
-  enter(shift) {
+  enter(shift, i) {
     const tool = this.model.get("tool");
-    if (tool === "point") return this.pick(this.cursor);
+    if (tool === "point") return this.pick(this.cursor, i);
     if (tool === "none") return;
     if (tool === "mask") this.dab(this.cursor, shift);
     else if (this.from) (this.set({ arrow: [...this.from, ...this.cursor] }), (this.from = null));
@@ -342,9 +416,9 @@ class Viewer {
     this.finish();
   }
 
-  pick([x, y]) {
+  pick([x, y], panel) {
     const before = this.model.get("picked");
-    this.set({ picked: [this.frame, x, y, (before[3] ?? 0) + 1] });
+    this.set({ picked: [this.frame, x, y, (before[3] ?? 0) + 1, panel] });
     this.says.textContent = `asked for x ${Math.round(x)}, y ${Math.round(y)} in frame ${this.frame + 1}`;
   }
 
@@ -373,13 +447,13 @@ class Viewer {
       this.cursor = [clamp(x + dx * step[0], 0, width - 1e-3), clamp(y + dy * step[1], 0, height - 1e-3)];
       this.draw();
       this.read(i, this.cursor);
-    } else if (event.key === "Enter" && this.cursor) this.enter(event.shiftKey);
+    } else if (event.key === "Enter" && this.cursor) this.enter(event.shiftKey, i);
     else if (event.key === " ") this.toggle();
     else if (event.key === ",") this.show((this.frame + n - 1) % n);
     else if (event.key === ".") this.show((this.frame + 1) % n);
     else return;
     event.preventDefault();
-    event.stopPropagation(); // else the notebook takes the arrows for itself
+    event.stopPropagation();
   }
 
   toggle() {
@@ -394,6 +468,9 @@ class Viewer {
   status() {
     const part = this.model.get("progress");
     this.alert.textContent = this.model.get("message");
+    this.waiting.textContent = this.model.get("pending");
+    this.code.textContent = this.model.get("code");
+    this.codeRoot.hidden = !this.model.get("code");
     this.root.setAttribute("aria-busy", this.model.get("busy"));
     this.root.style.setProperty("--part", part < 0 ? 1 : part);
   }

@@ -1,0 +1,104 @@
+"""What explorers are put together from: a task's end of each kind, chips, charts that change in place."""
+import json
+import time
+
+import ipywidgets as w
+import pytest
+import torch
+
+from vidlens.controls import Chips, Task, draw_heat, draw_lines
+
+
+@pytest.fixture
+def heard():
+    return []
+
+
+@pytest.fixture
+def task_of(heard):
+    made = []
+
+    def make(work, begin=None, **how):
+        made.append(Task('Do', 'it', begin or (lambda: work), lambda v: heard.append(('done', v)),
+                         lambda s: heard.append(('said', s)), **how))
+        return made[-1]
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_an_error_is_a_sentence_and_the_button_is_ready_again(task_of, heard):
+    def fails(job):
+        raise RuntimeError('no room')
+    task = task_of(fails)
+    with pytest.raises(RuntimeError):
+        task.start().result(5)
+    assert heard == [('said', ''), ('said', 'no room')] and not task.running and not task.go.disabled
+
+
+def test_what_cannot_be_asked_never_begins(task_of, heard):
+    def begin():
+        raise ValueError('draw first')
+    task = task_of(None, begin)
+    assert task.start() is None and heard == [('said', 'draw first')] and task.worker is None
+
+
+def test_a_cancelled_task_says_nothing_and_runs_again(task_of, heard):
+    def slow(job):
+        for i in range(200):
+            job.step(i, 200)
+            time.sleep(.01)
+        return 'late'
+    task = task_of(slow)
+    job = task.start()
+    while not task.far.value:
+        time.sleep(.01)
+    task.stop.click()
+    assert job.cancelled and not task.running and task.stop.disabled
+    task._begin = lambda: lambda job: 'again'
+    task.start().result(5)
+    assert heard == [('said', ''), ('said', ''), ('done', 'again')]
+
+
+def test_a_second_press_takes_the_place_of_the_first(task_of, heard):
+    task = task_of(lambda job: time.sleep(.05) or job.check() or 1)
+    first, second = task.start(), task.start()
+    second.result(5)
+    assert first.cancelled and heard.count(('done', 1)) == 1
+
+
+def test_chips_keep_one_and_the_order_of_pressing():
+    chips = Chips(['a', 'b', 'c'], ['b'])
+    told = []
+    chips.observe(lambda change: told.append(change['new']), 'value')
+    chips.children[0].value = True
+    chips.children[1].value = False
+    chips.children[0].value = False
+    assert told == [['b', 'a'], ['a']] and chips.children[0].value
+    chips.value = ['d <b>', 'c']
+    assert [(c.description, c.value) for c in chips.children] == [('a', False), ('b', False), ('c', True), ('d <b>', True)]
+    assert all(c.tooltip for c in chips.children)
+
+
+def test_charts_change_in_place():
+    box = w.VBox()
+    draw_lines(box, [dict(x=[0, 1], y=[1, 2], name='one')], 'x', 'y')
+    chart = box.children[0]
+    draw_lines(box, [dict(x=[0, 1], y=[3, 4], name='two')], 'x', 'y')
+    assert box.children[0] is chart and chart.data[0].y == (3, 4) and chart.data[0].name == 'two'
+    draw_lines(box, [dict(x=[0], y=[3]), dict(x=[0], y=[3])], 'x', 'y')
+    assert len(box.children[0].data) == 2
+
+
+def test_a_map_of_values_says_its_highest():
+    box = w.VBox()
+    draw_heat(box, torch.full((2, 3), torch.nan), ('step', 'layer'))
+    assert box.children[1].value == 'nothing measured yet'
+    x = torch.tensor([[.1, .2, torch.nan], [.3, .9, .4]])
+    figure = box.children[0]
+    json.dumps(figure.get_state()['_widget_data'], allow_nan=False)
+    draw_heat(box, x, ('step', 'layer'), 'accuracy', framed=[(1, 2)])
+    assert box.children[1].value == 'highest: step 1, layer 1: 0.9 accuracy' and box.children[0] is figure
+    shape = figure.layout.shapes[0]
+    assert (shape.x0, shape.x1, shape.y0, shape.y1) == (1.5, 2.5, .5, 1.5) and figure.data[0].z[1][1] == x[1, 1]
+    json.dumps(figure.get_state()['_widget_data'], allow_nan=False)
