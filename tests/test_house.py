@@ -12,7 +12,7 @@ from guards import (ENV, KB, LIB, NBS, ROOT, TOP, diet, differences, imported, l
 
 import vidlens
 
-EXPLORERS = {'controls', 'explorers', 'experiments', 'viewer'}   # their classes are widgets: they need anywidget when they are defined
+EXPLORERS = {'controls', 'explorers', 'experiments', 'viewer'}  # their classes are widgets, which need a base
 
 
 def test_top_level():

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -49,6 +50,18 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(tmp_path, capsys, monkeypatc
     assert (tmp_path / 'vidlens-app' / 'explore.ipynb').read_text() == 'mine'
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     assert main(['app', '--out', 'x']) == 2 and 'pip install' in capsys.readouterr().err and not (tmp_path / 'x').exists()
+
+
+def test_a_server_that_is_interrupted_ends_by_itself(tmp_path):
+    "Ctrl+C reaches the server and the command alike: the server takes its time, and its exit status is the command's."
+    slow = ('import signal, sys, time\n'
+            'def stop(*_):\n    time.sleep(1)\n    sys.exit(7)\n'
+            'signal.signal(signal.SIGINT, stop)\nprint("up", flush=True)\ntime.sleep(60)')
+    code = f'import sys; from vidlens.serving import waited; sys.exit(waited([sys.executable, "-c", {slow!r}]))'
+    it = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, start_new_session=True)
+    assert it.stdout.readline() == b'up\n'
+    os.killpg(it.pid, signal.SIGINT)
+    assert it.wait(20) == 7
 
 
 @pytest.mark.slow

@@ -59,7 +59,8 @@ CMAPS = ('magma', 'viridis', 'cividis', 'gray')  # equal steps look equal, to th
 class Viewer(anywidget.AnyWidget):
     """A video with maps over it. `frame`: the RGB frame shown; `picked`: [t, x, y, how often, panel]; `mask`: bytes of (height,
     width), 1 where painted; `arrow`: [x, y, x, y] px; `tool`: what the pointer does; `cmap`: of `cmaps`; `size`: px of a panel
-    at most; `bare`: without controls; `message`: a sentence shown as an error; `pending`: what is still on its way; `code`: the call to copy."""
+    at most; `bare`: without controls; `message`: a sentence shown as an error; `pending`: what is still on its way; `code`: the
+    call to copy."""
 
     _esm = (_ASSETS / 'viewer.js').read_text(encoding='utf-8')
     _css = (_ASSETS / 'viewer.css').read_text(encoding='utf-8')
