@@ -2,11 +2,10 @@
 import json
 import time
 
-import ipywidgets as w
 import pytest
 import torch
 
-from vidlens.controls import Chips, Task, draw_heat, draw_lines
+from vidlens.controls import Chart, Chips, Task
 
 
 @pytest.fixture
@@ -81,24 +80,28 @@ def test_chips_keep_one_and_the_order_of_pressing():
 
 
 def test_charts_change_in_place():
-    box = w.VBox()
-    draw_lines(box, [dict(x=[0, 1], y=[1, 2], name='one')], 'x', 'y')
-    chart = box.children[0]
-    draw_lines(box, [dict(x=[0, 1], y=[3, 4], name='two')], 'x', 'y')
-    assert box.children[0] is chart and chart.data[0].y == (3, 4) and chart.data[0].name == 'two'
-    draw_lines(box, [dict(x=[0], y=[3]), dict(x=[0], y=[3])], 'x', 'y')
-    assert len(box.children[0].data) == 2
+    chart = Chart()
+    chart.fit(300)
+    chart.lines([dict(x=[0, 1], y=[1, 2], name='one')], 'x', 'y')
+    figure = chart.figure
+    chart.lines([dict(x=[0, 1], y=[3, 4], name='two')], 'x', 'y')
+    assert chart.figure is figure and figure.data[0].y == (3, 4) and figure.data[0].name == 'two' and figure.layout.width == 300
+    chart.lines([dict(x=[0], y=[3]), dict(x=[0], y=[3])], 'x', 'y')
+    assert len(chart.figure.data) == 2 and chart.children[0] is chart.figure
+    for width, want in ((20, 200), (400, 400), (2000, 640)):
+        chart.fit(width)
+        assert chart.figure.layout.width == want
 
 
 def test_a_map_of_values_says_its_highest():
-    box = w.VBox()
-    draw_heat(box, torch.full((2, 3), torch.nan), ('step', 'layer'))
-    assert box.children[1].value == 'nothing measured yet'
+    chart = Chart()
+    chart.heat(torch.full((2, 3), torch.nan), ('step', 'layer'))
+    assert chart.said.value == 'nothing measured yet'
     x = torch.tensor([[.1, .2, torch.nan], [.3, .9, .4]])
-    figure = box.children[0]
+    figure = chart.figure
     json.dumps(figure.get_state()['_widget_data'], allow_nan=False)
-    draw_heat(box, x, ('step', 'layer'), 'accuracy', framed=[(1, 2)])
-    assert box.children[1].value == 'highest: step 1, layer 1: 0.9 accuracy' and box.children[0] is figure
+    chart.heat(x, ('step', 'layer'), '<accuracy>', framed=[(1, 2)])
+    assert chart.said.value == 'highest: step 1, layer 1: 0.9 &lt;accuracy&gt;' and chart.figure is figure
     shape = figure.layout.shapes[0]
     assert (shape.x0, shape.x1, shape.y0, shape.y1) == (1.5, 2.5, .5, 1.5) and figure.data[0].z[1][1] == x[1, 1]
     json.dumps(figure.get_state()['_widget_data'], allow_nan=False)

@@ -44,7 +44,7 @@ def test_a_painted_part_and_an_arrow_are_a_region(pipe, engine, steer):
     assert max(told) > 0 and steer.viewer.progress == -1 and not steer.viewer.busy and not steer.run.running
     said = eval(steer.call, dict(control=control, Region=Region, pipe=pipe, mask=mask))
     assert torch.equal(said.video, want.video) and steer.viewer.code == steer.call
-    assert torch.equal(steer.after.pixels, want.video) and steer.result.layout.display == 'block'
+    assert torch.equal(steer.after.pixels, want.video) and steer.result.layout.display == 'flex'
     steer.clear.click()
     assert steer.viewer.painted is None and steer.viewer.arrow == []
 
@@ -111,14 +111,14 @@ def test_channels_are_those_of_the_verbs(pipe, engine):
         channels.viewer.picked = [4, 20., 40., 1]
         channels.job.result(60)
         assert channels.viewer.maps == _packed(eval(channels.call, dict(engine=engine))[None])[0]
-        lines = channels.curves.children[0].data
+        lines = channels.curves.figure.data
         curves = channel_curves(engine.features(5, 3))
         number = int(lines[0].name.split()[1])
         assert torch.allclose(torch.tensor(lines[0].y, dtype=torch.float32), curves[:, number], atol=1e-5)
         channels.look().result(120)
         channels.job.result(60)
         want = moft(pipe, layer=3, step=5, of=8)
-        assert torch.equal(channels.found.channels.index, want.channels.index) and len(channels.scatter.children[0].data) == 4
+        assert torch.equal(channels.found.channels.index, want.channels.index) and len(channels.scatter.figure.data) == 4
         assert torch.equal(channels.similarity, engine.similar((4, 20., 40.), 5, 3, want.channels))
         channels.state.layer = 2                      # nothing was found for this layer: all channels again
         channels.job.result(60)

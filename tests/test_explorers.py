@@ -90,7 +90,7 @@ def test_all_steps_are_scored_and_clicked(engine):
         for step in range(3):
             assert torch.equal(match.scores[step], few.score(step).map('accuracy')[0])
         match.go_to(1, 2)
-        assert (match.state.step, match.state.layer) == (1, 2) and match.map.children[1].value.startswith('highest: step')
+        assert (match.state.step, match.state.layer) == (1, 2) and match.map.said.value.startswith('highest: step')
         match.best.click()
         assert match.scores[match.state.step, match.state.layer] == match.scores.max()
     untold = Match(hold(engine.pipe, engine.video), worker=Worker())
@@ -114,7 +114,7 @@ def test_words_are_those_of_the_call(engine):
             n = len(words.state.words)
             assert viewer.shape[0] == n * len(ways) and viewer.maps[:2 * n * engine.grid.n] == _packed(said.maps)[0]
             assert set(said.rivals) == {WAYS[v] for v in ways} - {'maps'}
-            assert len(words.spans.children[0].data) == n and viewer.message == ''
+            assert len(words.spans.figure.data) == n and viewer.message == ''
         rival = engine.words(['red', 'moves right'], 12, [3], rivals=['cross']).rivals['cross']
         words.box.value, words.ways.value = 'red, moves right', ['cross-attention']
         assert shown(words).maps == _packed(rival)[0]
@@ -146,7 +146,7 @@ def test_chosen_heads_are_read(engine):
             assert best % 4 in heads.chosen[best // 4]
             assert torch.equal(heads.table.nan_to_num(-1), want.nan_to_num(-1))
         heads.choose((2, 3)).result(60)
-        assert 3 in heads.chosen[2] and len(heads.atlas.children[0].layout.shapes) == 6
+        assert 3 in heads.chosen[2] and len(heads.atlas.figure.layout.shapes) == 6
         heads.state.layer = 2
         shown(heads)
         for h in range(4):                                          # each head of the layer, small

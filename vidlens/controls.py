@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import ipywidgets as w
@@ -17,12 +18,19 @@ from .plots import layer_step_map
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['wrapped', 'Task', 'Chips', 'draw_lines', 'draw_heat']
+__all__ = ['wrapped', 'beside', 'Task', 'Chips', 'Chart']
 
 # %% ../nbs/42a_controls.ipynb #42a00006
 def wrapped(*children: w.Widget) -> w.Box:
     "A row that breaks where the column is narrow."
     return w.Box(children, layout=w.Layout(display='flex', flex_flow='row wrap', align_items='center', grid_gap='4px'))
+
+
+def beside(*children: w.Widget) -> w.Box:
+    "Columns of equal right that go below each other where there is no room for 340 px each."
+    for each in children:
+        each.layout.flex, each.layout.min_width, each.layout.overflow = '1 1 340px', '0', 'hidden'
+    return w.Box(children, layout=w.Layout(display='flex', flex_flow='row wrap', align_items='flex-start', grid_gap='12px'))
 
 
 class Task(w.Box):
@@ -39,12 +47,12 @@ class Task(w.Box):
         self.go = w.Button(description=label, tooltip=tip, layout=w.Layout(width='auto'), **button)
         self.stop = w.Button(description='Cancel', tooltip='stop; what is there stays', disabled=True,
                              layout=w.Layout(width='auto'))
-        self.far = w.Label('', layout=w.Layout(min_width='9em'))
+        self.far = w.Label('', layout=w.Layout(min_width='7em'))
         self.job: Job | None = None
         self.worker: Worker | None = None
         self.go.on_click(lambda _: self.start())
         self.stop.on_click(lambda _: self.cancel())
-        super().__init__([self.go, self.stop, self.far], layout=w.Layout(align_items='center'))
+        super().__init__([self.go, self.stop, self.far], layout=w.Layout(flex_flow='row wrap', align_items='center'))
 
     def start(self) -> Job | None:
         "Begin; None, and a sentence, where what is asked cannot be."
@@ -126,42 +134,65 @@ class Chips(w.Box):
 
 # %% ../nbs/42a_controls.ipynb #42a0000e
 _SUITS = dict(paper_bgcolor='rgba(0,0,0,0)', plot_bgcolor='rgba(0,0,0,0)', font_color='#777',
+              colorway=['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00'],  # Okabe and Ito
               **{f'{a}axis_{k}': 'rgba(128,128,128,.3)' for a in 'xy' for k in ('gridcolor', 'zerolinecolor')})
 
 
-def draw_lines(box: w.VBox, lines: list[dict[str, Any]], x: str, y: str, kind: str = 'Scatter') -> None:
-    "Lines, points or bars (dicts of plotly's options) in a box, with names of the axes."
-    import plotly.graph_objects as go
+class Chart(w.VBox):
+    "A live plotly chart that changes in place. `fit(width)` makes it as wide as its column, px."
 
-    old = box.children[0] if box.children else None
-    if old is None or len(old.data) != len(lines):
-        layout = dict(height=220, margin=dict(l=50, r=10, t=10, b=40), showlegend=True, xaxis_title=x, yaxis_title=y, **_SUITS)
-        box.children = [go.FigureWidget([getattr(go, kind)(**each) for each in lines], layout)]
-        return
-    with old.batch_update():
-        for trace, each in zip(old.data, lines, strict=True):
-            trace.update(each)
+    def __init__(self) -> None:
+        self.width: int | None = None
+        self.figure: Any = None
+        self._click: Callable[[int, int], Any] | None = None
+        self.said = w.HTML(layout=w.Layout(display='none'))
+        super().__init__([self.said])
 
+    def fit(self, width: int) -> None:
+        "As wide as that, up to 640 px."
+        import plotly.graph_objects as go
 
-def draw_heat(box: w.VBox, table: Tensor, names: tuple[str, str], unit: str = '', on_click: Callable[[int, int], Any] | None = None,
-              framed: Sequence[tuple[int, int]] = ()) -> None:
-    "A table (rows, cols) as colours that call on_click(row, col); some cells framed; its highest in words below."
-    import plotly.graph_objects as go
+        self.width = min(max(width, 200), 640)
+        if self.figure is not None and self.figure.layout.width != self.width:
+            self._put(go.Figure(self.figure))  # a chart that is being opened would not hear of it
 
-    frames = [dict(type='rect', x0=c - .5, x1=c + .5, y0=r - .5, y1=r + .5, line=dict(color='#d55e00', width=3)) for r, c in framed]
-    cells = [[None if v != v else v for v in row] for row in table.tolist()]  # NaN is no JSON: the browser would show nothing
-    if box.children:
-        figure = box.children[0]
-        with figure.batch_update():
-            figure.data[0].z, figure.layout.shapes = cells, frames
-    else:
-        plain = layer_step_map(table, names=names, unit=unit, annotate=False, interactive=True)
-        plain.update_traces(z=cells).update_layout(shapes=frames, template=None, margin_t=20, **_SUITS)
-        figure = go.FigureWidget(plain)
-        if on_click:
-            figure.data[0].on_click(lambda trace, at, _: on_click(int(at.ys[0]), int(at.xs[0])) if at.xs else None)
-        box.children = [figure, w.Label()]
-    box.children[1].value = _highest(table.numpy(), names, unit)
+    def lines(self, lines: list[dict[str, Any]], x: str, y: str, kind: str = 'Scatter') -> None:
+        "Lines, points or bars (dicts of plotly's options), with names of the axes."
+        import plotly.graph_objects as go
+
+        if self.figure is None or len(self.figure.data) != len(lines):
+            layout = dict(height=240, margin=dict(l=50, r=10, t=10, b=40), showlegend=True, xaxis_title=x, yaxis_title=y,
+                          legend=dict(orientation='h', y=1.02, yanchor='bottom'))
+            self._put(go.Figure([getattr(go, kind)(**each) for each in lines], layout))
+            return
+        with self.figure.batch_update():
+            for trace, each in zip(self.figure.data, lines, strict=True):
+                trace.update(each)
+
+    def heat(self, table: Tensor, names: tuple[str, str], unit: str = '', on_click: Callable[[int, int], Any] | None = None,
+             framed: Sequence[tuple[int, int]] = (), limits: tuple[float, float] | None = None) -> None:
+        "A table (rows, cols) as colours that call on_click(row, col); some cells framed; its highest in words below."
+        frames = [dict(type='rect', x0=c - .5, x1=c + .5, y0=r - .5, y1=r + .5, line=dict(color='#d55e00', width=3))
+                  for r, c in framed]
+        cells = [[None if v != v else v for v in row] for row in table.tolist()]  # NaN is no JSON: nothing would be shown
+        if self.figure is None:
+            plain = layer_step_map(table, names=names, unit=unit, limits=limits, annotate=False, interactive=True)
+            self._click = on_click
+            self._put(plain.update_traces(z=cells).update_layout(shapes=frames, template=None, margin_t=20))
+        else:
+            with self.figure.batch_update():
+                self.figure.data[0].z, self.figure.layout.shapes = cells, frames
+        self.said.value, self.said.layout.display = escape(_highest(table.numpy(), names, unit)), None
+
+    def _put(self, figure: Any) -> None:
+        import plotly.graph_objects as go
+
+        before, self.figure = self.figure, go.FigureWidget(figure.update_layout(**_SUITS, width=self.width))
+        if click := self._click:
+            self.figure.data[0].on_click(lambda trace, at, _: click(int(at.ys[0]), int(at.xs[0])) if at.xs else None)
+        self.children = [self.figure, self.said]
+        if before is not None:
+            before.close()
 
 
 def _highest(a: np.ndarray, names: tuple[str, str], unit: str) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .card import model_of
 from .channels import channel_curves
-from .controls import Task, draw_lines, wrapped
+from .controls import Chart, Task, beside, wrapped
 from .engine import Engine, _told, hold, lock_of
 from .explorers import Explorer, Heads, Match, State, Words, _options, _place, close_all
 from .hooks import edit
@@ -42,7 +42,7 @@ class Channels(Explorer):
                          'model', self._looking, self._looked, self.say)
         self.found: MotionChannels | None = None
         self.similarity: Tensor | None = None
-        self.curves, self.scatter, self.loadings = w.VBox(), w.VBox(), w.VBox()
+        self.curves, self.scatter, self.loadings = Chart(), Chart(), Chart()
         super().__init__(engine, state, worker, [self.find, self.curves, self.scatter, self.loadings])
 
     @property
@@ -64,8 +64,8 @@ class Channels(Explorer):
         which = 'all channels' if asked['channels'] is None else f'{len(asked["channels"])} motion channels'
         grid = self.engine.grid_of(asked['layer'])
         self.viewer.show_maps({f'what moves like the place, by {which}': self.similarity}, grid, unit='cosine')
-        draw_lines(self.curves, [dict(x=grid.times().tolist(), y=y.tolist(), name=f'channel {n}', mode='lines')
-                                 for n, y in zip(names, curves.T, strict=True)], 'RGB frame', 'without its mean')
+        self.curves.lines([dict(x=grid.times().tolist(), y=y.tolist(), name=f'channel {n}', mode='lines')
+                           for n, y in zip(names, curves.T, strict=True)], 'RGB frame', 'without its mean')
 
     def look(self) -> Job | None:
         "Look for motion channels of this layer and step, in the background."
@@ -82,11 +82,11 @@ class Channels(Explorer):
     def _looked(self, found: MotionChannels) -> None:
         self.found, labels, channels = found, found.labels, found.channels
         rows = {v: [i for i, u in enumerate(labels) if u == v] for v in dict.fromkeys(labels)}
-        draw_lines(self.scatter, [dict(x=found.points[at, 0].tolist(), y=found.points[at, 1].tolist(), name=escape(v),
-                                       mode='markers', marker_symbol=k) for k, (v, at) in enumerate(rows.items())], 'PC 1', 'PC 2')
+        self.scatter.lines([dict(x=found.points[at, 0].tolist(), y=found.points[at, 1].tolist(), name=escape(v), mode='markers',
+                                 marker_symbol=k) for k, (v, at) in enumerate(rows.items())], 'PC 1', 'PC 2')
         weights = channels.loadings[0, channels.index].tolist()
-        draw_lines(self.loadings, [dict(x=[str(n) for n in channels.index.tolist()], y=weights, name='PC 1')], 'channel', 'loading',
-                   kind='Bar')
+        names = [f'{n} ' for n in channels.index.tolist()]  # a name, not a number on an axis
+        self.loadings.lines([dict(x=names, y=weights, name='PC 1')], 'channel', 'loading', kind='Bar')
         self.ask()
 
     def code(self, asked: dict[str, Any]) -> str:
@@ -152,11 +152,10 @@ class Steer(Explorer):
         self.clear.on_click(lambda _: self.viewer.set_trait('mask', b'') or self.viewer.set_trait('arrow', []))
         self.run.observe(lambda change: self._busy(change['new']), 'running')
 
-    def stage(self) -> w.Widget:
-        before, self.result = (w.Box([x], layout=w.Layout(flex='1 1 300px', min_width='0', display='block'))
-                               for x in (self.viewer, w.VBox([w.Label('changed'), self.after])))
+    def stage(self, more: list[w.Widget]) -> w.Widget:
+        self.result = w.VBox([self.after])
         self.result.layout.display = 'none'  # until there is one
-        return wrapped(before, self.result)
+        return beside(w.VBox([self.viewer]), self.result)
 
     def _busy(self, on: bool) -> None:
         with self.viewer.hold_sync():
@@ -201,7 +200,8 @@ class Steer(Explorer):
         self.steered = made if isinstance(made, Steered) else self.steered
         self.video, self.viewer.code = made.video, self._code
         self.after.show_video(made.video)
-        self.result.layout.display = 'block'
+        self.after.panels = ['changed']
+        self.result.layout.display = 'flex'
 
     @property
     def call(self) -> str:

@@ -14,7 +14,7 @@ import torch
 import traitlets as t
 from torch import Tensor
 
-from .controls import Chips, Task, draw_heat, draw_lines, wrapped
+from .controls import Chart, Chips, Task, beside, wrapped
 from .engine import Engine
 from .maps import select_heads
 from .run import text_of
@@ -73,10 +73,12 @@ class Explorer(w.VBox):
         self.job: Job | None = None
         self._shown, self._stale, self._closed = True, False, False
         self._link = t.link((self.state, 'frame'), (self.viewer, 'frame'))
-        super().__init__([*self.controls(), self.stage(), *below])
+        super().__init__([*self.controls(), self.stage(list(below))])
         if 'point' in self.uses:
             self.viewer.observe(lambda change: setattr(self.state, 'point', list(change['new'][:3])), 'picked')
         self.state.observe(self._moved, list(self.uses))
+        for chart in (x for x in below if isinstance(x, Chart)):
+            self.viewer.observe(lambda change, fit=chart.fit: fit(change['new']), 'width')
         self.ask()
 
     def controls(self) -> list[w.Widget]:
@@ -88,9 +90,9 @@ class Explorer(w.VBox):
             t.link((self.state, name), (made[-1], 'value'))
         return [wrapped(*made)] if made else []
 
-    def stage(self) -> w.Widget:
-        "The viewer, and what stands beside it."
-        return self.viewer
+    def stage(self, more: list[w.Widget]) -> w.Widget:
+        "The viewer, and more that stands beside it where there is room."
+        return beside(w.VBox([self.viewer]), w.VBox(more)) if more else self.viewer
 
     @property
     def shown(self) -> bool:
@@ -210,7 +212,7 @@ class Match(Explorer):
                         lambda _: self.draw_map(), self.say, lambda _: self.draw_map(), disabled=not engine.tracked)
         self.best = w.Button(description='Go to the best', tooltip='the step and layer that match best, of those scored',
                              layout=w.Layout(width='auto'), disabled=True)
-        self.line, self.map = w.Label(), w.VBox()
+        self.line, self.map = w.HTML(), Chart()
         self.scores = torch.full((len(engine.plan), len(engine.stacks)), torch.nan)
         self.field: Tensor | None = None
         super().__init__(engine, state, worker, [wrapped(self.both, self.all, self.best), self.line, self.map])
@@ -275,7 +277,7 @@ class Match(Explorer):
     def draw_map(self) -> None:
         "The table of scores as a map to click on."
         self.best.disabled = bool(self.scores.isnan().all())
-        draw_heat(self.map, self.scores, ('step', 'layer'), 'within a token', self.go_to)
+        self.map.heat(self.scores, ('step', 'layer'), 'within a token', self.go_to, limits=(0, 1))
 
     def go_to(self, step: int, layer: int) -> None:
         "Look at this step and layer."
@@ -303,7 +305,7 @@ class Words(Explorer):
         self.every = w.Checkbox(False, description='all layers', indent=False, tooltip='mean over all layers, not only this one',
                                 layout=w.Layout(width='auto'))
         self.maps: dict[str, ConceptMaps] = {}
-        self.spans = w.VBox()
+        self.spans = Chart()
         super().__init__(engine, state, worker, [self.spans])
         self.box.observe(lambda change: setattr(self.state, 'words', _words_in(change['new'])), 'value')
         self.chips.observe(lambda change: setattr(self.state, 'words', list(change['new'])), 'value')
@@ -312,6 +314,9 @@ class Words(Explorer):
 
     def controls(self) -> list[w.Widget]:
         return [wrapped(self.box, self.chips), wrapped(self.ways, self.every), *super().controls()]
+
+    def stage(self, more: list[w.Widget]) -> w.Widget:
+        return w.VBox([self.viewer, *more])  # maps stand beside each other already
 
     def _moved(self, change: Any) -> None:
         if change['name'] == 'words':
@@ -344,8 +349,8 @@ class Words(Explorer):
         self.viewer.show_maps(panels, first.grid)
         said = [f'{v}: ' + ('all of the video' if s.whole else f'frames {s.start + 1} to {s.end + 1}')
                 for v, s in first.when().items()]
-        draw_lines(self.spans, [dict(x=first.grid.times().tolist(), y=s.curve.tolist(), name=escape(line), mode='lines+markers')
-                                for line, s in zip(said, first.when().values(), strict=True)], 'RGB frame', 'evidence')
+        self.spans.lines([dict(x=first.grid.times().tolist(), y=s.curve.tolist(), name=escape(line), mode='lines+markers')
+                          for line, s in zip(said, first.when().values(), strict=True)], 'RGB frame', 'evidence')
 
     def code(self, asked: dict[str, Any]) -> str:
         rest, ways = dict(asked), asked['ways']
@@ -388,7 +393,7 @@ class Heads(Explorer):
         self.small = Viewer(engine.video, label='each head', size=96, bare=True)
         self.chosen: dict[int, list[int]] = {}
         self._mine: dict[int, list[int]] = {}  # chosen by hand; none: the best five
-        self.table, self.atlas = torch.zeros(0, 0), w.VBox()
+        self.table, self.atlas = torch.zeros(0, 0), Chart()
         self.maps: ConceptMaps | None = None
         super().__init__(engine, state, worker, [self.small, wrapped(self.by, self.best), self.atlas])
         t.link((self.state, 'frame'), (self.small, 'frame'))
@@ -429,7 +434,7 @@ class Heads(Explorer):
         self.small.show_maps({f'{self._drawn}.{h}' + (' chosen' if h in mine else ''): m for h, m in enumerate(each)},
                              self.engine.grid_of(self._drawn))
         framed = [(n, h) for n, hs in self.chosen.items() for h in hs]
-        draw_heat(self.atlas, self.table, ('layer', 'head'), asked['by'], lambda *head: self.choose(head), framed)
+        self.atlas.heat(self.table, ('layer', 'head'), asked['by'], lambda *head: self.choose(head), framed)
 
     def choose(self, head: tuple[int, int] | None) -> Job | None:
         "Take a head (layer, head) in or out; None: the best five again. The last one stays."

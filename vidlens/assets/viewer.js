@@ -95,6 +95,7 @@ class Viewer {
     this.on(["message", "busy", "progress", "pending", "code"], () => this.status());
     this.on(["size"], () => this.sized());
     this.files();
+    this.measure();
     this.watch(model.widget_manager?.kernel);
     this.load();
     this.newColours();
@@ -178,6 +179,20 @@ class Viewer {
     };
     this.model.on("msg:custom", came);
     this.off.push(() => this.model.off("msg:custom", came));
+  }
+
+  // How wide the column is: charts beside the viewer are drawn by the kernel, which cannot know.
+  measure() {
+    const tell = () => {
+      const width = Math.round(this.root.clientWidth);
+      if (width && Math.abs(width - this.model.get("width")) > 8) this.set({ width });
+    };
+    const seen = new ResizeObserver(() => {
+      clearTimeout(this.resting);
+      this.resting = setTimeout(tell, 100); // once it rests
+    });
+    seen.observe(this.root);
+    this.off.push(() => (seen.disconnect(), clearTimeout(this.resting)));
   }
 
   sized() {
