@@ -1,5 +1,6 @@
 """Experiments of the explorers: what is asked with a brush is what the call makes; cancelling leaves the last result."""
 import threading
+import time
 from concurrent.futures import CancelledError
 
 import pytest
@@ -102,6 +103,19 @@ def test_a_real_video_cannot_be_made_again(pipe):
         steer = Steer(hold(pipe, world.clip('a red circle moves right', seed=3)), worker=worker)
         steer.viewer.arrow = [1., 1., 9., 9.]
         assert steer.start() is None and 'one that was made' in steer.viewer.message
+
+
+def test_sliders_answer_while_channels_are_looked_for(engine):
+    channels = Channels(engine, State(step=5, layer=3))
+    channels.job.result(60)
+    job = channels.look()
+    while not channels.find.far.value:
+        time.sleep(.01)
+    channels.state.step = 2
+    channels.job.result(60)
+    assert job.running and channels.asked['step'] == 2
+    channels.find.cancel()
+    channels.close()
 
 
 @pytest.mark.slow

@@ -37,6 +37,20 @@ def test_what_is_shown_is_what_the_call_says(engine, match):
         assert torch.allclose(torch.tensor(viewer.tracks)[..., :2], track.xy) and not viewer.busy and viewer.message == ''
 
 
+def test_the_other_layers_of_a_step_are_run_meanwhile(pipe, engine):
+    "So that a layer costs no forward; not where the budget is too small for a step, and not while more is asked."
+    for budget, all_of_them in (('2 GiB', True), ('3 MiB', False)):
+        few = hold(pipe, engine.clip, budget=budget)
+        with Worker() as worker:
+            match = Match(few, State(step=7, layer=2), worker)
+            shown(match)
+            assert worker._jobs['ahead'].result(60) == all_of_them
+            assert ({n for s, n in few.held if s == 7} == set(range(6))) == all_of_them
+            before = match.job
+            match.state.step = 8
+            assert match.job is not before and shown(match).message == ''
+
+
 def test_a_click_is_a_question(engine, match):
     shown(match)
     x, y = engine.clip.tracks[-1, 0].tolist()

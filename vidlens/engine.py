@@ -161,6 +161,15 @@ class _Held:
         at = self.plan[step]
         return replace(self._like, data=data, times={step: (at.t, at.s)}, steps=len(self.plan), whole=True)
 
+    def prepare(self, step: int = -12, job: Job | None = None) -> bool:
+        """Run what is not held of a step, so that each of its layers answers at once; not if the budget is too small for a whole
+        step, or before anything of it is known. Whether all of it is held now."""
+        most = max(self._store.sizes.values(), default=0)
+        if not most or most * len(self.stacks) > self._store.budget:
+            return False
+        self.tape(step, job=job)
+        return True
+
     def _step(self, step: int) -> int:
         return next(iter(_pick(step, len(self.plan), 'steps') or {0}))
 

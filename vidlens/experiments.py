@@ -5,6 +5,7 @@
 # %% ../nbs/44_experiments.ipynb #44000003
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from html import escape
@@ -75,8 +76,16 @@ class Channels(Explorer):
         layer, step, of = self.state.layer, self.state.step, len(self.engine.plan)
 
         def work(job: Job) -> MotionChannels:
-            with lock_of(self.engine.pipe), stoppable(self.engine.pipe, job):
-                return moft(self.engine.pipe, layer=layer, step=step, of=of, on_clip=lambda i, n: job.step(i, n, 'clips'))
+            lock = lock_of(self.engine.pipe)
+
+            def told(i: int, n: int) -> None:
+                job.step(i, n, 'clips')
+                lock.release()  # between two clips the sliders have their turn
+                time.sleep(.005)
+                lock.acquire()
+
+            with lock, stoppable(self.engine.pipe, job):
+                return moft(self.engine.pipe, layer=layer, step=step, of=of, on_clip=told)
         return work
 
     def _looked(self, found: MotionChannels) -> None:

@@ -67,9 +67,9 @@ class Explorer(w.VBox):
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None,
                  below: Sequence[w.Widget] = ()) -> None:
-        self.engine, self.worker = engine, worker or Worker()
+        self.engine, self.worker, self._own = engine, worker or Worker(), worker is None
         self.state = state or State.of(engine)
-        self.viewer = Viewer(engine.video, label=self.slot)
+        self.viewer = Viewer(engine.video, label=self.slot, code='...')  # its line has room from the beginning
         self.job: Job | None = None
         self._shown, self._stale, self._closed = True, False, False
         self._link = t.link((self.state, 'frame'), (self.viewer, 'frame'))
@@ -119,6 +119,7 @@ class Explorer(w.VBox):
             self.say(str(e))
             return None
         self.viewer.busy = True
+        self.worker.cancel('ahead')
         self.job = self.worker.ask(f'{self.slot} {id(self)}', lambda job: self._work(asked, job), self._finished)
         return self.job
 
@@ -141,6 +142,8 @@ class Explorer(w.VBox):
             self.viewer.busy, self.viewer.pending = False, ''
             if job.error is not None:
                 self.say(str(job.error))
+        if job.error is None and 'layer' in self.uses:  # the other layers of the step, while nobody asks for more
+            self.worker.ask('ahead', lambda later: self.engine.prepare(self.state.step, later))
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -174,6 +177,8 @@ class Explorer(w.VBox):
         self.state.unobserve(self._moved, list(self.uses))
         self._link.unlink()
         self.worker.cancel(f'{self.slot} {id(self)}')
+        if self._own:
+            self.worker.close()
         close_all(self.children)
         super().close()
 
