@@ -95,7 +95,7 @@ def test_charts_change_in_place():
 
 def test_a_map_of_values_says_its_highest():
     chart = Chart()
-    chart.heat(torch.full((2, 3), torch.nan), ('step', 'layer'))
+    chart.heat(torch.full((2, 3), torch.nan), ('step', 'layer'), '<accuracy>')
     assert chart.said.value == 'nothing measured yet'
     x = torch.tensor([[.1, .2, torch.nan], [.3, .9, .4]])
     figure = chart.figure
@@ -105,3 +105,5 @@ def test_a_map_of_values_says_its_highest():
     shape = figure.layout.shapes[0]
     assert (shape.x0, shape.x1, shape.y0, shape.y1) == (1.5, 2.5, .5, 1.5) and figure.data[0].z[1][1] == x[1, 1]
     json.dumps(figure.get_state()['_widget_data'], allow_nan=False)
+    chart.heat(x, ('layer', 'head'), 'another')        # colours, axes and what the pointer says are of it
+    assert chart.figure is not figure and chart.figure.data[0].colorbar.title.text == 'another'

@@ -546,3 +546,28 @@ def test_bad_kinds_of_input(engine):
         hold(engine.pipe, engine.video, guidance=3)
     with pytest.raises(TypeError, match='video is a int'):
         hold(engine.pipe, 3)
+
+
+def test_a_model_that_is_run_in_two_threads_is_run_in_turns(pipe, clip):
+    "What one thread generates is not heard by what another looks at, and the other way round."
+    from threading import Thread
+
+    from vidlens.hooks import capture
+    from vidlens.run import generate
+    alone, plain = generate(pipe, 'a red circle', 1, 6), hold(pipe, clip)
+    want = {s: plain.match((0, 20., 20.), s, 4) for s in range(6)}
+    engine, got, failed = hold(pipe, clip), {}, []
+
+    def look():
+        try:
+            got.update({s: engine.match((0, 20., 20.), s, 4) for s in range(6)})
+        except Exception as e:
+            failed.append(e)
+
+    thread = Thread(target=look)
+    thread.start()
+    with capture(pipe, 'q', layers=[4]) as tape:
+        beside = generate(pipe, 'a red circle', 1, 6)
+    thread.join()
+    assert not failed and torch.equal(beside.video, alone.video) and len(tape) == 6
+    assert all(torch.equal(got[s], want[s]) for s in want)

@@ -156,6 +156,31 @@ def test_a_tab_that_is_not_seen_asks_nothing(engine):
         every.select('Nothing')
 
 
+def test_closing_stops_a_run_that_others_wait_for(pipe):
+    "The worker waits for the model, which the run has: the run is stopped, not waited for."
+    every = explore(pipe, prompt=PROMPT, seed=1, of=8)
+    steer = every.select('Steer')
+    steer.off.value = '2.0'
+    steps, hook = [], model_of(pipe).register_forward_pre_hook(lambda *_: steps.append(time.sleep(.2)))
+    try:
+        steer.start()
+        while not steps:
+            time.sleep(.01)
+        every.select('Match')
+        every.state.step = 2
+        every.close()
+    finally:
+        hook.remove()
+    assert steer.run.job.cancelled and steer.video is None and len(steps) < 6
+
+
+def test_an_engine_with_a_prompt_of_its_own_takes_no_other(engine):
+    with pytest.raises(ValueError, match=r'explore\(pipe, video, prompt\)'):
+        explore(engine, None, 'a blue square')
+    with pytest.raises(ValueError, match='its own caption'):
+        hold(engine.pipe, world.clip('a red circle moves right', seed=3), 'a blue square')
+
+
 def test_closing_ends_threads_widgets_and_what_is_held(pipe):
     from ipywidgets.widgets.widget import _instances
 
@@ -163,7 +188,7 @@ def test_closing_ends_threads_widgets_and_what_is_held(pipe):
     every = explore(pipe, world.clip('a red circle moves right', seed=3))
     for name in ('Match', 'Words', 'Steer'):
         every.select(name)
-    every.made['Match'].job.result(60)
+    every.worker.ask('end', lambda job: None).result(60)
     every.close()
     left = {k: type(v).__name__ for k, v in _instances.items() if k not in widgets}
     assert set(left.values()) <= {'Layout'} and len(left) <= 1, left
@@ -171,13 +196,17 @@ def test_closing_ends_threads_widgets_and_what_is_held(pipe):
 
 
 def test_a_cell_that_is_run_again_closes_what_it_showed(engine, monkeypatch):
-    monkeypatch.setattr('vidlens.experiments._cell', lambda: 'this')
-    first = explore(engine)
+    monkeypatch.setattr('vidlens.experiments._cell', lambda: ('this', 'run 1'))
+    first, beside = explore(engine), explore(engine)
+    beside.made['Match'].job.result(60)     # two in one cell stand side by side
+    assert first.made['Match'].ask() is not None
+    monkeypatch.setattr('vidlens.experiments._cell', lambda: ('this', 'run 2'))
     second = explore(engine)
-    monkeypatch.setattr('vidlens.experiments._cell', lambda: 'another')
+    monkeypatch.setattr('vidlens.experiments._cell', lambda: ('another', 'run 3'))
     third = explore(engine)
-    with pytest.raises(RuntimeError):
-        first.made['Match'].ask()
+    for each in (first, beside):
+        with pytest.raises(RuntimeError):
+            each.made['Match'].ask()
     second.made['Match'].job.result(60), third.made['Match'].job.result(60)
     assert not engine.closed        # it was given, not made here
     second.close(), third.close()

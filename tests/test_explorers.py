@@ -1,4 +1,6 @@
 """Explorers without a browser: what is on the screen is what the call beside it says; errors and stale questions."""
+import time
+
 import pytest
 import torch
 
@@ -56,12 +58,13 @@ def test_a_click_is_a_question(engine, match):
     x, y = engine.clip.tracks[-1, 0].tolist()
     match.viewer.picked = [0, x, y, 1]
     viewer = shown(match)
+    x, y = match.state.point[1:]
     assert match.state.point == [0, x, y] and torch.allclose(torch.tensor(viewer.truth)[0, :, :2], engine.clip.tracks[-1])
     said = []
     match.viewer.observe(lambda change: said.append(change['new']), 'pending')
     match.both.value = True
     shown(match)
-    assert said == ['the way back is on its way', ''] and match.line.value.startswith('step 18, layer 4: 1.00')
+    assert [v for v in said if v][0] == 'the way back is on its way' and match.line.value.startswith('step 18, layer 4: 1.00')
     assert torch.equal(match.field, engine.match((0, x, y), match.state.step, match.state.layer, symmetric=True))
 
 
@@ -186,3 +189,108 @@ def test_words_in_other_families():
         assert 'ConceptAttention' not in [c.description for c in words.ways.chips] and shown(words).panels == ['cat', 'runs']
         heads = Heads(words.engine, words.state, worker)
         assert shown(heads).panels[0].startswith('runs, heads') and 'matching of the true tracks' not in heads.by.options
+
+
+def test_a_unet_is_explored_by_its_own_layers():
+    "Few of its layers match, fewer read words: the rest of the tables is empty, and layers keep their numbers."
+    from vidlens.families import tiny
+    engine = hold(tiny('animatediff'), torch.rand(4, 32, 32, 3, generator=torch.Generator().manual_seed(0)), 'a cat runs', of=4)
+    with Worker() as worker:
+        able = engine.layers_for('words')
+        heads = Heads(engine, State.of(engine), worker)
+        for by in heads.by.options:
+            heads.by.value = by
+            assert shown(heads).message == '' and set(heads.chosen) <= set(able), by
+            rows = {n for n in range(len(engine.stacks)) if not heads.table[n].isnan().all()}
+            assert rows and rows <= set(able)
+        heads.state.layer = next(n for n in range(len(engine.stacks)) if n not in able)
+        assert shown(heads).message == '' and not heads.small.shown and 'shows no words' in heads.small.pending
+        heads.small.picked = [0, 1., 1., 1, 0]
+        assert not heads._mine
+        assert shown(Words(engine, State.of(engine), worker)).message == ''
+
+
+def test_free_words_where_few_layers_read_them():
+    from seam import pipe_of
+    engine = hold(pipe_of('hunyuanvideo'), torch.rand(5, 32, 32, 3, generator=torch.Generator().manual_seed(0)), of=4)
+    with Worker() as worker:
+        state = State.of(engine)
+        assert state.layer in engine.layers_for('concepts')
+        for kind in (Heads, Words):
+            each = kind(engine, State(step=2, layer=state.layer, words=['cat']), worker)
+            assert shown(each).message == '' and each.viewer.panels
+
+
+def test_what_the_curve_is_of_is_what_is_shown(engine):
+    from vidlens.spans import motion_span
+    with Worker() as worker:
+        words = Words(engine, State(step=12, layer=3, words=['red']), worker)
+        words.ways.value = ['cross-attention']
+        shown(words)
+        want = motion_span(words.viewer.shown['red'], engine.grid).curve
+        assert torch.allclose(torch.tensor(words.spans.figure.data[0].y), want.float())
+        assert words.spans.figure.layout.yaxis.title.text == 'evidence, cross-attention'
+        words.ways.value = ['IMAP', 'cross-attention']
+        shown(words)
+        plain, selected = (eval(line, dict(engine=engine)) for line in words.viewer.code.splitlines())
+        assert torch.equal(words.viewer.shown['red: IMAP'], selected.maps[0])
+        assert torch.equal(words.viewer.shown['red: cross-attention'], plain.rivals['cross'][0])
+
+
+def test_a_click_is_asked_as_the_call_says_it(engine, match):
+    shown(match)
+    match.viewer.picked = [0, 15.97, 63.999, 1, 0]
+    viewer = shown(match)
+    assert match.state.point == [0, 15.9, 63.9] and '(0, 15.9, 63.9)' in viewer.code
+    assert viewer.maps == _packed(eval(viewer.code, dict(engine=engine))[None])[0]
+
+
+def test_a_path_is_never_that_of_another_question(engine, match, monkeypatch):
+    shown(match)
+    assert match.viewer.tracks
+    monkeypatch.setattr(engine, 'track', lambda *_, **__: (_ for _ in ()).throw(ArithmeticError()))
+    match.state.layer = 1
+    with pytest.raises(ArithmeticError):
+        match.job.result(60)
+    assert not match.viewer.tracks and 'layer 1' in match.viewer.panels[0] and match.viewer.message == 'ArithmeticError'
+
+
+def test_an_older_answer_does_not_take_a_sentence_away(engine):
+    with Worker() as worker:
+        words = Words(engine, State(step=12, layer=3, words=['red']), worker)
+        shown(words)
+        worker.ask('wait', lambda job: time.sleep(.3))
+        words.state.layer = 2
+        words.box.value = ''
+        worker.ask('end', lambda job: None).result(10)
+        assert 'give a word' in words.viewer.message and not words.viewer.busy
+
+
+def test_a_tab_that_is_left_lets_go_of_the_thread(engine):
+    with Worker() as worker:
+        match, words = Match(engine, worker=worker), Words(engine, State(step=12, layer=3, words=['red']), worker)
+        shown(match), shown(words)
+        worker.ask('wait', lambda job: time.sleep(.2))
+        words.state.layer = 2
+        words.shown = False
+        assert words.job.cancelled and not words.viewer.busy
+        words.shown = True
+        assert shown(words).message == '' and not words.job.cancelled
+
+
+def test_typing_leaves_no_widgets_behind(engine):
+    from ipywidgets.widgets.widget import _instances
+    with Worker() as worker:
+        words = Words(engine, State(step=12, layer=3, words=['red']), worker)
+        shown(words)
+        counts = []
+        for typed in ('red, circle', 'a', 'b, c', 'red', 'moves', 'red'):
+            words.box.value = typed
+            worker.ask('end', lambda job: None).result(60)
+            counts.append(len(_instances))
+        assert counts[-1] == counts[3] and [c.description for c in words.chips.chips] == words.known
+        state = words.state
+        words.close()
+        for _ in range(2):
+            Match(engine, state, worker).close()
+        assert not any(x for kinds in state._trait_notifiers.values() for x in kinds.get('change', []))

@@ -18,7 +18,7 @@ from .plots import layer_step_map
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['wrapped', 'beside', 'Task', 'Chips', 'Chart']
+__all__ = ['wrapped', 'close_all', 'beside', 'sentence', 'Task', 'Chips', 'Chart']
 
 # %% ../nbs/42a_controls.ipynb #42a00006
 def wrapped(*children: w.Widget) -> w.Box:
@@ -26,11 +26,25 @@ def wrapped(*children: w.Widget) -> w.Box:
     return w.Box(children, layout=w.Layout(display='flex', flex_flow='row wrap', align_items='center', grid_gap='4px'))
 
 
+def close_all(widgets: Sequence[w.Widget]) -> None:
+    "Close widgets and all that is inside them: a closed box leaves its children alive, and anything its layout and style."
+    for each in widgets:
+        inside = getattr(each, 'children', ())
+        each.close()
+        parts = [x for name in ('layout', 'style') if isinstance(x := getattr(each, name, None), w.Widget)]
+        close_all([*inside, *parts])
+
+
 def beside(*children: w.Widget) -> w.Box:
     "Columns of equal right that go below each other where there is no room for 340 px each."
     for each in children:
         each.layout.flex, each.layout.min_width, each.layout.overflow = '1 1 340px', '0', 'hidden'
     return w.Box(children, layout=w.Layout(display='flex', flex_flow='row wrap', align_items='flex-start', grid_gap='12px'))
+
+
+def sentence(error: Exception) -> str:
+    "What an error says; its kind, where it says nothing."
+    return str(error) or type(error).__name__
 
 
 class Task(w.Box):
@@ -93,7 +107,7 @@ class Task(w.Box):
         if job.error is None:
             self._done(job.value)
         else:
-            self._say(str(job.error))
+            self._say(sentence(job.error))
 
 # %% ../nbs/42a_controls.ipynb #42a0000b
 class Chips(w.Box):
@@ -106,14 +120,17 @@ class Chips(w.Box):
         super().__init__(layout=w.Layout(display='flex', flex_flow='row wrap'))
         self.value = list(value)
         self.offer(options)
-        self.observe(lambda _: self.offer(self._names), 'value')
+        self.options = list(options)
+        self.observe(lambda _: self.offer(self.options), 'value')
 
     def offer(self, options: Sequence[str]) -> None:
         "Show these options, and whatever else is chosen."
         names = list(dict.fromkeys([*options, *self.value]))
         if names != self._names:
-            self.chips = [self._chip(n) for n in names]
+            before = dict(zip(self._names, self.chips))
+            self.chips = [before.pop(n, None) or self._chip(n) for n in names]
             self.children = self.chips
+            close_all(list(before.values()))
         for chip in self.chips:
             chip.value = chip.description in self.value
 
@@ -130,7 +147,7 @@ class Chips(w.Box):
     def _pressed(self, name: str, on: bool) -> None:
         if on != (name in self.value):
             self.value = [*self.value, name] if on else [v for v in self.value if v != name] or self.value
-            self.offer(self._names)
+            self.offer(self.options)
 
 # %% ../nbs/42a_controls.ipynb #42a0000e
 _SUITS = dict(paper_bgcolor='rgba(0,0,0,0)', plot_bgcolor='rgba(0,0,0,0)', font_color='#777',
@@ -145,6 +162,7 @@ class Chart(w.VBox):
         self.width: int | None = None
         self.figure: Any = None
         self._click: Callable[[int, int], Any] | None = None
+        self._of: Any = None  # what the axes and colours are of
         self.said = w.HTML(layout=w.Layout(display='none'))
         super().__init__([self.said])
 
@@ -175,7 +193,8 @@ class Chart(w.VBox):
         frames = [dict(type='rect', x0=c - .5, x1=c + .5, y0=r - .5, y1=r + .5, line=dict(color='#d55e00', width=3))
                   for r, c in framed]
         cells = [[None if v != v else v for v in row] for row in table.tolist()]  # NaN is no JSON: nothing would be shown
-        if self.figure is None:
+        if self._of != (names, unit, limits):
+            self._of = names, unit, limits
             plain = layer_step_map(table, names=names, unit=unit, limits=limits, annotate=False, interactive=True)
             self._click = on_click
             self._put(plain.update_traces(z=cells).update_layout(shapes=frames, template=None, margin_t=20))
@@ -187,12 +206,15 @@ class Chart(w.VBox):
     def _put(self, figure: Any) -> None:
         import plotly.graph_objects as go
 
-        before, self.figure = self.figure, go.FigureWidget(figure.update_layout(**_SUITS, width=self.width))
+        before, width = self.figure, self.width
+        self.figure = go.FigureWidget(figure.update_layout(**_SUITS, width=width))
         if click := self._click:
             self.figure.data[0].on_click(lambda trace, at, _: click(int(at.ys[0]), int(at.xs[0])) if at.xs else None)
         self.children = [self.figure, self.said]
         if before is not None:
             before.close()
+        if self.width != width:  # told meanwhile, by another thread
+            self._put(go.Figure(self.figure))
 
 
 def _highest(a: np.ndarray, names: tuple[str, str], unit: str) -> str:

@@ -5,8 +5,6 @@
 # %% ../nbs/41_engine.ipynb #41000003
 from __future__ import annotations
 
-import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -24,7 +22,7 @@ from .channels import Channels, motion_features, remove_content, similarity
 from .concepts import PATHS, Concepts, concept_stream, encode_concepts
 from .grid import Grid
 from .heads import HeadProbe, HeadTable
-from .hooks import CaptureError, Wanted, _dtype, _gib, _pick, capture, parse_bytes, until_enough, watch_inputs
+from .hooks import CaptureError, Wanted, _dtype, _gib, _pick, capture, lock_of, parse_bytes, until_enough, watch_inputs
 from .lens import _clip_probe, _known, _motion_layer, _valid, track
 from .matching import Tracks, _asked as _places, match_fields
 from .run import Step, conditions, encode, generate, predict, schedule, text_of
@@ -35,7 +33,7 @@ from .words import ConceptMaps, _asked_words, _how, _Joiner, _spoken
 from .worker import Job
 
 # %% auto #0
-__all__ = ['lock_of', 'Engine', 'hold']
+__all__ = ['Engine', 'hold']
 
 # %% ../nbs/41_engine.ipynb #41000006
 def _bytes(tensors: dict[str, Tensor]) -> int:
@@ -84,14 +82,6 @@ class _Recent:
         return found
 
 # %% ../nbs/41_engine.ipynb #41000009
-_LOCKS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
-def lock_of(pipe) -> Any:
-    "The lock of a pipeline's model: `with lock_of(pipe): ...` for whatever runs it beside an engine."
-    return _LOCKS.setdefault(model_of(pipe), threading.RLock())
-
-
 class _Held:
     "The steps of a run, and the activations that those looked at have left."
 
@@ -464,6 +454,8 @@ def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int =
         return engine
     if run:
         raise TypeError(f'hold of a video has no option {sorted(run)[0]!r}: it is for making one, hold(pipe, prompt=...)')
+    if prompt and prompt != getattr(video, 'caption', prompt):
+        raise ValueError(f'a clip has its own caption, {video.caption!r}: hold(pipe, clip), or hold(pipe, clip.video, {prompt!r})')
     if isinstance(video, Tensor):
         text_of(pipe, prompt)
         video = SimpleNamespace(video=as_video(video), caption=prompt)

@@ -5,12 +5,13 @@
 # %% ../nbs/44_experiments.ipynb #44000003
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from html import escape
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 import ipywidgets as w
 import torch
@@ -19,10 +20,10 @@ from torch import Tensor
 
 from .card import model_of
 from .channels import channel_curves
-from .controls import Chart, Task, beside, wrapped
-from .engine import Engine, _told, hold, lock_of
-from .explorers import Explorer, Heads, Match, State, Words, _options, _place, close_all
-from .hooks import edit
+from .controls import Chart, Task, beside, close_all, wrapped
+from .engine import Engine, _told, hold
+from .explorers import Explorer, Heads, Match, State, Words, _options, _place
+from .hooks import edit, lock_of
 from .lens import MotionChannels, moft
 from .run import generate
 from .steering import Region, Steered, control
@@ -101,8 +102,11 @@ class Channels(Explorer):
     def code(self, asked: dict[str, Any]) -> str:
         rest = dict(asked)
         t_, x, y = rest.pop('point')
-        given = ', channels=found.channels' if rest.pop('channels') is not None else ''
-        return f'engine.similar(({t_:g}, {x:.1f}, {y:.1f}), {_options(rest)}{given})'
+        if rest.pop('channels') is None or self.found is None:
+            return f'engine.similar(({t_:g}, {x:g}, {y:g}), {_options(rest)})'
+        how = self.found.facts
+        return (f'found = moft(pipe, layer={self.found.layer}, step={how["step"]}, of={len(self.engine.plan)})\n'
+                f'engine.similar(({t_:g}, {x:g}, {y:g}), {_options(rest)}, channels=found.channels)')
 
 # %% ../nbs/44_experiments.ipynb #44000008
 def heads_in(text: str) -> dict[int, list[int]]:
@@ -119,7 +123,8 @@ def heads_in(text: str) -> dict[int, list[int]]:
 @contextmanager
 def stoppable(pipe, job: Job) -> Iterator[None]:
     "Whatever runs the model inside stops at its next forward once the job is cancelled."
-    handle = model_of(pipe).register_forward_pre_hook(lambda *_: job.check())
+    mine = threading.get_ident()  # another thread may run the model in between, for another job
+    handle = model_of(pipe).register_forward_pre_hook(lambda *_: job.check() if threading.get_ident() == mine else None)
     try:
         yield
     finally:
@@ -180,8 +185,8 @@ class Steer(Explorer):
         if len(arrow) != 4 or arrow[:2] == arrow[2:]:
             raise ValueError('draw an arrow first: it tells where to, and how far by the end of the video')
         frames = max(len(self.engine.video) - 1, 1)
-        way = (arrow[2] - arrow[0]) / frames, (arrow[3] - arrow[1]) / frames
-        return Region(way, self.viewer.painted)
+        way = [round((b - a) / frames, 3) for a, b in zip(arrow[:2], arrow[2:])]  # as the call says it
+        return Region((way[0], way[1]), self.viewer.painted)
 
     def start(self) -> Job | None:
         "Make the video again with what was asked, in the background."
@@ -220,7 +225,7 @@ class Steer(Explorer):
             return f'silenced(pipe, {e.prompt!r}, {heads}, seed={e.seed}, of={len(e.plan)}{run})'
         if len(self.viewer.arrow) != 4:
             return 'engine.video'
-        way = ', '.join(f'{v:.4g}' for v in self.region.motion)
+        way = ', '.join(f'{v:g}' for v in self.region.motion)
         mask = ', mask' if self.viewer.painted is not None else ''
         return (f'control(pipe, {e.prompt!r}, Region(({way}){mask}), seed={e.seed}, of={len(e.plan)}, '
                 f'steps=range(1, {max(2, self.last.value)}), rate={self.strength.value:g}{run})')
@@ -265,22 +270,41 @@ class Explorers(w.Tab):
 
     def close(self) -> None:
         "Stop the worker, too, and let go of what the engine holds, if it was made for these explorers."
-        self.worker.close()
-        close_all(self.children)
+        inside = self.children
+        self.worker.cancel()
         if self._own:
-            self.engine.close()
+            self.engine.close()  # its forwards stop at the next layer
         super().close()
+        close_all(inside)  # before the worker: it may wait for the model, which a task has
+        self.worker.close()
 
 
-_OF_CELL: WeakValueDictionary[str, Explorers] = WeakValueDictionary()
+_OF_CELL: dict[str, tuple[str, WeakSet[Explorers]]] = {}  # by cell: which run of it, and what that showed
 
 
-def _cell() -> str:
-    "Which cell of a notebook is running; '' where nobody says."
+def _cell() -> tuple[str, str]:
+    "Which cell of a notebook is running, and which run of it that is; ('', '') where nobody says."
     try:
-        return get_ipython().get_parent()['metadata']['cellId']  # type: ignore[name-defined]
+        parent = get_ipython().get_parent()  # type: ignore[name-defined]
+        return parent['metadata']['cellId'], parent['header']['msg_id']
     except (NameError, AttributeError, KeyError, TypeError):
-        return ''
+        return '', ''
+
+
+def _one_of_cell(made: Explorers) -> Explorers:
+    "Remember what a cell shows."
+    cell, run = _cell()
+    if cell:
+        _OF_CELL.setdefault(cell, (run, WeakSet()))[1].add(made)
+    return made
+
+
+def _forget_cell() -> None:
+    "Close what an earlier run of this cell showed."
+    cell, run = _cell()
+    if cell and _OF_CELL.get(cell, (run,))[0] != run:
+        for each in list(_OF_CELL.pop(cell)[1]):
+            each.close()
 
 
 def explore(x: Any, video: Any = None, prompt: str = '', **how: Any) -> Explorers:
@@ -291,10 +315,9 @@ def explore(x: Any, video: Any = None, prompt: str = '', **how: Any) -> Explorer
     how     options of `hold`: of, seed, budget, dtype ...
 
     Raises ValueError for what does not fit."""
-    cell = _cell()
-    if before := _OF_CELL.pop(cell, None):
-        before.close()
-    made = Explorers(x) if isinstance(x, Engine) else Explorers(hold(x, video, prompt, **how), own=True)
-    if cell:
-        _OF_CELL[cell] = made
-    return made
+    _forget_cell()
+    if not isinstance(x, Engine):
+        return _one_of_cell(Explorers(hold(x, video, prompt, **how), own=True))
+    if video is not None or prompt or how:
+        raise ValueError('an engine has its video and prompt: explore(engine), or explore(pipe, video, prompt) for another')
+    return _one_of_cell(Explorers(x))

@@ -5,6 +5,7 @@
 # %% ../nbs/43_explorers.ipynb #43000003
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
@@ -14,16 +15,17 @@ import torch
 import traitlets as t
 from torch import Tensor
 
-from .controls import Chart, Chips, Task, beside, wrapped
+from .controls import Chart, Chips, Task, beside, close_all, sentence, wrapped
 from .engine import Engine
 from .maps import select_heads
 from .run import text_of
+from .spans import motion_span
 from .viewer import Viewer
 from .words import ConceptMaps
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['WAYS', 'CRITERIA', 'State', 'Explorer', 'close_all', 'Match', 'Words', 'Heads']
+__all__ = ['WAYS', 'CRITERIA', 'State', 'Explorer', 'Match', 'Words', 'Heads']
 
 # %% ../nbs/43_explorers.ipynb #43000006
 class State(t.HasTraits):
@@ -36,7 +38,8 @@ class State(t.HasTraits):
     @classmethod
     def of(cls, engine: Engine) -> State:
         "Where to begin: past the middle of the run and of the network, at words of the prompt."
-        able = engine.layers_for('match')
+        able = sorted(set(engine.layers_for('match')) & set(engine.layers_for('words' if engine.prompt else 'concepts'))) \
+            or engine.layers_for('match')
         return cls(step=len(engine.plan) * 3 // 5, layer=able[len(able) * 2 // 3], words=_words_of(engine)[:2])
 
 
@@ -72,10 +75,10 @@ class Explorer(w.VBox):
         self.viewer = Viewer(engine.video, label=self.slot, code='...')  # its line has room from the beginning
         self.job: Job | None = None
         self._shown, self._stale, self._closed = True, False, False
-        self._link = t.link((self.state, 'frame'), (self.viewer, 'frame'))
+        self._links = [t.link((self.state, 'frame'), (self.viewer, 'frame'))]
         super().__init__([*self.controls(), self.stage(list(below))])
         if 'point' in self.uses:
-            self.viewer.observe(lambda change: setattr(self.state, 'point', list(change['new'][:3])), 'picked')
+            self.viewer.observe(lambda change: setattr(self.state, 'point', _rounded(change['new'])), 'picked')
         self.state.observe(self._moved, list(self.uses))
         for chart in (x for x in below if isinstance(x, Chart)):
             self.viewer.observe(lambda change, fit=chart.fit: fit(change['new']), 'width')
@@ -87,7 +90,7 @@ class Explorer(w.VBox):
         made = []
         for name in (n for n in most if n in self.uses):
             made.append(_slider(name, _TIPS[name], -1 if name == 'head' else 0, most[name], getattr(self.state, name)))
-            t.link((self.state, name), (made[-1], 'value'))
+            self._links.append(t.link((self.state, name), (made[-1], 'value')))
         return [wrapped(*made)] if made else []
 
     def stage(self, more: list[w.Widget]) -> w.Widget:
@@ -104,6 +107,15 @@ class Explorer(w.VBox):
         self._shown = on
         if on and self._stale:
             self.ask()
+        elif not on and self.job is not None and self.job.running:  # the thread is for what is seen
+            self._drop()
+            self._stale = True
+
+    def _drop(self) -> None:
+        "Let go of the question that is on its way."
+        self.worker.cancel(f'{self.slot} {id(self)}')
+        with self.viewer.hold_sync():
+            self.viewer.busy, self.viewer.pending = False, ''
 
     def _moved(self, change: Any) -> None:
         self.ask()
@@ -116,6 +128,7 @@ class Explorer(w.VBox):
         try:
             asked = self.asked
         except ValueError as e:
+            self._drop()  # else an older answer would take the sentence away
             self.say(str(e))
             return None
         self.viewer.busy = True
@@ -141,9 +154,17 @@ class Explorer(w.VBox):
         with self.viewer.hold_sync():
             self.viewer.busy, self.viewer.pending = False, ''
             if job.error is not None:
-                self.say(str(job.error))
-        if job.error is None and 'layer' in self.uses:  # the other layers of the step, while nobody asks for more
-            self.worker.ask('ahead', lambda later: self.engine.prepare(self.state.step, later))
+                self.say(sentence(job.error))
+        if job.error is None and 'layer' in self.uses:
+            self.worker.ask('ahead', self._prepare)
+
+    def _prepare(self, job: Job) -> bool:
+        "The other layers of the step, while nobody asks for more."
+        self.viewer.pending = 'other layers are on their way'
+        try:
+            return self.engine.prepare(self.state.step, job)
+        finally:
+            self.viewer.pending = ''
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -173,24 +194,20 @@ class Explorer(w.VBox):
         "Stop asking, and close all that is inside."
         if self._closed:
             return super().close()
-        self._closed = True
+        self._closed, inside = True, self.children
         self.state.unobserve(self._moved, list(self.uses))
-        self._link.unlink()
+        for link in self._links:
+            link.unlink()
         self.worker.cancel(f'{self.slot} {id(self)}')
         if self._own:
             self.worker.close()
-        close_all(self.children)
         super().close()
+        close_all(inside)
 
 
-def close_all(widgets: Sequence[w.Widget]) -> None:
-    "Close widgets and all that is inside them: a closed box leaves its children alive, and anything its layout and style."
-    for each in widgets:
-        if not isinstance(each, Explorer):
-            close_all(getattr(each, 'children', ()))
-        parts = [x for name in ('layout', 'style') if isinstance(x := getattr(each, name, None), w.Widget)]
-        for x in (each, *parts):
-            x.close()
+def _rounded(picked: Sequence[float]) -> list[float]:
+    "[t, x, y] of a click, to a tenth of a pixel and never across the border: what is asked is what the call says."
+    return [picked[0], *(math.floor(10 * v) / 10 for v in picked[1:3])]
 
 
 def _place(state: State, engine: Engine) -> tuple[float, float, float]:
@@ -220,6 +237,7 @@ class Match(Explorer):
         self.line, self.map = w.HTML(), Chart()
         self.scores = torch.full((len(engine.plan), len(engine.stacks)), torch.nan)
         self.field: Tensor | None = None
+        self._tracked: dict[str, Any] = {}
         super().__init__(engine, state, worker, [wrapped(self.both, self.all, self.best), self.line, self.map])
         self.both.observe(self._moved, 'value')
         self.best.on_click(lambda _: self.go_to(*divmod(int(self.scores.nan_to_num(-1).argmax()), self.scores.shape[1])))
@@ -257,7 +275,10 @@ class Match(Explorer):
     def paint(self, asked: dict[str, Any], found: dict[str, Any]) -> None:
         if 'track' in found:
             self.track = found['track']
+            self._tracked = asked
             return self.viewer.show_tracks(self.track.xy, self.track.visible, found['truth'])
+        if self._tracked != asked:  # the path of another question
+            self.viewer.tracks, self.viewer.truth = [], []
         self.field, self.viewer.pending = found['field'], found['pending']
         head = 'mean of heads' if asked['heads'] is None else f'head {asked["heads"][0]}'
         name = f'step {asked["step"]}, layer {asked["layer"]}, {head}'
@@ -266,7 +287,7 @@ class Match(Explorer):
     def code(self, asked: dict[str, Any]) -> str:
         rest = dict(asked)
         t_, x, y = rest.pop('point')
-        return f'engine.match(({t_:g}, {x:.1f}, {y:.1f}), {_options(rest)})'
+        return f'engine.match(({t_:g}, {x:g}, {y:g}), {_options(rest)})'
 
     def score_all(self) -> Job | None:
         "Score every step against the known tracks, in the background; the map fills as it goes."
@@ -275,7 +296,8 @@ class Match(Explorer):
     def _scoring(self) -> Any:
         def work(job: Job) -> None:
             for i in range(len(self.scores)):
-                self.scores[i] = self.engine.score(i, job=job).map('accuracy')[0]
+                table = self.engine.score(i, job=job)
+                self.scores[i, table.layers] = table.map('accuracy')[0]
                 job.step(i + 1, len(self.scores), 'steps')
         return work
 
@@ -350,18 +372,20 @@ class Words(Explorer):
         self.maps = found
         panels = {f'{word}: {way}' if len(found) > 1 else word: (m.maps if WAYS[way] == 'maps' else m.rivals[WAYS[way]])[i]
                   for way, m in found.items() for i, word in enumerate(m.words)}
-        first = next(iter(found.values()))
+        way, first = next(iter(found.items()))
         self.viewer.show_maps(panels, first.grid)
+        spans = [motion_span(m, first.grid) for m in list(panels.values())[:len(first.words)]]  # of what is shown
         said = [f'{v}: ' + ('all of the video' if s.whole else f'frames {s.start + 1} to {s.end + 1}')
-                for v, s in first.when().items()]
+                for v, s in zip(first.words, spans, strict=True)]
         self.spans.lines([dict(x=first.grid.times().tolist(), y=s.curve.tolist(), name=escape(line), mode='lines+markers')
-                          for line, s in zip(said, first.when().values(), strict=True)], 'RGB frame', 'evidence')
+                          for line, s in zip(said, spans, strict=True)], 'RGB frame', f'evidence, {way}')
 
     def code(self, asked: dict[str, Any]) -> str:
         rest, ways = dict(asked), asked['ways']
         words, rivals = rest.pop('words'), [WAYS[n] for n in rest.pop('ways') if WAYS[n] != 'maps']
-        rest |= dict(k=2 if ways == ['IMAP'] else None, rivals=rivals or None)
-        return f'engine.words({words!r}, {_options(rest)})'
+        calls: list[dict[str, Any]] = [] if ways == ['IMAP'] else [dict(rivals=rivals or None)]
+        calls += [dict(k=2)] if 'IMAP' in ways else []
+        return '\n'.join(f'engine.words({words!r}, {_options(rest | more)})' for more in calls)
 
 
 def _words_in(text: str) -> list[str]:
@@ -400,9 +424,10 @@ class Heads(Explorer):
         self._mine: dict[int, list[int]] = {}  # chosen by hand; none: the best five
         self.table, self.atlas = torch.zeros(0, 0), Chart()
         self.maps: ConceptMaps | None = None
+        self._drawn = -1  # the layer whose heads are drawn small
         super().__init__(engine, state, worker, [self.small, wrapped(self.by, self.best), self.atlas])
-        t.link((self.state, 'frame'), (self.small, 'frame'))
-        self.small.observe(lambda change: self.choose((self._drawn, int(change['new'][4]))), 'picked')
+        self._links.append(t.link((self.state, 'frame'), (self.small, 'frame')))
+        self.small.observe(lambda change: self._picked(int(change['new'][4])), 'picked')
         self.by.observe(self._moved, 'value')
         self.best.on_click(lambda _: self.choose(None))
 
@@ -415,20 +440,28 @@ class Heads(Explorer):
 
     def answer(self, asked: dict[str, Any], job: Job) -> tuple[Tensor, dict[int, list[int]], ConceptMaps, Tensor]:
         e, step = self.engine, asked['step']
-        table = self._table(asked['by'], step, job)
+        able = e.layers_for('words' if asked['source'] == 'prompt' else 'concepts')
+        table = self._table(asked['by'], step, able, job)
         chosen = asked['heads'] or _best_heads(table, 5, asked['by'] in ('dbi', 'distance'))
         word = dict(words=asked['word'], step=step, source=asked['source'], job=job)
-        able = asked['layer'] in e.layers_for('words' if asked['source'] == 'prompt' else 'concepts')
-        each = e.word_heads(**word, layer=asked['layer']) if able else torch.zeros(0, *e.grid_of(asked['layer']).shape)
+        each = e.word_heads(**word, layer=asked['layer']) if asked['layer'] in able else torch.zeros(0)
         return table, chosen, e.words(**word, heads=chosen), each
 
-    def _table(self, by: str, step: int, job: Job) -> Tensor:
-        "(layers, heads) of a criterion."
+    def _table(self, by: str, step: int, able: list[int], job: Job) -> Tensor:
+        "(layers, heads) of a criterion, NaN where it was not measured or no word can be read."
+        e = self.engine
         if by == 'accuracy':
-            return self.engine.score(step, job=job).map(by, heads=True)[0]
-        if by in _OF_MATCHING[1:3]:
-            return self.engine.statistics(step, job=job)[by]
-        return self.engine.heads(step, [by], job=job).heads(by)
+            scores = e.score(step, job=job)
+            layers, table = scores.layers, scores.map(by, heads=True)[0]
+        elif by in _OF_MATCHING[1:3]:
+            layers, table = e.layers_for('statistics'), e.statistics(step, job=job)[by]
+        else:
+            found = e.heads(step, [by], job=job)
+            layers, table = found.layers, found.heads(by)
+        out = torch.full((len(e.stacks), table.shape[1]), torch.nan)
+        out[layers] = table
+        out[[n for n in range(len(out)) if n not in able]] = torch.nan
+        return out
 
     def paint(self, asked: dict[str, Any], found: tuple[Tensor, dict[int, list[int]], ConceptMaps, Tensor]) -> None:
         self.table, self.chosen, self.maps, each = found
@@ -438,8 +471,13 @@ class Heads(Explorer):
         mine = self.chosen.get(self._drawn, [])
         self.small.show_maps({f'{self._drawn}.{h}' + (' chosen' if h in mine else ''): m for h, m in enumerate(each)},
                              self.engine.grid_of(self._drawn))
+        self.small.pending = '' if len(each) else f'layer {self._drawn} shows no words'
         framed = [(n, h) for n, hs in self.chosen.items() for h in hs]
         self.atlas.heat(self.table, ('layer', 'head'), asked['by'], lambda *head: self.choose(head), framed)
+
+    def _picked(self, head: int) -> None:
+        if head < len(self.small.shown):
+            self.choose((self._drawn, head))
 
     def choose(self, head: tuple[int, int] | None) -> Job | None:
         "Take a head (layer, head) in or out; None: the best five again. The last one stays."

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from .grid import Grid
 from .tape import Site, Tape, _index, _tensors
 
 # %% auto #0
-__all__ = ['Wanted', 'CaptureError', 'Capture', 'capture', 'parse_bytes', 'Inputs', 'watch_inputs', 'Edit', 'edit',
+__all__ = ['Wanted', 'CaptureError', 'lock_of', 'Capture', 'capture', 'parse_bytes', 'Inputs', 'watch_inputs', 'Edit', 'edit',
            'until_enough', 'announce', 'quiet']
 
 # %% ../nbs/04_hooks.ipynb #6891644a
@@ -365,15 +367,28 @@ def _refuse_compiled(model: nn.Module, place: str = 'transformer') -> None:
 
 
 _OPEN: dict[int, _Seam] = {}
+_LOCKS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def lock_of(pipe) -> Any:
+    """The lock of a pipeline's model: one thread runs it, or listens to it, at a time. Captures, edits and all of vidlens that
+    runs a model take it; `with lock_of(pipe): pipe(...)` does so for a call of your own beside an explorer."""
+    return _LOCKS.setdefault(model_of(pipe), threading.RLock())
 
 
 def _join(pipe, listener: _Listener) -> _Seam:
-    "Add a listener; the first one installs the hooks."
-    seam = _OPEN.get(id(model_of(pipe)))
-    if seam is None:
-        seam = _Seam(pipe)
-        seam.install()
-        _OPEN[seam.key] = seam
+    "Add a listener; the first one installs the hooks. What another thread runs meanwhile would be heard, so it waits."
+    lock = lock_of(pipe)
+    lock.acquire()
+    try:
+        seam = _OPEN.get(id(model_of(pipe)))
+        if seam is None:
+            seam = _Seam(pipe)
+            seam.install()
+            _OPEN[seam.key] = seam
+    except BaseException:
+        lock.release()
+        raise
     seam.listeners = sorted([*seam.listeners, listener], key=lambda x: not x.writes)  # edits first, else as they came
     return seam
 
@@ -381,9 +396,12 @@ def _join(pipe, listener: _Listener) -> _Seam:
 def _leave(seam: _Seam, listener: _Listener) -> None:
     "Remove a listener; the last one removes the hooks."
     seam.listeners = [x for x in seam.listeners if x is not listener]
-    if not seam.listeners:
-        _OPEN.pop(seam.key, None)
-        seam.remove()
+    try:
+        if not seam.listeners:
+            _OPEN.pop(seam.key, None)
+            seam.remove()
+    finally:
+        lock_of(seam.pipe).release()
 
 # %% ../nbs/04_hooks.ipynb #323d5dbe
 Wanted = int | Iterable[int] | slice | None

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .card import Text, card_of, is_flow, model_of, noise_level, text_length
 from .grid import Grid
-from .hooks import _device, _dtype, _note, _one_forward, announce, quiet, until_enough
+from .hooks import _device, _dtype, _note, _one_forward, announce, lock_of, quiet, until_enough
 from .families import tiny
 from .video import _size, as_video, resize, take_frames
 
@@ -183,8 +183,8 @@ def generate(pipe, prompt: str | list[str], seed: int = 0, steps: int | None = N
 
     if 'max_sequence_length' in inspect.signature(type(pipe).__call__).parameters:
         asked['max_sequence_length'] = text_length(pipe)
-    _note(pipe, prompts=prompts, seeds=seeds)
-    with _progress(pipe, progress):
+    with lock_of(pipe), _progress(pipe, progress):
+        _note(pipe, prompts=prompts, seeds=seeds)
         out = pipe(prompts, generator=[torch.Generator().manual_seed(s) for s in seeds], output_type='pt',
                    callback_on_step_end=tell, **{k: v for k, v in asked.items() if v is not None}, **more).frames
     video = out.movedim(2, -1).float().cpu().clamp(0, 1)
@@ -378,8 +378,8 @@ def renoise(pipe, video: Tensor | None, prompt: str = '', step: int | None = Non
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z)
     x = at.a * z + at.s * noise
     given, out = conditions(pipe, prompt, z), None
-    _note(pipe, prompts=[prompt] * len(z), seeds=[seed])
-    with _one_forward(pipe) if full else until_enough(pipe):
+    with lock_of(pipe), _one_forward(pipe) if full else until_enough(pipe):
+        _note(pipe, prompts=[prompt] * len(z), seeds=[seed])
         out = predict(pipe, x, at, given, steps)
     return Renoised(at, z, x, out, card_of(pipe).grid_of_latents(pipe, tuple(z.shape)))
 
@@ -417,7 +417,7 @@ def predict(pipe, x: Tensor, at: Step, given: dict[str, Any], steps: int = 50) -
     t = torch.full((len(x),), at.t, device=x.device, dtype=torch.long if float(at.t).is_integer() else torch.float32)
     grad = torch.is_grad_enabled() and x.requires_grad
     told = dict(step_index=at.index, num_inference_steps=steps, sigma=at.s)
-    with torch.set_grad_enabled(grad), announce(model, 'cond', **told):
+    with lock_of(pipe), torch.set_grad_enabled(grad), announce(model, 'cond', **told):
         return model(**{card_of(pipe).sample: x}, timestep=t, **given, return_dict=False)[0]
 
 # %% ../nbs/05_run.ipynb #938ace4a

@@ -20,9 +20,12 @@ __all__ = ['explorer_notebook', 'serve_command', 'waited', 'serve']
 
 # %% ../nbs/46_serving.ipynb #46000006
 _CELLS = (('markdown', '# Look inside a video\n\nRun all cells. Drag a slider, click into the video, change the tab.'),
-          ('code', 'import vidlens\nfrom vidlens.experiments import explore\n\n'
+          ('code', 'import vidlens\nfrom vidlens.experiments import explore, silenced\nfrom vidlens.lens import moft\n'
+                   'from vidlens.steering import Region, control\n\n'
                    'pipe = vidlens.load({model!r}, {device!r}, {dtype!r})\n{video}'),
-          ('code', 'explore(pipe, video, {prompt!r}, of={of!r}, seed={seed!r})'))
+          ('code', 'tabs = explore(pipe, video, {prompt!r}, of={of!r}, seed={seed!r})\nengine = tabs.engine\ntabs'),
+          ('markdown', 'Below each picture stands the call that gives what it shows: copy it into a cell of your own. What is '
+                       'painted is `mask = tabs.select("Steer").viewer.painted`.'))
 
 
 def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: str | os.PathLike | None = None, prompt: str = '',

@@ -56,6 +56,8 @@ function lutOf(model) {
   return bytes(model.get("luts")).subarray(768 * at, 768 * (at + 1));
 }
 
+const KEYS = "arrows move the cursor, Enter asks or paints there, comma and full stop change the frame, space plays";
+
 function drawPath(c, path, frame, colour, dashed, unit) {
   c.lineWidth = unit;
   c.setLineDash(dashed ? [2 * unit, 2 * unit] : []);
@@ -93,6 +95,7 @@ class Viewer {
     this.on(["alpha", "tracks", "truth", "smooth", "arrow", "mask", "tool"], () => this.draw());
     this.on(["frame"], () => this.show(model.get("frame"), false));
     this.on(["message", "busy", "progress", "pending", "code"], () => this.status());
+    this.on(["tool", "arrow"], () => (this.from = null)); // an arrow that was begun by keyboard
     this.on(["size"], () => this.sized());
     this.files();
     this.measure();
@@ -217,12 +220,19 @@ class Viewer {
     const mine = (this.loading = Symbol());
     if (this.model.get("cuts").length < 2) return;
     const images = await decoded(this.model);
-    if (mine !== this.loading) return;
+    if (mine !== this.loading) return images.forEach((each) => each.close());
+    this.free();
     this.images = images;
     this.slider.max = images.length - 1;
     this.root.dataset.frames = images.length;
     this.build();
-    this.show(clamp(this.frame, 0, images.length - 1), false);
+    this.show(this.frame);
+  }
+
+  // A decoded frame is as large as its pixels: not left to the collector.
+  free() {
+    for (const each of this.images) each.close();
+    this.images = [];
   }
 
   newMaps() {
@@ -245,7 +255,8 @@ class Viewer {
     this.canvases = Array.from({ length: this.count_ }, (_, i) => {
       const figure = element("figure", this.stage);
       this.titles.push(element("figcaption", figure, { text: this.model.get("panels")[i] ?? "" }));
-      const canvas = element("canvas", figure, { tabindex: 0, role: "img" });
+      // an application, so that a screen reader hands the keys on
+      const canvas = element("canvas", figure, { tabindex: 0, role: "application", "aria-description": KEYS });
       canvas.width = width * this.scale;
       canvas.height = height * this.scale;
       this.listen(canvas, i);
@@ -269,12 +280,14 @@ class Viewer {
     element("span", root, { text: `${short(hi)} ${this.model.get("unit")}` });
   }
 
-  show(frame, tell = true) {
+  show(wanted, tell = true) {
+    if (!this.images.length) return void (this.frame = wanted); // shown once they are decoded
+    const frame = clamp(wanted, 0, this.images.length - 1);
     this.frame = frame;
     this.slider.value = frame;
     this.count.textContent = `${frame + 1} / ${this.images.length}`;
     this.draw();
-    if (tell) this.set({ frame });
+    if (tell ? frame !== this.model.get("frame") : frame !== wanted) this.set({ frame });
   }
 
   draw() {
@@ -301,7 +314,8 @@ class Viewer {
     }
     this.drawOver(c);
     const title = this.model.get("panels")[i] ?? "";
-    canvas.setAttribute("aria-label", `${this.model.get("label")} ${title}, frame ${this.frame + 1} of ${this.images.length}`);
+    const at = this.timer ? "playing" : `frame ${this.frame + 1} of ${this.images.length}`; // not read out at each frame
+    canvas.setAttribute("aria-label", `${this.model.get("label")} ${title}, ${at}`);
   }
 
   tokenFrame() {
@@ -463,6 +477,7 @@ class Viewer {
       this.draw();
       this.read(i, this.cursor);
     } else if (event.key === "Enter" && this.cursor) this.enter(event.shiftKey, i);
+    else if (event.key === "Escape" && this.from) this.from = null;
     else if (event.key === " ") this.toggle();
     else if (event.key === ",") this.show((this.frame + n - 1) % n);
     else if (event.key === ".") this.show((this.frame + 1) % n);
@@ -472,12 +487,14 @@ class Viewer {
   }
 
   toggle() {
+    if (!this.images.length) return;
     const on = !this.timer;
     clearInterval(this.timer);
     this.timer = on ? setInterval(() => this.show((this.frame + 1) % this.images.length, false), 1000 / this.model.get("fps")) : 0;
     this.play.textContent = on ? "⏸" : "▶";
     this.play.setAttribute("aria-label", on ? "Pause" : "Play");
     if (!on) this.set({ frame: this.frame });
+    this.draw();
   }
 
   status() {
@@ -504,7 +521,9 @@ class Viewer {
 
   close() {
     clearInterval(this.timer);
+    this.loading = null; // frames that are decoded later are dropped
     for (const f of this.off) f();
+    this.free();
   }
 }
 
