@@ -2,13 +2,10 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 
+import live
 import pytest
 
 from vidlens.cli import main
@@ -18,14 +15,17 @@ HOSTILE = "\"'); import os; os.abort() #<script>{model}\n"
 
 
 def test_texts_stay_texts(tmp_path):
-    video = tmp_path / "a'b.mp4"
+    video, model = tmp_path / "a'b.mp4", tmp_path / HOSTILE
     video.write_bytes(b'')
-    for given in (dict(prompt=HOSTILE), dict(prompt=HOSTILE, video=video), dict(model=HOSTILE, prompt='a')):
+    model.mkdir()
+    (model / 'model_index.json').write_text('{}')
+    ours = {'vidlens', 'load', 'pipe', 'video', 'fit_video', 'read_video', 'tabs', 'engine', 'vidlens.experiments', 'explore',
+            'silenced', 'vidlens.lens', 'moft', 'vidlens.steering', 'Region', 'control'}
+    for given in (dict(prompt=HOSTILE), dict(prompt=HOSTILE, video=video), dict(model=str(model), prompt='a')):
         made = explorer_notebook(tmp_path / 'x.ipynb', force=True, **given)
         code = '\n'.join(c['source'] for c in json.loads(made.read_text())['cells'] if c['cell_type'] == 'code')
-        names = set(compile(code, 'x', 'exec').co_names)
-        assert names <= {'vidlens', 'explore', 'load', 'pipe', 'video', 'fit_video', 'read_video', 'vidlens.experiments'}
-        assert repr(HOSTILE) in code
+        assert set(compile(code, 'x', 'exec').co_names) <= ours
+        assert repr(str(model.resolve()) if 'model' in given else HOSTILE) in code
 
 
 def test_this_machine_only_and_no_secret_on_the_command_line(tmp_path):
@@ -37,6 +37,9 @@ def test_this_machine_only_and_no_secret_on_the_command_line(tmp_path):
 def test_a_model_in_a_folder_is_found_from_where_the_kernel_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'mine').mkdir()
+    with pytest.raises(FileNotFoundError, match='model_index'):
+        explorer_notebook(tmp_path / 'x.ipynb', model='mine', prompt='a')
+    (tmp_path / 'mine' / 'model_index.json').write_text('{}')
     made = explorer_notebook(tmp_path / 'x.ipynb', model='mine', prompt='a')
     assert str(tmp_path / 'mine') in made.read_text()
 
@@ -64,49 +67,33 @@ def test_a_server_that_is_interrupted_ends_by_itself(tmp_path):
     assert it.wait(20) == 7
 
 
+VOILA = '|'.join((r'\(https://cdn\.jsdelivr\.net/npm/@fortawesome/',    # icons and formulas that Voila fetches from outside
+                  r'\(https://cdnjs\.cloudflare\.com/ajax/libs/mathjax/',
+                  r'labextensions/@jupyter-notebook/lab-extension'))      # Notebook's own extension, which Voila loads in vain
+
+
 @pytest.mark.slow
 @pytest.mark.browser
 def test_the_app_in_a_browser(tmp_path):
-    "Voila under a token; the layer slider changes the pixels; the tabs open."
-    from playwright.sync_api import sync_playwright
-
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    made = explorer_notebook(tmp_path / 'explore.ipynb', prompt='a red circle moves right', of=4)
-    line, token = [*serve_command('app', made, port, browser=False), '--allow-root'], 'of-this-test'
-    home = {k: str(tmp_path / k) for k in ('HOME', 'JUPYTER_CONFIG_DIR', 'JUPYTER_RUNTIME_DIR', 'IPYTHONDIR')}
-    with open(tmp_path / 'log', 'w', encoding='utf-8') as log:
-        server = subprocess.Popen(line, env=os.environ | home | dict(JUPYTER_TOKEN=token), stdout=log, stderr=subprocess.STDOUT,
-                                  start_new_session=True)
-    url, said = f'http://127.0.0.1:{port}', []
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f'{url}/api', timeout=1)
-                break
-            except OSError:
-                time.sleep(.25)
-        with pytest.raises(urllib.error.HTTPError, match='40[13]'):
-            urllib.request.urlopen(f'{url}/api/contents', timeout=10)
-        with sync_playwright() as p:
-            browser = p.chromium.launch(executable_path='/usr/bin/chromium', args=['--no-sandbox', '--disable-gpu'])
-            page = browser.new_page(viewport=dict(width=1280, height=720))
-            page.on('pageerror', lambda e: said.append(str(e)))
-            page.goto(f'{url}/voila/render/explore.ipynb?token={token}', timeout=120_000)
-            page.wait_for_selector('.vidlens-viewer[data-shown]', timeout=120_000)
-            page.wait_for_selector('.vidlens-viewer[aria-busy=false] .vidlens-legend span', timeout=60_000)
-            before = page.locator('figure > canvas').first.evaluate('c => c.toDataURL()')
-            page.locator('.widget-slider', has=page.get_by_text('layer', exact=True)).locator('.noUi-handle').focus()
-            page.keyboard.press('ArrowLeft')
-            page.wait_for_function('(old) => document.querySelector("figure > canvas").toDataURL() !== old', arg=before)
-            page.get_by_role('tab', name='Words').click()
-            page.get_by_label('words', exact=True).wait_for(timeout=60_000)
-            if folder := os.environ.get('VIDLENS_SHOTS'):
-                page.wait_for_timeout(3000)
-                page.screenshot(path=f'{folder}/voila.png')
-            browser.close()
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(20)
-    assert said == [], (tmp_path / 'log').read_text(encoding='utf-8')[-2000:]
+    "Voila under a token: what the layer slider shows is what Python says, the tabs open, and their charts are drawn."
+    command, said = [*live.VIDLENS, 'app', '--prompt', 'a red circle moves right', '--of', '4', '--no-browser', '--port'], []
+    with live.Served([*command, str(live.free_port())], tmp_path, live.home(tmp_path)) as server, live.chromium() as browser:
+        assert '/voila/render/explore.ipynb?token=' in server.address
+        assert server.status('/api/contents') == 403 and '/login' in server.get('/voila/render/explore.ipynb').url
+        page = live.listened(browser.new_page(viewport=dict(width=1280, height=900)), said, VOILA)
+        page.goto(server.address, timeout=120_000)
+        page.locator(f'{live.VIEWER} .vidlens-code code').first.wait_for(timeout=120_000)
+        kernel = live.Kernel(server.connection())
+        live.agreed(page, kernel, 'Match')
+        live.pressed(page, 'layer', 'ArrowLeft')
+        kernel.until("made('Match').state.layer == 3")
+        live.agreed(page, kernel, 'Match')
+        for name, drawn in (('Heads', '.heatmaplayer image'), ('Words', '.scatterlayer .trace path.js-line')):
+            live.tab(page, name)
+            live.agreed(page, kernel, name)
+            page.locator(f'.js-plotly-plot:visible {drawn}').first.wait_for(timeout=30_000)
+            live.shot(page, f'voila-{name}')
+        kernel.close()
+        page.close()
+        assert server.stop() == 0
+    assert not said, '\n'.join(said)

@@ -436,14 +436,7 @@ def run_lab(args: argparse.Namespace) -> dict[str, Any]:
     prompt = args.prompt or ('' if args.video else 'a red circle moves right')
     notebook = out / 'explore.ipynb'
     serve_command(args.kind, notebook)        # raises if there is no such server, before anything is written
-    made = not out.is_dir()
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        explorer_notebook(notebook, args.model, args.video, prompt, args.of, args.seed, args.device, args.dtype, args.force)
-    except (ValueError, FileNotFoundError):
-        if made:
-            out.rmdir()
-        raise
+    explorer_notebook(notebook, args.model, args.video, prompt, args.of, args.seed, args.device, args.dtype, args.force)
     _teller(args)(f'{notebook}: serving it; Ctrl-C ends that')
     status = serve(args.kind, notebook, args.port, not args.no_browser)
     return dict(notebook=str(notebook), status=status)

@@ -77,6 +77,8 @@ class Explorer(w.VBox):
         self._shown, self._stale, self._closed = True, False, False
         self._links = [t.link((self.state, 'frame'), (self.viewer, 'frame'))]
         super().__init__([*self.controls(), self.stage(list(below))])
+        self.add_class('vidlens-explorer')
+        self.viewer.tips = _tips(self)
         if 'point' in self.uses:
             self.viewer.observe(lambda change: setattr(self.state, 'point', _rounded(change['new'])), 'picked')
         self.state.observe(self._moved, list(self.uses))
@@ -203,6 +205,15 @@ class Explorer(w.VBox):
             self.worker.close()
         super().close()
         close_all(inside)
+
+
+def _tips(widget: w.Widget) -> dict[str, str]:
+    "Of the controls inside, by their labels."
+    found: dict[str, str] = {}
+    for each in getattr(widget, 'children', ()):
+        label, tip = (getattr(each, n, None) for n in ('description', 'tooltip'))
+        found |= {label: tip} if label and tip else _tips(each)
+    return found
 
 
 def _rounded(picked: Sequence[float]) -> list[float]:

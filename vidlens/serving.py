@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import whole_file
+from .run import BUNDLED, _folder
 
 # %% auto #0
 __all__ = ['explorer_notebook', 'serve_command', 'waited', 'serve']
@@ -33,13 +34,16 @@ def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: st
                       force: bool = False) -> Path:
     """Write a notebook with the explorers of a video, or of one made from a prompt.
 
-    Raises FileNotFoundError for a missing video, FileExistsError unless `force`, ValueError for neither video nor prompt."""
+    Raises FileNotFoundError for a missing video or model, FileExistsError unless `force`, ValueError for neither video nor prompt,
+    and for less than one step."""
     if video is None and not prompt:
         raise ValueError('give a video, or a prompt to make one from: --prompt "a red circle moves right"')
     if video is not None and not Path(video).is_file():
         raise FileNotFoundError(f'{video} does not exist: give a video file, or leave it out and give a prompt')
-    if Path(model).expanduser().is_dir():
-        model = str(Path(model).expanduser().resolve())  # the kernel will start elsewhere
+    if of < 1:
+        raise ValueError(f'of={of} steps: give 1 or more, such as --of 30')
+    if model != BUNDLED and Path(found := _folder(model)).is_dir():
+        model = str(Path(found).resolve())  # the kernel will start elsewhere
     read = 'video = None' if video is None else (
         f'video = vidlens.fit_video(pipe, vidlens.read_video({str(Path(video).resolve())!r}))')
     given = dict(model=model, device=device, dtype=dtype, video=read, prompt=prompt, of=of, seed=seed)
@@ -47,6 +51,7 @@ def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: st
         dict(cell_type=kind, id=f'cell-{i}', metadata={}, source=text if kind == 'markdown' else text.format(**given))
         | (dict(execution_count=None, outputs=[]) if kind == 'code' else {}) for i, (kind, text) in enumerate(_CELLS)]
     spec = dict(name='python3', display_name='Python 3', language='python')
+    Path(path).parent.mkdir(parents=True, exist_ok=True)  # only now, when nothing is amiss
     with whole_file(path, force) as part:
         Path(part).write_text(json.dumps(dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=spec), cells=cells), indent=1),
                               encoding='utf-8')

@@ -60,7 +60,7 @@ class Viewer(anywidget.AnyWidget):
     """A video with maps over it. `frame`: the RGB frame shown; `picked`: [t, x, y, how often, panel]; `mask`: bytes of (height,
     width), 1 where painted; `arrow`: [x, y, x, y] px; `tool`: what the pointer does; `cmap`: of `cmaps`; `size`: px of a panel
     at most; `bare`: without controls; `message`: a sentence shown as an error; `pending`: what is still on its way; `code`: the
-    call to copy; `width`: px that the browser gives it."""
+    call to copy; `tips`: of the controls around it, by their labels; `width`: px that the browser gives it."""
 
     _esm = (_ASSETS / 'viewer.js').read_text(encoding='utf-8')
     _css = (_ASSETS / 'viewer.css').read_text(encoding='utf-8')
@@ -81,6 +81,7 @@ class Viewer(anywidget.AnyWidget):
     size = t.Int(480).tag(sync=True)
     width = t.Int(0).tag(sync=True)
     bare = t.Bool(False).tag(sync=True)
+    tips: t.Dict[str, str] = t.Dict({}).tag(sync=True)
     frame = t.Int(0).tag(sync=True)
     tracks: t.List[Any] = t.List([]).tag(sync=True)
     truth: t.List[Any] = t.List([]).tag(sync=True)

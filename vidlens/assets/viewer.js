@@ -79,6 +79,15 @@ function drawPath(c, path, frame, colour, dashed, unit) {
   c.stroke();
 }
 
+// ipywidgets gives the handles of its sliders no name, and tips to labels alone, or to nothing: pass both on.
+function nameControls(explorer, tips) {
+  for (const label of explorer.querySelectorAll(".jupyter-widgets > label")) {
+    const control = label.parentElement;
+    control.title ||= tips[label.textContent] ?? label.title;
+    for (const handle of control.querySelectorAll(".noUi-handle")) handle.setAttribute("aria-label", label.textContent);
+  }
+}
+
 class Viewer {
   constructor(model, root) {
     Object.assign(this, { model, root, frame: model.get("frame"), cursor: null, stroke: null, timer: 0, images: [], off: [] });
@@ -191,11 +200,24 @@ class Viewer {
       if (width && Math.abs(width - this.model.get("width")) > 8) this.set({ width });
     };
     const seen = new ResizeObserver(() => {
+      this.named ??= this.nameAll();
       clearTimeout(this.resting);
       this.resting = setTimeout(tell, 100); // once it rests
     });
     seen.observe(this.root);
     this.off.push(() => (seen.disconnect(), clearTimeout(this.resting)));
+  }
+
+  // The controls around the viewer, those of now and those to come.
+  nameAll() {
+    const explorer = this.root.closest(".vidlens-explorer");
+    if (!explorer) return null;
+    const name = () => nameControls(explorer, this.model.get("tips"));
+    name();
+    const more = new MutationObserver(name);
+    more.observe(explorer, { childList: true, subtree: true });
+    this.off.push(() => more.disconnect());
+    return more;
   }
 
   sized() {
