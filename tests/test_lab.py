@@ -162,6 +162,7 @@ def click_chart(page, row, col):
 # A real address
 
 def test_nobody_comes_in_without_the_token(lab, browser):
+    assert '/lab/tree/explore.ipynb?token=' in lab.address
     assert lab.status('/api/contents') == 403 and lab.status('/api/contents', lab.token) == 200
     page = browser.new_page()
     page.goto(f'{lab.root}/lab/tree/explore.ipynb')
@@ -545,6 +546,7 @@ def test_notebook_7(tmp_path, browser, complaints):
         for layer in (1, 3):
             tapped(page, 'layer', layer)
             changed(page, kernel, 'Match', f'x.state.layer == {layer}')
+        stepped(page, kernel, 'Match', 'layer')      # the arrow is the slider's, and goes to no other cell
         shot(page, 'notebook')
         kernel.close()
         page.context.close()

@@ -55,6 +55,16 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(tmp_path, capsys, monkeypatc
     assert main(['app', '--out', 'x']) == 2 and 'pip install' in capsys.readouterr().err and not (tmp_path / 'x').exists()
 
 
+def test_a_request_to_end_reaches_the_server(tmp_path):
+    slow = ('import signal, sys, time\n'
+            'signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\nprint("up", flush=True)\ntime.sleep(60)')
+    code = f'import sys; from vidlens.serving import waited; sys.exit(waited([sys.executable, "-c", {slow!r}]))'
+    it = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
+    assert it.stdout.readline() == b'up\n'
+    it.terminate()
+    assert it.wait(20) == 5
+
+
 def test_a_server_that_is_interrupted_ends_by_itself(tmp_path):
     "Ctrl+C reaches the server and the command alike: the server takes its time, and its exit status is the command's."
     slow = ('import signal, sys, time\n'

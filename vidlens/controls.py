@@ -208,6 +208,7 @@ class Chart(w.VBox):
 
         before, width = self.figure, self.width
         self.figure = go.FigureWidget(figure.update_layout(**_SUITS, width=width))
+        self.figure._config = dict(displayModeBar=False)  # its buttons would share a chart with a server
         if click := self._click:
             self.figure.data[0].on_click(lambda trace, at, _: click(int(at.ys[0]), int(at.xs[0])) if at.xs else None)
         self.children = [self.figure, self.said]

@@ -186,7 +186,7 @@ class _Seam:
         self.undo: list[Callable[[], None]] = []
         self.modes: list[_Mode | None] = []
         self.call: _Call | None = None
-        self.key = id(model_of(pipe))
+        self.key, self.lock = id(model_of(pipe)), lock_of(pipe)
         self.stopping = self.single = self.muted = False
 
     def install(self) -> None:
@@ -401,7 +401,7 @@ def _leave(seam: _Seam, listener: _Listener) -> None:
             _OPEN.pop(seam.key, None)
             seam.remove()
     finally:
-        lock_of(seam.pipe).release()
+        seam.lock.release()
 
 # %% ../nbs/04_hooks.ipynb #323d5dbe
 Wanted = int | Iterable[int] | slice | None

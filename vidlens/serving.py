@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from .run import BUNDLED, _folder
 __all__ = ['explorer_notebook', 'serve_command', 'waited', 'serve']
 
 # %% ../nbs/46_serving.ipynb #46000006
-_CELLS = (('markdown', '# Look inside a video\n\nRun all cells. Drag a slider, click into the video, change the tab.'),
+_CELLS = (('markdown', '# Look inside a video\n\nDrag a slider, click into the video, change the tab (in JupyterLab, run all cells '
+                       'first).'),
           ('code', 'import vidlens\nfrom vidlens.experiments import explore, silenced\nfrom vidlens.lens import moft\n'
                    'from vidlens.steering import Region, control\n\n'
                    'pipe = vidlens.load({model!r}, {device!r}, {dtype!r})\n{video}'),
@@ -65,13 +68,16 @@ def serve_command(kind: str, notebook: Path, port: int | None = None, browser: b
     if kind == 'app' and importlib.util.find_spec('voila') is None:
         raise ValueError('vidlens app needs Voila: pip install "vidlens[app]", or use vidlens lab')
     return [sys.executable, '-m', module, f'--ServerApp.root_dir={notebook.parent.resolve()}', '--ServerApp.ip=127.0.0.1',
-            f'--ServerApp.default_url={url}', f'--ServerApp.open_browser={browser}',
+            f'--{"LabApp" if kind == "lab" else "ServerApp"}.default_url={url}', f'--ServerApp.open_browser={browser}',
             *([f'--ServerApp.port={port}'] if port else [])]
 
 
 def waited(line: list[str]) -> int:
-    "Run a command to its end, and its exit status. Ctrl+C is the command's own affair: a server asks, and stops its kernels."
+    """Run a command to its end, and its exit status. Ctrl+C is the command's own affair: a server asks, and stops its kernels; a
+    request to end is handed on."""
     with subprocess.Popen(line) as it:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: it.terminate())
         while True:
             try:
                 return it.wait()

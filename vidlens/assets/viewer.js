@@ -83,8 +83,13 @@ function drawPath(c, path, frame, colour, dashed, unit) {
 function nameControls(explorer, tips) {
   for (const label of explorer.querySelectorAll(".jupyter-widgets > label")) {
     const control = label.parentElement;
-    control.title ||= tips[label.textContent] ?? label.title;
-    for (const handle of control.querySelectorAll(".noUi-handle")) handle.setAttribute("aria-label", label.textContent);
+    const tip = tips[label.textContent] ?? label.title;
+    if (control.title !== tip) control.title = tip;
+    for (const part of control.querySelectorAll("[title]")) if (part.title === label.textContent) part.title = tip;
+    for (const handle of control.querySelectorAll(".noUi-handle")) {
+      handle.setAttribute("aria-label", label.textContent);
+      handle.dataset.lmSuppressShortcuts = true; // Notebook would take its arrows
+    }
   }
 }
 
@@ -149,9 +154,11 @@ class Viewer {
     this.slider.oninput = () => this.show(+this.slider.value);
     this.count = element("output", bar, { cls: "vidlens-count" });
     const label = element("label", bar, { text: "map", title: "How strongly the map covers the video" });
+    this.ofMaps = [label]; // controls that mean nothing without a map
     this.cover = element("input", label, { type: "range", min: 0, max: 1, step: 0.05, "aria-label": "Opacity of the map" });
     this.cover.oninput = () => (this.set({ alpha: +this.cover.value }), this.draw());
     this.colours = element("select", bar, { title: "Colours of the map, from low to high", "aria-label": "Colour map" });
+    this.ofMaps.push(this.colours);
     this.colours.onchange = () => (this.set({ cmap: this.colours.value }), this.newColours());
     const kinds = { PNG: "this frame, as you see it", GIF: "all frames, as a picture that moves", MP4: "all frames, as a video" };
     for (const [kind, what] of Object.entries(kinds)) {
@@ -259,6 +266,7 @@ class Viewer {
 
   newMaps() {
     this.maps = mapsOf(this.model);
+    for (const each of this.ofMaps) each.hidden = !this.maps;
     if (this.count_ !== Math.max(1, this.model.get("panels").length)) this.build();
     this.titles?.forEach((t, i) => (t.textContent = this.model.get("panels")[i] ?? ""));
     this.legends?.forEach((each, i) => this.legend(each, i));
