@@ -107,3 +107,20 @@ def test_a_map_of_values_says_its_highest():
     json.dumps(figure.get_state()['_widget_data'], allow_nan=False)
     chart.heat(x, ('layer', 'head'), 'another')        # colours, axes and what the pointer says are of it
     assert chart.figure is not figure and chart.figure.data[0].colorbar.title.text == 'another'
+
+
+def test_a_chart_that_is_disturbed_is_drawn_once_more(monkeypatch):
+    "What a browser says of a figure is taken in by another thread, while the figure is being read."
+    chart, left = Chart(), ['dictionary changed size during iteration']
+    put = Chart._put
+
+    def disturbed(self, figure):
+        if left:
+            raise RuntimeError(left.pop())
+        put(self, figure)
+    monkeypatch.setattr(Chart, '_put', disturbed)
+    chart.lines([dict(x=[0], y=[3])], 'x', 'y')
+    assert chart.figure.data[0].y == (3,) and not left
+    left.append('no room')
+    with pytest.raises(RuntimeError, match='no room'):
+        chart.lines([], 'x', 'y')

@@ -5,7 +5,10 @@
 # %% ../nbs/42a_controls.ipynb #42a00003
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from html import escape
 from typing import Any
 
@@ -155,17 +158,33 @@ _SUITS = dict(paper_bgcolor='rgba(0,0,0,0)', plot_bgcolor='rgba(0,0,0,0)', font_
               **{f'{a}axis_{k}': 'rgba(128,128,128,.3)' for a in 'xy' for k in ('gridcolor', 'zerolinecolor')})
 
 
+def _undisturbed(change: Callable[..., None]) -> Callable[..., None]:
+    "One change of a chart at a time; once more if what the browser said of the figure came in between, in another thread."
+    def again(self: Any, *given: Any, **options: Any) -> None:
+        with self.lock:
+            for left in (2, 1, 0):
+                try:
+                    return change(self, *given, **options)
+                except RuntimeError as e:
+                    if not left or 'during iteration' not in str(e):
+                        raise
+                    time.sleep(.02)
+    return wraps(change)(again)
+
+
 class Chart(w.VBox):
     "A live plotly chart that changes in place. `fit(width)` makes it as wide as its column, px."
 
     def __init__(self) -> None:
         self.width: int | None = None
         self.figure: Any = None
+        self.lock = threading.RLock()
         self._click: Callable[[int, int], Any] | None = None
         self._of: Any = None  # what the axes and colours are of
         self.said = w.HTML(layout=w.Layout(display='none'))
         super().__init__([self.said])
 
+    @_undisturbed
     def fit(self, width: int) -> None:
         "As wide as that, up to 640 px."
         import plotly.graph_objects as go
@@ -174,6 +193,7 @@ class Chart(w.VBox):
         if self.figure is not None and self.figure.layout.width != self.width:
             self._put(go.Figure(self.figure))  # a chart that is being opened would not hear of it
 
+    @_undisturbed
     def lines(self, lines: list[dict[str, Any]], x: str, y: str, kind: str = 'Scatter') -> None:
         "Lines, points or bars (dicts of plotly's options), with names of the axes."
         import plotly.graph_objects as go
@@ -187,6 +207,7 @@ class Chart(w.VBox):
             for trace, each in zip(self.figure.data, lines, strict=True):
                 trace.update(each)
 
+    @_undisturbed
     def heat(self, table: Tensor, names: tuple[str, str], unit: str = '', on_click: Callable[[int, int], Any] | None = None,
              framed: Sequence[tuple[int, int]] = (), limits: tuple[float, float] | None = None) -> None:
         "A table (rows, cols) as colours that call on_click(row, col); some cells framed; its highest in words below."
@@ -206,16 +227,14 @@ class Chart(w.VBox):
     def _put(self, figure: Any) -> None:
         import plotly.graph_objects as go
 
-        before, width = self.figure, self.width
-        self.figure = go.FigureWidget(figure.update_layout(**_SUITS, width=width))
+        before = self.figure
+        self.figure = go.FigureWidget(figure.update_layout(**_SUITS, width=self.width))
         self.figure._config = dict(displayModeBar=False)  # its buttons would share a chart with a server
         if click := self._click:
             self.figure.data[0].on_click(lambda trace, at, _: click(int(at.ys[0]), int(at.xs[0])) if at.xs else None)
         self.children = [self.figure, self.said]
         if before is not None:
             before.close()
-        if self.width != width:  # told meanwhile, by another thread
-            self._put(go.Figure(self.figure))
 
 
 def _highest(a: np.ndarray, names: tuple[str, str], unit: str) -> str:

@@ -154,7 +154,8 @@ class _Held:
     def prepare(self, step: int = -12, job: Job | None = None) -> bool:
         """Run what is not held of a step, so that each of its layers answers at once; not if the budget is too small for a whole
         step, or before anything of it is known. Whether all of it is held now."""
-        most = max(self._store.sizes.values(), default=0)
+        with self._lock:
+            most = max(self._store.sizes.values(), default=0)
         if not most or most * len(self.stacks) > self._store.budget:
             return False
         self.tape(step, job=job)

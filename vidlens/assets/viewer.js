@@ -111,6 +111,7 @@ class Viewer {
     this.on(["message", "busy", "progress", "pending", "code"], () => this.status());
     this.on(["tool", "arrow"], () => (this.from = null)); // an arrow that was begun by keyboard
     this.on(["size"], () => this.sized());
+    this.on(["tips"], () => (this.named ??= this.nameAll()));
     this.files();
     this.measure();
     this.watch(model.widget_manager?.kernel);
@@ -221,6 +222,7 @@ class Viewer {
     if (!explorer) return null;
     const name = () => nameControls(explorer, this.model.get("tips"));
     name();
+    this.on(["tips"], name);
     const more = new MutationObserver(name);
     more.observe(explorer, { childList: true, subtree: true });
     this.off.push(() => more.disconnect());
