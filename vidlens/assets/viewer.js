@@ -219,7 +219,7 @@ class Viewer {
   // The controls around the viewer, those of now and those to come.
   nameAll() {
     const explorer = this.root.closest(".vidlens-explorer");
-    if (!explorer) return null;
+    if (!explorer || !Object.keys(this.model.get("tips")).length) return null; // of two viewers one knows the tips
     const name = () => nameControls(explorer, this.model.get("tips"));
     name();
     this.on(["tips"], name);
