@@ -206,7 +206,7 @@ def test_a_unet_is_explored_by_its_own_layers():
         heads.state.layer = next(n for n in range(len(engine.stacks)) if n not in able)
         assert shown(heads).message == '' and not heads.small.shown and 'shows no words' in heads.small.pending
         heads.small.picked = [0, 1., 1., 1, 0]
-        assert not heads._mine
+        assert not heads._by_hand
         assert shown(Words(engine, State.of(engine), worker)).message == ''
 
 

@@ -17,11 +17,11 @@ import numpy as np
 import traitlets as t
 from torch import Tensor
 
-from .plots import layer_step_map
+from .plots import _SAFE_HEX, _best, _frame, layer_step_map
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['wrapped', 'close_all', 'beside', 'sentence', 'Task', 'Chips', 'Chart']
+__all__ = ['wrapped', 'close_all', 'beside', 'Task', 'Chips', 'Chart']
 
 # %% ../nbs/42a_controls.ipynb #42a00006
 def wrapped(*children: w.Widget) -> w.Box:
@@ -43,11 +43,6 @@ def beside(*children: w.Widget) -> w.Box:
     for each in children:
         each.layout.flex, each.layout.min_width, each.layout.overflow = '1 1 340px', '0', 'hidden'
     return w.Box(children, layout=w.Layout(display='flex', flex_flow='row wrap', align_items='flex-start', grid_gap='12px'))
-
-
-def sentence(error: Exception) -> str:
-    "What an error says; its kind, where it says nothing."
-    return str(error) or type(error).__name__
 
 
 class Task(w.Box):
@@ -110,7 +105,7 @@ class Task(w.Box):
         if job.error is None:
             self._done(job.value)
         else:
-            self._say(sentence(job.error))
+            self._say(job.sentence)
 
 # %% ../nbs/42a_controls.ipynb #42a0000b
 class Chips(w.Box):
@@ -154,7 +149,7 @@ class Chips(w.Box):
 
 # %% ../nbs/42a_controls.ipynb #42a0000e
 _SUITS = dict(paper_bgcolor='rgba(0,0,0,0)', plot_bgcolor='rgba(0,0,0,0)', font_color='#777',
-              colorway=['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00'],  # Okabe and Ito
+              colorway=_SAFE_HEX,
               **{f'{a}axis_{k}': 'rgba(128,128,128,.3)' for a in 'xy' for k in ('gridcolor', 'zerolinecolor')})
 
 
@@ -211,8 +206,7 @@ class Chart(w.VBox):
     def heat(self, table: Tensor, names: tuple[str, str], unit: str = '', on_click: Callable[[int, int], Any] | None = None,
              framed: Sequence[tuple[int, int]] = (), limits: tuple[float, float] | None = None) -> None:
         "A table (rows, cols) as colours that call on_click(row, col); some cells framed; its highest in words below."
-        frames = [dict(type='rect', x0=c - .5, x1=c + .5, y0=r - .5, y1=r + .5, line=dict(color='#d55e00', width=3))
-                  for r, c in framed]
+        frames = [_frame(*cell) for cell in framed]
         cells = [[None if v != v else v for v in row] for row in table.tolist()]  # NaN is no JSON: nothing would be shown
         if self._of != (names, unit, limits):
             self._of = names, unit, limits
@@ -238,7 +232,5 @@ class Chart(w.VBox):
 
 
 def _highest(a: np.ndarray, names: tuple[str, str], unit: str) -> str:
-    if np.isnan(a).all():
-        return 'nothing measured yet'
-    r, c = np.unravel_index(np.nanargmax(a), a.shape)
-    return f'highest: {names[0]} {r}, {names[1]} {c}: {a[r, c]:.3g} {unit}'.strip()
+    best = _best(a)
+    return f'highest: {names[0]} {best[0]}, {names[1]} {best[1]}: {a[best]:.3g} {unit}'.strip() if best else 'nothing measured yet'

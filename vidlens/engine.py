@@ -447,7 +447,7 @@ def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int =
     if video is None:
         if not prompt:
             raise ValueError("hold needs a video, or a prompt to make one from: hold(pipe, prompt='a red circle moves left')")
-        with lock_of(pipe), watch_inputs(pipe) as kept:
+        with watch_inputs(pipe) as kept:
             made: Any = generate(pipe, prompt, seed, of, on_step=_told(job, of), **run)
         clip = SimpleNamespace(video=made.video, caption=prompt)
         engine = Engine(pipe, clip, schedule(pipe, of), kept.__getitem__, budget, dtype)

@@ -22,7 +22,7 @@ from .card import model_of
 from .channels import channel_curves
 from .controls import Chart, Task, beside, close_all, wrapped
 from .engine import Engine, _told, hold
-from .explorers import Explorer, Heads, Match, State, Words, _options, _place
+from .explorers import Explorer, Heads, Match, State, Words, _options, _place, _written
 from .hooks import edit, lock_of
 from .lens import MotionChannels, moft
 from .run import generate
@@ -77,15 +77,11 @@ class Channels(Explorer):
         layer, step, of = self.state.layer, self.state.step, len(self.engine.plan)
 
         def work(job: Job) -> MotionChannels:
-            lock = lock_of(self.engine.pipe)
-
             def told(i: int, n: int) -> None:
                 job.step(i, n, 'clips')
-                lock.release()  # between two clips the sliders have their turn
-                time.sleep(.005)
-                lock.acquire()
+                time.sleep(.005)  # nobody has the model between two clips: sliders take their turn
 
-            with lock, stoppable(self.engine.pipe, job):
+            with stoppable(self.engine.pipe, job):
                 return moft(self.engine.pipe, layer=layer, step=step, of=of, on_clip=told)
         return work
 
@@ -101,12 +97,12 @@ class Channels(Explorer):
 
     def code(self, asked: dict[str, Any]) -> str:
         rest = dict(asked)
-        t_, x, y = rest.pop('point')
+        place = _written(rest.pop('point'))
         if rest.pop('channels') is None or self.found is None:
-            return f'engine.similar(({t_:g}, {x:g}, {y:g}), {_options(rest)})'
+            return f'engine.similar({place}, {_options(rest)})'
         how = self.found.facts
         return (f'found = moft(pipe, layer={self.found.layer}, step={how["step"]}, of={len(self.engine.plan)})\n'
-                f'engine.similar(({t_:g}, {x:g}, {y:g}), {_options(rest)}, channels=found.channels)')
+                f'engine.similar({place}, {_options(rest)}, channels=found.channels)')
 
 # %% ../nbs/44_experiments.ipynb #44000008
 def heads_in(text: str) -> dict[int, list[int]]:

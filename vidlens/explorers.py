@@ -15,7 +15,7 @@ import torch
 import traitlets as t
 from torch import Tensor
 
-from .controls import Chart, Chips, Task, beside, close_all, sentence, wrapped
+from .controls import Chart, Chips, Task, beside, close_all, wrapped
 from .engine import Engine
 from .maps import select_heads
 from .run import text_of
@@ -113,9 +113,14 @@ class Explorer(w.VBox):
             self._drop()
             self._stale = True
 
+    @property
+    def _mine(self) -> str:
+        "Its questions' place at the worker: two explorers of a kind are no rivals."
+        return f'{self.slot} {id(self)}'
+
     def _drop(self) -> None:
         "Let go of the question that is on its way."
-        self.worker.cancel(f'{self.slot} {id(self)}')
+        self.worker.cancel(self._mine)
         with self.viewer.hold_sync():
             self.viewer.busy, self.viewer.pending = False, ''
 
@@ -135,7 +140,7 @@ class Explorer(w.VBox):
             return None
         self.viewer.busy = True
         self.worker.cancel('ahead')
-        self.job = self.worker.ask(f'{self.slot} {id(self)}', lambda job: self._work(asked, job), self._finished)
+        self.job = self.worker.ask(self._mine, lambda job: self._work(asked, job), self._finished)
         return self.job
 
     def say(self, sentence: str) -> None:
@@ -156,7 +161,7 @@ class Explorer(w.VBox):
         with self.viewer.hold_sync():
             self.viewer.busy, self.viewer.pending = False, ''
             if job.error is not None:
-                self.say(sentence(job.error))
+                self.say(job.sentence)
         if job.error is None and 'layer' in self.uses:
             self.worker.ask('ahead', self._prepare)
 
@@ -200,7 +205,7 @@ class Explorer(w.VBox):
         self.state.unobserve(self._moved, list(self.uses))
         for link in self._links:
             link.unlink()
-        self.worker.cancel(f'{self.slot} {id(self)}')
+        self.worker.cancel(self._mine)
         if self._own:
             self.worker.close()
         super().close()
@@ -226,6 +231,10 @@ def _place(state: State, engine: Engine) -> tuple[float, float, float]:
     height, width = engine.video.shape[1:3]
     t_, x, y = state.point or (0, width / 2, height / 2)
     return t_, x, y
+
+
+def _written(point: Sequence[float]) -> str:
+    return f'({", ".join(f"{v:g}" for v in point)})'
 
 
 def _options(asked: dict[str, Any]) -> str:
@@ -297,8 +306,7 @@ class Match(Explorer):
 
     def code(self, asked: dict[str, Any]) -> str:
         rest = dict(asked)
-        t_, x, y = rest.pop('point')
-        return f'engine.match(({t_:g}, {x:g}, {y:g}), {_options(rest)})'
+        return f'engine.match({_written(rest.pop("point"))}, {_options(rest)})'
 
     def score_all(self) -> Job | None:
         "Score every step against the known tracks, in the background; the map fills as it goes."
@@ -416,7 +424,8 @@ CRITERIA = {'separability (Calinski-Harabasz)': 'chi', 'separability (Fisher)': 
             'compactness (Davies-Bouldin, low is good)': 'dbi', 'slow mixing (lambda_2)': 'lambda2',
             'spread of attention (entropy)': 'evenness', 'distance of attention, tokens': 'distance',
             'matching of the true tracks': 'accuracy'}
-_OF_MATCHING = ('lambda2', 'evenness', 'distance', 'accuracy')  # of attention among video tokens
+_STATISTICS = 'evenness', 'distance'
+_OF_MATCHING = 'lambda2', *_STATISTICS, 'accuracy'  # of attention among video tokens
 
 
 class Heads(Explorer):
@@ -432,7 +441,7 @@ class Heads(Explorer):
         self.best = w.Button(description='Best five', tooltip='choose the five best heads of the whole model by this criterion')
         self.small = Viewer(engine.video, label='each head', size=96, bare=True)
         self.chosen: dict[int, list[int]] = {}
-        self._mine: dict[int, list[int]] = {}  # chosen by hand; none: the best five
+        self._by_hand: dict[int, list[int]] = {}  # chosen by hand; none: the best five
         self.table, self.atlas = torch.zeros(0, 0), Chart()
         self.maps: ConceptMaps | None = None
         self._drawn = -1  # the layer whose heads are drawn small
@@ -447,7 +456,7 @@ class Heads(Explorer):
         "What the state says: the word, its source, step, layer, criterion and the heads; {}: the best five."
         word = (self.state.words or _words_of(self.engine))[-1]
         return dict(word=word, source=_source(self.engine, [word]), step=self.state.step, layer=self.state.layer,
-                    by=CRITERIA[self.by.value], heads=self._mine)
+                    by=CRITERIA[self.by.value], heads=self._by_hand)
 
     def answer(self, asked: dict[str, Any], job: Job) -> tuple[Tensor, dict[int, list[int]], ConceptMaps, Tensor]:
         e, step = self.engine, asked['step']
@@ -464,7 +473,7 @@ class Heads(Explorer):
         if by == 'accuracy':
             scores = e.score(step, job=job)
             layers, table = scores.layers, scores.map(by, heads=True)[0]
-        elif by in _OF_MATCHING[1:3]:
+        elif by in _STATISTICS:
             layers, table = e.layers_for('statistics'), e.statistics(step, job=job)[by]
         else:
             found = e.heads(step, [by], job=job)
@@ -493,10 +502,10 @@ class Heads(Explorer):
     def choose(self, head: tuple[int, int] | None) -> Job | None:
         "Take a head (layer, head) in or out; None: the best five again. The last one stays."
         if head is None:
-            self._mine = {}
+            self._by_hand = {}
         else:
-            kept = {(n, h) for n, hs in (self._mine or self.chosen).items() for h in hs} ^ {head}
-            self._mine = {n: sorted(h for m, h in kept if m == n) for n in sorted({n for n, _ in kept})} or {head[0]: [head[1]]}
+            kept = {(n, h) for n, hs in (self._by_hand or self.chosen).items() for h in hs} ^ {head}
+            self._by_hand = {n: sorted(h for m, h in kept if m == n) for n in sorted({n for n, _ in kept})} or {head[0]: [head[1]]}
         return self.ask()
 
     def code(self, asked: dict[str, Any]) -> str:

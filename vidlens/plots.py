@@ -476,6 +476,11 @@ def layer_step_map(table: Any, rows: Sequence | None = None, cols: Sequence | No
     return figure
 
 
+def _frame(row: int, col: int) -> dict[str, Any]:
+    "A frame round a cell, as plotly draws it."
+    return dict(type='rect', x0=col - .5, x1=col + .5, y0=row - .5, y1=row + .5, line={'color': '#d55e00', 'width': 3})
+
+
 def _plotly_heat(a: np.ndarray, rows: list[str], cols: list[str], title: str, unit: str, names: tuple[str, str],
                  cmap: str, limits: Any, annotate: bool) -> Any:
     "The plotly twin of `_heat`: the value, row and column under the pointer."
@@ -491,8 +496,7 @@ def _plotly_heat(a: np.ndarray, rows: list[str], cols: list[str], title: str, un
     figure.update_yaxes(title=names[0], type='category', autorange='reversed')
     best = _best(a)
     if best:
-        figure.add_shape(type='rect', x0=best[1] - .5, x1=best[1] + .5, y0=best[0] - .5, y1=best[0] + .5,
-                         line={'color': '#d55e00', 'width': 3})
+        figure.add_shape(_frame(*best))
     return figure
 
 # %% ../nbs/30_plots.ipynb #c20de0c5

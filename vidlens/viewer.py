@@ -163,7 +163,7 @@ class Viewer(anywidget.AnyWidget):
             if job.error is None:
                 self.send(dict(saved=f'vidlens-{self.label}.{kind}'), [job.value])
             else:
-                self.message = str(job.error)
+                self.message = job.sentence
 
         self._saver = self._saver or Worker('vidlens-save')
         return self._saver.ask('save', lambda job: self.file(kind), done)

@@ -56,6 +56,11 @@ class Job:
         "What the work returned, once `then` is done with it. Raises what it raised, CancelledError, TimeoutError."
         return self._future.result(timeout)
 
+    @property
+    def sentence(self) -> str:
+        "What its error says, or which kind it is where it says nothing; '' for none."
+        return '' if self.error is None else str(self.error) or type(self.error).__name__
+
     def __repr__(self) -> str:
         state = 'cancelled' if self.cancelled else 'running' if self.running else f'failed: {self.error}' if self.error else 'done'
         return f'Job({self.slot}, {state}{f", {self.done} of {self.total}" if self.total else ""})'

@@ -421,12 +421,7 @@ class Viewer {
     if (tool === "none") return;
     canvas.setPointerCapture(event.pointerId);
     if (tool === "arrow") this.stroke = { arrow: [...at, ...at] };
-    else {
-      const { width, height } = this.images[0];
-      const old = bytes(this.model.get("mask"));
-      this.stroke = { mask: old.length === width * height ? old.slice() : new Uint8Array(width * height), value: event.shiftKey ? 0 : 1 };
-      this.go(at);
-    }
+    else this.brush(at, event.shiftKey);
   }
 
   go([x, y]) {
@@ -461,20 +456,19 @@ class Viewer {
     const tool = this.model.get("tool");
     if (tool === "point") return this.pick(this.cursor, i);
     if (tool === "none") return;
-    if (tool === "mask") this.dab(this.cursor, shift);
+    if (tool === "mask") (this.brush(this.cursor, shift), this.finish());
     else if (this.from) (this.set({ arrow: [...this.from, ...this.cursor] }), (this.from = null));
     else this.from = [...this.cursor];
     this.says.textContent = tool === "mask" ? "painted" : this.from ? "the arrow begins here" : "the arrow ends here";
     this.draw();
   }
 
-  // One touch of the brush.
-  dab(at, shift) {
+  // A stroke begins on what is painted already; shift erases.
+  brush(at, shift) {
     const { width, height } = this.images[0];
     const old = bytes(this.model.get("mask"));
     this.stroke = { mask: old.length === width * height ? old.slice() : new Uint8Array(width * height), value: shift ? 0 : 1 };
     this.go(at);
-    this.finish();
   }
 
   pick([x, y], panel) {
