@@ -59,6 +59,21 @@ def test_silenced_heads_change_the_video_and_leave_the_model(pipe, engine, steer
     assert heads_in('4.0, 4.1 2.3') == {4: [0, 1], 2: [3]}
 
 
+def test_a_whole_layer_is_silenced(pipe, engine, steer):
+    steer.off.value = '4'
+    steer.start().result(120)
+    assert '{4: None}' in steer.call and torch.equal(steer.video, eval(steer.call, dict(silenced=silenced, pipe=pipe)).video)
+    every = silenced(pipe, PROMPT, {4: list(range(engine.n_heads))}, seed=1, of=8).video
+    assert torch.equal(steer.video, every) and not torch.equal(steer.video, engine.video)
+    assert heads_in('4.0 4 4.1, 2.1') == {4: None, 2: [1]}
+
+
+@pytest.mark.parametrize('text', ['x', '4.', '.4', '4.x', '-1', '4.0.1', '²'])
+def test_what_names_no_head_is_said(text):
+    with pytest.raises(ValueError, match='write layer.head, for example 4.0, 4.1, or 4 for all of layer 4'):
+        heads_in(text)
+
+
 def test_cancelling_acts_in_steps_that_nothing_guides(engine, steer):
     "Guided up to the second step only: the rest of the run stops, too."
     steer.last.value, steer.viewer.arrow = 2, [26., 32., 42., 32.]
@@ -89,7 +104,8 @@ def test_cancelling_keeps_the_last_result(engine, steer):
     assert torch.equal(steer.video, before) and not steer.viewer.busy and steer.run.stop.disabled and not hooks._OPEN
 
 
-@pytest.mark.parametrize('off, message', [('4', 'write layer.head'), ('9.0', 'layers=9 is outside'), ('', 'draw an arrow first')])
+@pytest.mark.parametrize('off, message', [('4.', 'write layer.head'), ('9', 'layers=9 is outside'), ('9.0', 'layers=9 is outside'),
+                                          ('', 'draw an arrow first')])
 def test_what_cannot_be_is_a_sentence(steer, off, message):
     steer.off.value = off
     if (job := steer.start()) is not None:

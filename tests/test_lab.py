@@ -409,7 +409,7 @@ def test_heads_off_are_silent_and_what_is_none_is_said(page, kernel):
     button(page, 'Clear').click()
     kernel.until("made('Steer').viewer.painted is None and not made('Steer').viewer.arrow")
     box = page.locator('.vidlens-tabs').get_by_label('heads off', exact=True)
-    for bad, sentence in (('x', 'names no head'), ('9.9', 'layers=9 is outside')):
+    for bad, sentence in (('x', 'names no head or layer'), ('9.9', 'layers=9 is outside')):
         box.fill(bad)
         box.press('Enter')
         button(page, 'Run').click()

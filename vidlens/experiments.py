@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from html import escape
 from typing import Any
@@ -105,14 +105,15 @@ class Channels(Explorer):
                 f'engine.similar({place}, {_options(rest)}, channels=found.channels)')
 
 # %% ../nbs/44_experiments.ipynb #44000008
-def heads_in(text: str) -> dict[int, list[int]]:
-    "{layer: heads} of a text such as '4.0, 4.1, 2.3'. Raises ValueError with the form."
-    found: dict[int, list[int]] = {}
+def heads_in(text: str) -> dict[int, list[int] | None]:
+    "{layer: heads} of a text such as '4.0, 4.1, 2'; a layer without a head is None: all of its heads. Raises ValueError."
+    found: dict[int, list[int] | None] = {}
     for part in text.replace(',', ' ').split():
-        layer, _, head = part.partition('.')
-        if not (layer.isdigit() and head.isdigit()):
-            raise ValueError(f'{part!r} names no head: write layer.head, for example 4.0, 4.1')
-        found.setdefault(int(layer), []).append(int(head))
+        layer, dot, head = part.partition('.')
+        if not (layer.isdecimal() and (head.isdecimal() if dot else True)):
+            raise ValueError(f'{part!r} names no head or layer: write layer.head, for example 4.0, 4.1, or 4 for all of layer 4')
+        n, before = int(layer), found.get(int(layer), [])
+        found[n] = None if before is None or not dot else [*before, int(head)]
     return found
 
 
@@ -127,9 +128,11 @@ def stoppable(pipe, job: Job) -> Iterator[None]:
         handle.remove()
 
 
-def silenced(pipe, prompt: str, heads: dict[int, list[int]], seed: int = 0, of: int = 30, job: Job | None = None,
+def silenced(pipe, prompt: str, heads: Mapping[int, Sequence[int] | None], seed: int = 0, of: int = 30, job: Job | None = None,
              **run: Any) -> Any:
-    "A video made while the outputs of these heads, {layer: heads}, are zero. Raises ValueError for heads that do not exist."
+    """A video made while the outputs of these heads are zero: {layer: heads}, or {layer: None} for all attention of a layer.
+
+    Raises ValueError for layers and heads that do not exist."""
     with ExitStack() as stack:
         for layer, some in heads.items():
             stack.enter_context(edit(pipe, 'o', lambda site, o: torch.zeros_like(o), layers=layer, heads=some, branch='both'))
@@ -137,7 +140,7 @@ def silenced(pipe, prompt: str, heads: dict[int, list[int]], seed: int = 0, of: 
 
 
 class Steer(Explorer):
-    "Before and after: a part moved, or heads silenced. `video`: the last result; `steered`: what `control` gave."
+    "Before and after: a part moved, or heads and layers silenced. `video`: the last result; `steered`: what `control` gave."
 
     slot, uses = 'steer', ()
 
@@ -148,8 +151,8 @@ class Steer(Explorer):
         self.strength = w.FloatSlider(.3, min=.05, max=1, step=.05, description='strength', tooltip='how far each step is moved')
         self.last = w.IntSlider(max(1, round(.56 * len(engine.plan))), 1, len(engine.plan), description='steps',
                                 tooltip='guided up to this step; later ones only settle details')
-        self.off = w.Text('', description='heads off', tooltip='heads that are silenced, as layer.head: 4.0, 4.1',
-                          continuous_update=False)
+        self.off = w.Text('', description='heads off', placeholder='4.0, 4.1 or 4', continuous_update=False,
+                          tooltip='what is silenced: heads as layer.head, such as 4.0, 4.1, or a whole layer: 4')
         self.run = Task('Run', 'make the video again, changed', self._running, self._made, self.say, self._progress,
                         button_style='primary')
         self.after = Viewer(engine.video, label='changed', tool='none')

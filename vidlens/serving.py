@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +77,25 @@ def serve_command(kind: str, notebook: Path, port: int | None = None, browser: b
 def waited(line: list[str]) -> int:
     """Run a command to its end, and its exit status. Ctrl+C is the command's own affair: a server asks, and stops its kernels; a
     request to end is handed on."""
-    with subprocess.Popen(line) as it:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: it.terminate())
+    with subprocess.Popen(line) as it, _handed_on(signal.SIGTERM, it):
         while True:
             try:
                 return it.wait()
             except KeyboardInterrupt:
                 continue
+
+
+@contextmanager
+def _handed_on(number: int, it: subprocess.Popen) -> Iterator[None]:
+    "A signal goes to a process, for a while; only the main thread hears signals."
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, lambda *_: it.send_signal(number))
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def serve(kind: str, notebook: Path, port: int | None = None, browser: bool = True, run: Any = waited) -> int:
