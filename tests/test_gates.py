@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,8 +20,9 @@ from vidlens.model.judge import Seen, SeenThing
 from vidlens.model.measures import Row, swap_rows, swapped, vae_rows, wilson
 from vidlens.model.modelcard import card_text
 from vidlens.model.net import Config, make_net, make_scheduler, make_tokenizer
-from vidlens.model.sampling import GROUPS, caption_rows, check_stock, choose, contact_sheet, judged, said_in, sampled
+from vidlens.model.sampling import GROUPS, caption_rows, check_stock, choose, judged, said_in, sampled
 from vidlens.model.vae import VaeConfig, make_vae
+from vidlens.video import contact_sheet
 
 GRID = Grid(5, 8, 8, 8)
 BUNDLED = Path(vidlens.__file__).parent / 'assets' / 'pipeline'
@@ -244,6 +246,8 @@ def test_contact_sheet(tmp_path):
     assert (picture.getpixel((10, 10)) != (255, 255, 255))
     with pytest.raises(ValueError, match='4 videos, 1 captions'):
         contact_sheet(videos, ['a'], [('b', True)])
+    plain = contact_sheet(videos.float() / 255, [c for _, c in asked], path=tmp_path / 'plain.png')
+    assert np.array_equal(np.asarray(plain)[:, :5 * 66], np.asarray(picture)[:, :5 * 66])
 
 
 def test_sampling_goes_on_from_its_cache(untrained, tmp_path, caplog):

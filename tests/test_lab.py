@@ -414,12 +414,12 @@ def test_heads_off_are_silent_and_what_is_none_is_said(page, kernel):
         box.press('Enter')
         button(page, 'Run').click()
         alerted(page, sentence)
-    box.fill('4.0, 4.1')
+    box.fill('4.0, 4.1 2')
     box.press('Enter')
-    kernel.until("made('Steer').off.value == '4.0, 4.1'")
+    kernel.until("made('Steer').off.value == '4.0, 4.1 2'")
     button(page, 'Run').click()
     told = changed(page, kernel, 'Steer', "x.viewer.code.startswith('silenced') and not x.run.running")
-    assert '{4: [0, 1]}' in told['code'] and told['message'] == ''
+    assert '{4: [0, 1], 2: None}' in told['code'] and told['message'] == ''
 
 
 # Video, and what every viewer has

@@ -232,6 +232,16 @@ def test_many_words_are_written_whole_and_drawn_in_rows(clip, tmp_path, monkeypa
         assert wide == columns * size * round(192 / size) + 4 * (columns - 1)
 
 
+@pytest.mark.parametrize('smooth', [True, 'edges'])
+def test_all_pictures_are_enlarged_alike(clip, tmp_path, monkeypatch, smooth):
+    grid, asked = Grid(5, 8, 8, 8, 4), []
+    x = torch.rand(2, *grid.shape, generator=torch.Generator().manual_seed(0))
+    maps = ConceptMaps(['red', 'blue'], x, grid, {}, torch.zeros(1, 1), rivals=dict(centre=x))
+    monkeypatch.setattr(wordplots, 'overlay', lambda *a, smooth, **how: asked.append(smooth) or overlay(*a, smooth=smooth, **how))
+    write_words(maps, clip.video, tmp_path, smooth=smooth)
+    assert asked == [smooth] * (2 + 2 + 2)                                             # the videos, the words, a word and its rival
+
+
 @pytest.mark.parametrize('grid, smooth', [(Grid(5, 8, 8, 8, 4), 'edges'), (Grid(17, 8, 8, 8, 1, False), True)])
 def test_rows_show_the_overlay_of_the_whole_clip(clip, grid, smooth):
     "Only the frames shown are enlarged; their colours are those of one scale over the clip."

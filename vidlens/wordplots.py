@@ -61,11 +61,13 @@ def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str =
     return figure
 
 
-def rivals_figure(video: Tensor, maps: ConceptMaps, word: str, most: int = 8) -> Any:
-    "One word's map and all its rivals over the same video: a matplotlib figure. Raises KeyError for a word that is not there."
+def rivals_figure(video: Tensor, maps: ConceptMaps, word: str, **how: Any) -> Any:
+    """One word's map and all its rivals over the same video: a matplotlib figure. how: see `map_rows`.
+
+    Raises KeyError for a word that is not there."""
     main = maps[word]
     i = maps.words.index(word)
-    return map_rows(video, {'GramCol': main} | {n: x[i] for n, x in maps.rivals.items()}, maps.grid, word, most)
+    return map_rows(video, {'GramCol': main} | {n: x[i] for n, x in maps.rivals.items()}, maps.grid, word, **how)
 
 
 def span_figure(maps: ConceptMaps, title: str = '', **how: Any) -> Any:
@@ -156,7 +158,7 @@ def write_words(maps: ConceptMaps, video: Tensor, folder: str | os.PathLike, for
     figures = dict(words=map_rows(video, dict(zip(first.words, first.maps, strict=True)), maps.grid, smooth=smooth),
                    spans=span_figure(first))
     if maps.rivals:
-        figures['rivals'] = rivals_figure(video, maps, maps.words[0])
+        figures['rivals'] = rivals_figure(video, maps, maps.words[0], smooth=smooth)
     for name, figure in figures.items():
         with whole_file(out / f'{name}.png', force) as part:
             part.write_bytes(figure_bytes(figure))

@@ -27,6 +27,7 @@ from .. import world
 from .codec import Codec, fit_codec, token_mask
 from .net import (LONG, SHORT, Config, check_world, command, fingerprint, load_weights, make_net,
                                make_scheduler, make_tokenizer, read_checkpoint, token_ids, write_checkpoint)
+from ..video import contact_sheet
 
 _log = logging.getLogger('vidlens')
 
@@ -504,20 +505,6 @@ def draw(net: nn.Module, tokenizer, codec: Codec, captions: Sequence[str], steps
         z = scheduler.step(plain + guidance * (told - plain), t, z, return_dict=False)[0]
     return codec.decode(z)
 
-
-def _contact_sheet(videos: Tensor, captions: Sequence[str], path: str | Path) -> None:
-    "A picture: one row a caption, every fourth frame."
-    from PIL import Image as Picture
-    from PIL import ImageDraw
-
-    rows = (255 * videos[:, ::4].clamp(0, 1)).byte().cpu()
-    sheet = Picture.new('RGB', (rows.shape[1] * 66 + 350, len(rows) * 66), 'white')
-    for i, (row, caption) in enumerate(zip(rows, captions)):
-        for j, frame in enumerate(row):
-            sheet.paste(Picture.fromarray(frame.numpy()), (66 * j, 66 * i))
-        ImageDraw.Draw(sheet).text((66 * rows.shape[1] + 6, 66 * i + 26), caption, fill='black')
-    sheet.save(path)
-
 # %% ../../nbs/model/02_dit.ipynb #e6d5e880
 _BINS = (0, 500, 700, 900, 1000)
 
@@ -589,7 +576,7 @@ class Progress:
     def samples(self) -> None:
         "A contact sheet, to `samples.png`."
         videos = draw(self.run.mean, self.run.tokenizer, self.run.codec, PROMPTS)
-        _contact_sheet(videos, PROMPTS, self.out / 'samples.png')
+        contact_sheet(videos, PROMPTS, path=self.out / 'samples.png')
 
 # %% ../../nbs/model/02_dit.ipynb #12d3d58d
 GOALS = {'colour': .97, 'motion': .9, 'motion 850': .9, 'pan': .85, 'shape': .8, 'own': .9, 'schedule': .8}

@@ -25,12 +25,13 @@ from ..metrics import bootstrap
 from .judge import agreement
 from .measures import Row, check_words, fresh, wilson
 from .net import LONG
+from ..video import contact_sheet
 
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
 __all__ = ['GROUPS', 'Group', 'said_in', 'check_stock', 'sampled', 'Shown', 'told_seen', 'judged', 'caption_rows', 'show_all',
-           'contact_sheet', 'choose', 'sheet_of']
+           'choose', 'sheet_of']
 
 # %% ../../nbs/model/05c_sampling.ipynb #e9191649
 @dataclass(frozen=True)
@@ -178,32 +179,6 @@ def show_all(pipe, judge, sizes: Mapping[str, int], family: str = 'train', cache
     return shown
 
 # %% ../../nbs/model/05c_sampling.ipynb #54fbcd24
-def contact_sheet(videos: Sequence[Tensor] | Tensor, captions: Sequence[str], marks: Sequence[tuple[str, bool]],
-                  path: str | Path | None = None, every: int = 4):
-    """A picture of rows of frames, each with its caption and a mark: what was seen, and whether that is right.
-
-    videos (frames, height, width, 3), uint8 or float in [0, 1]; written to `path`, if given. Returns the picture."""
-    from PIL import Image as Picture
-    from PIL import ImageDraw
-
-    if not len(videos) == len(captions) == len(marks):
-        raise ValueError(f'there are {len(videos)} videos, {len(captions)} captions and {len(marks)} marks, but each '
-                         'video needs one of each')
-    rows = [(v if v.dtype == torch.uint8 else (v.clamp(0, 1) * 255).round().byte())[::every] for v in videos]
-    high, wide, count = (rows[0].shape[1] + 2, rows[0].shape[2] + 2, len(rows[0])) if rows else (1, 1, 1)
-    text = max([len(t) for t in (*captions, *(m for m, _ in marks))], default=1) * 6 + 24
-    sheet = Picture.new('RGB', (count * wide + text, max(1, len(rows)) * high), 'white')
-    pen = ImageDraw.Draw(sheet)
-    for i, (row, caption, (saw, right)) in enumerate(zip(rows, captions, marks)):
-        for j, frame in enumerate(row):
-            sheet.paste(Picture.fromarray(frame.numpy()), (wide * j, high * i))
-        pen.text((count * wide + 8, high * i + high // 2 - 14), caption, fill='black')
-        pen.text((count * wide + 8, high * i + high // 2 + 2), saw, fill='#1a7f37' if right else '#c62828')
-    if path:
-        sheet.save(path)
-    return sheet
-
-
 def choose(shown: Sequence[Shown], good: bool, n: int = 16) -> list[Shown]:
     "Up to n videos that are right, or that are not, from all groups in turn."
     groups = [[s for s in shown if s.group == name and s.good == good] for name in GROUPS]
