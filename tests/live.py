@@ -147,6 +147,7 @@ def every():
     return [x for x in _instances.values() if isinstance(x, Explorers)][-1]
 
 def made(name):
+    every().engine                  # it may be on its way
     return every().made[name]
 
 def said(x):
@@ -178,6 +179,8 @@ def told(name):
     else:
         same, drawn = torch.equal(want, v.pixels if getattr(x, 'video', None) is None else x.video), v.pixels
     paths = [[p[:2] for p in path[:v.frame + 1]] for path in [*v.tracks, *v.truth]]
+    if v.point and v.point[0] == v.frame:
+        paths.append([v.point[1:]])
     if v.arrow:
         paths.append([v.arrow[:2], v.arrow[2:]])
     over = [] if v.painted is None else v.painted.nonzero().tolist()

@@ -26,6 +26,16 @@ def task_of(heard):
         each.close()
 
 
+def test_what_fails_after_the_work_is_said(heard):
+    def fails(value):
+        raise RuntimeError('cannot be shown')
+    task = Task('Do', 'it', lambda: lambda job: 1, fails, lambda s: heard.append(('said', s)))
+    with pytest.raises(RuntimeError, match='cannot be shown'):
+        task.start().result(60)
+    assert heard[-1] == ('said', 'cannot be shown') and not task.running
+    task.close()
+
+
 def test_an_error_is_a_sentence_and_the_button_is_ready_again(task_of, heard):
     def fails(job):
         raise RuntimeError('no room')

@@ -238,3 +238,61 @@ def test_a_tab_that_cannot_be_says_why_and_the_others_stay(engine, monkeypatch):
     assert every.children[2].children[0].value == 'this model reads no text'
     every.select('Match').job.result(60)
     every.close()
+
+
+# A video that is still to be made
+
+def test_a_video_is_made_in_the_background(pipe, engine):
+    told = []
+    every = explore(pipe, prompt=PROMPT, seed=1, of=8)
+    every.opening.far.observe(lambda change: told.append(change['new']), 'value')
+    every.selected_index = 1                   # another tab, before there is anything
+    assert [box.children[0] for box in every.children] == [every.opening] * 6 or every.made
+    assert torch.equal(every.engine.video, engine.video) and list(every.made) == ['Heads']
+    assert any('of 8 steps' in far for far in told) and every.state is every.made['Heads'].state
+    every.close()
+    assert every._engine.closed
+
+
+def test_making_a_video_is_cancelled_and_begun_again(pipe):
+    steps, hook = [], model_of(pipe).register_forward_pre_hook(lambda *_: steps.append(time.sleep(.2)))
+    try:
+        every = explore(pipe, prompt=PROMPT, seed=1, of=8)
+        while not steps:
+            time.sleep(.01)
+        every.opening.stop.click()
+        with pytest.raises(CancelledError):
+            every.select('Match')
+    finally:
+        hook.remove()
+    assert len(steps) < 8 and not every.made and not every.opening.go.disabled
+    every.opening.go.click()
+    assert len(every.engine.plan) == 8 and list(every.made) == ['Match']
+    every.close()
+
+
+def test_what_cannot_be_made_is_said_at_once_or_in_the_tabs(pipe):
+    with pytest.raises(ValueError, match="does not know 'zebra'"):
+        explore(pipe, prompt='a zebra')
+    every = explore(pipe, prompt=PROMPT, size=(60, 64))
+    with pytest.raises(ValueError, match='60'):
+        every.select('Match')
+    assert all('60' in box.children[1].value for box in every.children) and not every.opening.go.disabled
+    every.close()
+
+
+def test_the_result_says_what_was_done(engine, steer):
+    assert steer.title == 'moved along the arrow'
+    steer.off.value = '2.0'
+    assert steer.title == 'without 2.0'
+    steer.viewer.arrow = [26., 32., 42., 32.]
+    steer.start().result(120)
+    assert steer.after.panels == ['without 2.0, and not moved: heads are off']
+
+
+def test_the_call_of_a_result_stays_while_others_look_elsewhere(engine, steer):
+    steer.off.value = '2.0'
+    steer.start().result(120)
+    before, job = steer.viewer.code, steer.job
+    steer.state.step, steer.state.frame = 1, 3
+    assert steer.job is job and steer.viewer.code == before == steer.call

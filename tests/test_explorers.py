@@ -6,7 +6,7 @@ import torch
 
 from vidlens import world
 from vidlens.engine import Engine, hold
-from vidlens.explorers import CRITERIA, WAYS, Explorer, Heads, Match, State, Words
+from vidlens.explorers import CRITERIA, WAYS, Explorer, Heads, Match, State, Video, Words
 from vidlens.viewer import _packed
 from vidlens.worker import Worker
 
@@ -110,9 +110,22 @@ def test_all_steps_are_scored_and_clicked(engine):
         assert (match.state.step, match.state.layer) == (1, 2) and match.map.said.value.startswith('highest: step')
         match.best.click()
         assert match.scores[match.state.step, match.state.layer] == match.scores.max()
-    untold = Match(hold(engine.pipe, engine.video), worker=Worker())
-    assert untold.all.go.disabled and shown(untold) and untold.line.value == ''
-    untold.worker.close()
+
+
+def test_without_true_tracks_steps_are_scored_by_how_sure_they_are(pipe, engine):
+    untold = hold(pipe, engine.video, of=3)
+    xy = untold.grid.centres().flatten(0, 1)
+    with Worker() as worker:
+        match = Match(untold, worker=worker)
+        assert shown(match) and match.line.value == ''
+        match.score_all().result(120)
+        want = untold.score(1, points=torch.cat([torch.zeros(len(xy), 1), xy], 1)).map('confidence_cross')[0]
+        assert torch.equal(match.scores[1], want) and 0 < want.min() and want.max() < 1
+        match.best.click()
+        shown(match)
+        best = match.scores.max()
+        assert match.scores[match.state.step, match.state.layer] == best and f'{best:.2f} of a point' in match.line.value
+        assert 'confidence' in match.map.said.value
 
 
 # Words and heads
@@ -294,3 +307,81 @@ def test_typing_leaves_no_widgets_behind(engine):
         for _ in range(2):
             Match(engine, state, worker).close()
         assert not any(x for kinds in state._trait_notifiers.values() for x in kinds.get('change', []))
+
+
+# What they share
+
+def test_a_place_is_that_of_all(engine):
+    state = State.of(engine)
+    with Worker() as worker:
+        match, words, video = (kind(engine, state, worker) for kind in (Match, Words, Video))
+        words.viewer.picked = [4, 20.04, 30.9, 1, 0]
+        assert state.point == [4, 20., 30.9] == match.viewer.point == video.viewer.point
+        assert match.asked['point'] == (4, 20., 30.9) and shown(match).message == ''
+        video.viewer.picked = [0, 8., 8., 1, 0]
+        assert match.asked['point'] == (0, 8., 8.)
+
+
+def test_a_head_that_is_taken_in_is_looked_at(engine):
+    state = State(step=12, layer=3, words=['red'])
+    with Worker() as worker:
+        heads, match = Heads(engine, state, worker), Match(engine, state, worker)
+        shown(heads)
+        free = next((n, h) for n in (5, 1) for h in range(4) if h not in heads.chosen.get(n, []))
+        heads.choose(free).result(60)
+        assert (state.layer, state.head) == free and match.asked['heads'] == [free[1]] and heads._drawn == free[0]
+        heads.choose((3, 1) if 1 in heads.chosen.get(3, []) else free).result(60)   # out: nothing to look at
+        assert (state.layer, state.head) == free
+
+
+def test_the_atlas_is_not_measured_again_for_heads_or_words(engine, monkeypatch):
+    with Worker() as worker:
+        heads = Heads(engine, State(step=12, layer=3, words=['red']), worker)
+        shown(heads)
+        measured = []
+        measure = engine.heads
+        monkeypatch.setattr(engine, 'heads', lambda step, *a, **k: measured.append(step) or measure(step, *a, **k))
+        heads.choose((4, 1)).result(60)
+        heads.state.words = ['circle']
+        shown(heads)
+        assert not measured
+        heads.state.step = 13
+        shown(heads)
+        assert measured == [13]
+
+
+def test_a_model_without_text(pipe, engine, monkeypatch):
+    "Said by the call, and in the widget: by the tab that cannot be opened, or beside the picture."
+    untold = hold(pipe, engine.video, of=4)
+    with Worker() as worker, monkeypatch.context() as without:
+        without.setattr(pipe, 'tokenizer', None)
+        for asked in (lambda: hold(pipe, engine.video), lambda: Words(untold, worker=worker), lambda: untold.match((0, 8, 8), 0)):
+            with pytest.raises(ValueError, match='has no tokenizer, so it reads no words'):
+                asked()
+        assert State.of(engine).words == []
+        match = Match(untold, worker=worker)
+        with pytest.raises(ValueError):
+            match.job.result(60)
+        assert 'has no tokenizer' in match.viewer.message and not match.viewer.busy
+
+
+def test_a_video_wears_what_another_shows(engine):
+    state = State.of(engine)
+    with Worker() as worker:
+        match, words, video = (kind(engine, state, worker) for kind in (Match, Words, Video))
+        for each in (match, words):
+            shown(each)
+        match.viewer.cmap = 'viridis'
+        video.offer(dict(Match=match, Words=words, Video=video))
+        assert list(video.over.options) == ['the video alone', 'Match', 'Words'] and not shown(video).shown
+        video.over.value = 'Match'
+        assert shown(video).maps == match.viewer.maps and video.viewer.tracks == match.viewer.tracks
+        assert video.viewer.code == match.viewer.code == video.call and video.viewer.cmap == 'viridis'
+        video.over.value = 'Words'
+        assert shown(video).panels == words.viewer.panels and video.viewer.tracks == []
+        state.layer = 1
+        shown(words)
+        video.offer(dict(Words=words))
+        assert shown(video).maps == words.viewer.maps
+        video.over.value = 'the video alone'
+        assert shown(video).panels == [] and video.viewer.code == 'engine.video'

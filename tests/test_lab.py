@@ -422,6 +422,17 @@ def test_heads_off_are_silent_and_what_is_none_is_said(page, kernel):
     assert '{4: [0, 1], 2: None}' in told['code'] and told['message'] == ''
 
 
+def test_before_and_after_play_together(page, kernel):
+    tab(page, 'Steer')
+    before, after = page.locator(VIEWER).first, page.locator(VIEWER).nth(1)
+    expect(after.locator('figcaption')).to_have_text('without 4.0, 4.1 2')
+    before.get_by_label('Play').click()
+    page.wait_for_function('([a, b]) => +a.dataset.shown > 2 && a.dataset.shown === b.dataset.shown',
+                           arg=[before.element_handle(), after.element_handle()])
+    before.get_by_label('Pause').click()
+    kernel.until("made('Steer').viewer.frame == made('Steer').after.frame == made('Steer').state.frame > 2")
+
+
 # Video, and what every viewer has
 
 def test_the_video_plays_and_stops(page, kernel):
@@ -435,6 +446,49 @@ def test_the_video_plays_and_stops(page, kernel):
     viewer.get_by_label('Frame', exact=True).press('ArrowRight')
     changed(page, kernel, 'Video', f'x.state.frame == {shown + 1}')
     assert viewer.locator('.vidlens-count').inner_text() == f'{shown + 2} / 17'
+
+
+def test_the_video_wears_what_another_explorer_shows(page, kernel):
+    tab(page, 'Match')
+    stepped(page, kernel, 'Match', 'layer')
+    tab(page, 'Video')
+    page.locator('.vidlens-tabs').get_by_label('shown', exact=True).select_option('Match')
+    told = changed(page, kernel, 'Video', "x.viewer.shown and not x.job.running")
+    assert told['code'] == kernel.told("made('Match').call")
+    page.locator(VIEWER).first.get_by_label('Opacity of the map').press('End')
+    changed(page, kernel, 'Video', 'x.viewer.alpha == 1')
+    page.locator('.vidlens-tabs').get_by_label('shown', exact=True).select_option('the video alone')
+    assert changed(page, kernel, 'Video', 'not x.viewer.shown')['code'] == 'engine.video'
+
+
+STICKS_OUT = '''root => [...root.querySelectorAll('*')].filter(e => e.checkVisibility() && e.clientWidth
+    && e.getBoundingClientRect().right > root.getBoundingClientRect().right + 1 && getComputedStyle(e).position !== 'absolute'
+    && !e.closest('.js-plotly-plot, .noUi-base')).map(e => e.className || e.tagName)'''
+
+
+@pytest.mark.parametrize('width, height', [(1280, 720), (680, 800)])
+def test_all_fits_and_nothing_jumps(page, kernel, width, height):
+    was = page.viewport_size
+    page.set_viewport_size(dict(width=width, height=height))
+    try:
+        for name in TABS:
+            tab(page, name)
+            changed(page, kernel, name, 'x.shown and not x._stale and not x.job.running')
+            assert not page.locator('.vidlens-tabs').evaluate(STICKS_OUT), name
+        tab(page, 'Match')
+        stepped(page, kernel, 'Match', 'layer')
+        place = first_canvas(page).bounding_box()
+        stepped(page, kernel, 'Match', 'step', 'layer')
+        assert first_canvas(page).bounding_box() == place
+    finally:
+        page.set_viewport_size(was)
+
+
+def test_charts_are_told_in_words(page, kernel):
+    tab(page, 'Words')
+    agreed(page, kernel, 'Words')
+    chart = page.locator('.vidlens-tabs .js-plotly-plot:visible').first
+    expect(chart).to_have_attribute('aria-label', re.compile('^evidence, .* over RGB frame: .*frame'))
 
 
 def test_opacity_and_colours(page, kernel):

@@ -7,16 +7,18 @@ import sys
 
 import live
 import pytest
+import torch
 
 from vidlens.cli import main
 from vidlens.serving import explorer_notebook, serve_command
+from vidlens.video import write_video
 
 HOSTILE = "\"'); import os; os.abort() #<script>{model}\n"
 
 
 def test_texts_stay_texts(tmp_path):
     video, model = tmp_path / "a'b.mp4", tmp_path / HOSTILE
-    video.write_bytes(b'')
+    write_video(torch.rand(3, 16, 16, 3), video)
     model.mkdir()
     (model / 'model_index.json').write_text('{}')
     ours = {'vidlens', 'load', 'pipe', 'video', 'fit_video', 'read_video', 'tabs', 'engine', 'vidlens.experiments', 'explore',
@@ -47,6 +49,8 @@ def test_a_model_in_a_folder_is_found_from_where_the_kernel_runs(tmp_path, monke
 def test_bad_input_is_a_sentence_and_leaves_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(['lab', 'no.mp4']) == 2 and 'no.mp4 does not exist' in capsys.readouterr().err and not list(tmp_path.iterdir())
+    (tmp_path / 'odd.mp4').write_bytes(b'no video')
+    assert main(['app', 'odd.mp4']) == 2 and 'odd.mp4' in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 1
     (tmp_path / 'vidlens-app').mkdir()
     (tmp_path / 'vidlens-app' / 'explore.ipynb').write_text('mine')
     assert main(['app']) == 2 and 'explore.ipynb exists' in capsys.readouterr().err
@@ -107,3 +111,15 @@ def test_the_app_in_a_browser(tmp_path):
         page.close()
         assert server.stop() == 0
     assert not said, '\n'.join(said)
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_what_cannot_be_is_read_in_the_app(tmp_path):
+    command = [*live.VIDLENS, 'app', '--prompt', 'a zebra runs', '--of', '4', '--no-browser', '--port']
+    with live.Served([*command, str(live.free_port())], tmp_path, live.home(tmp_path)) as server, live.chromium() as browser:
+        page = browser.new_page()
+        page.goto(server.address, timeout=120_000)
+        page.get_by_text("the model does not know 'zebra', 'runs'").first.wait_for(timeout=120_000)
+        page.close()
+        assert server.stop() == 0

@@ -102,10 +102,13 @@ class Task(w.Box):
 
     def _finished(self, job: Job) -> None:
         self._set(False)
-        if job.error is None:
+        if job.error is not None:
+            return self._say(job.sentence)
+        try:
             self._done(job.value)
-        else:
-            self._say(job.sentence)
+        except Exception as e:
+            self._say(str(e) or type(e).__name__)  # else the thread would end it unseen
+            raise
 
 # %% ../nbs/42a_controls.ipynb #42a0000b
 class Chips(w.Box):

@@ -23,10 +23,10 @@ from .concepts import PATHS, Concepts, concept_stream, encode_concepts
 from .grid import Grid
 from .heads import HeadProbe, HeadTable
 from .hooks import CaptureError, Wanted, _dtype, _gib, _pick, capture, lock_of, parse_bytes, until_enough, watch_inputs
-from .lens import _clip_probe, _known, _motion_layer, _valid, track
+from .lens import _clip_probe, _known, _motion_layer, _Probes, _valid, track
 from .matching import Tracks, _asked as _places, match_fields
 from .run import Step, conditions, encode, generate, predict, schedule, text_of
-from .scores import HeadStatistics, ScoreTable, head_statistics
+from .scores import HeadStatistics, ScoreProbe, ScoreTable, head_statistics
 from .tape import Site, Tape
 from .video import as_video
 from .words import ConceptMaps, _asked_words, _how, _Joiner, _spoken
@@ -316,13 +316,21 @@ class Engine(_Held):
         m = remove_content(x) if channels is None else motion_features(x, channels)
         return similarity(m, int(frame), int(row), int(col)).cpu()
 
-    def score(self, step: int = -12, layers: Wanted = None, job: Job | None = None, **how: Any) -> ScoreTable:
-        "How well each layer and head matches the known tracks, see `score`. Raises ValueError if none are known."
-        if not self.tracked:
-            raise ValueError('no tracks are known for this video: hold(pipe, clip) with a clip of the world, or one that has '
-                             '.video, .caption, .tracks (points, frames, 2) and .visible (points, frames)')
+    def score(self, step: int = -12, layers: Wanted = None, job: Job | None = None, points: Any = None, **how: Any) -> ScoreTable:
+        """How well each layer and head matches the known tracks, see `score`.
+
+        points: (points, 3) as (t, x, y) px, whose truth nobody knows: then it tells how sure the matches are (confidence) and
+        where attention goes, not whether they are right. Raises ValueError if neither is there."""
         how = dict(threshold=None, moved=float(self.grid.stride), sample=0, seed=0) | how
-        probe = _clip_probe(self.pipe, self.clip, self.prompt, how)
+        if points is not None:
+            asked = torch.as_tensor(points).float()
+            probe = _Probes(partial(ScoreProbe, queries=asked, valid=_valid(self.pipe, self.prompt)), self.grid, **how)
+        elif self.tracked:
+            probe = _clip_probe(self.pipe, self.clip, self.prompt, how)
+        else:
+            raise ValueError('no tracks are known for this video: hold(pipe, clip) with a clip of the world, or one that has '
+                             '.video, .caption, .tracks (points, frames, 2) and .visible (points, frames); or give '
+                             'points=[(t, x, y), ...], whose confidence needs none')
         for n, tape in self._each(step, self._able('score', layers), job):
             q, k = (tape.get(kind, n, tokens='all')[0] for kind in 'qk')
             probe.of(self.grid_of(n)).add(q, k, n, self._step(step), self.plan[step].s, 'last' if self.text == 'last' else 'first')
@@ -420,7 +428,7 @@ class Engine(_Held):
     def _rivals(self, joiner: _Joiner, step: int) -> None:
         "What the rivals that are read in one layer need."
         at = _motion_layer(self.pipe)
-        if 'flow' in joiner.how.rivals:
+        if {'flow', 'tracks'} & set(joiner.how.rivals):
             tape, _ = self._one('match', step, at)
             joiner.kept['flow'] = tape.get('q', at)[0], tape.get('k', at)[0], self.grid_of(at)
         if 'moft' in joiner.how.rivals:
@@ -429,7 +437,7 @@ class Engine(_Held):
 # %% ../nbs/41_engine.ipynb #4100000c
 def _told(job: Job | None, of: int) -> Callable[[int, float, Tensor], None] | None:
     "`on_step` of a generation that a job is told of, and may stop."
-    return None if job is None else lambda i, t, z: job.step(i + 1, of)
+    return None if job is None else lambda i, t, z: job.step(i + 1, of, 'steps')
 
 
 def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int = 0, budget: int | float | str = '2 GiB',

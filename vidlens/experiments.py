@@ -22,10 +22,10 @@ from .card import model_of
 from .channels import channel_curves
 from .controls import Chart, Task, beside, close_all, wrapped
 from .engine import Engine, _told, hold
-from .explorers import Explorer, Heads, Match, State, Words, _options, _place, _written
+from .explorers import Explorer, Heads, Match, State, Video, Words, _as_wide, _options, _place, _written
 from .hooks import edit, lock_of
 from .lens import MotionChannels, moft
-from .run import generate
+from .run import generate, text_of
 from .steering import Region, Steered, control
 from .viewer import Viewer
 from .worker import Job, Worker
@@ -148,10 +148,11 @@ class Steer(Explorer):
         self.tool = w.ToggleButtons(options=[('paint', 'mask'), ('arrow', 'arrow')], style=dict(button_width='auto'),
                                     tooltips=['paint what is to move; shift erases', 'draw from where to where'])
         self.clear = w.Button(description='Clear', tooltip='no mask and no arrow', layout=w.Layout(width='auto'))
-        self.strength = w.FloatSlider(.3, min=.05, max=1, step=.05, description='strength', tooltip='how far each step is moved')
+        self.strength = w.FloatSlider(.3, min=.05, max=1, step=.05, description='strength', tooltip='how far each step is moved',
+                                      layout=_as_wide(300))
         self.last = w.IntSlider(max(1, round(.56 * len(engine.plan))), 1, len(engine.plan), description='steps',
-                                tooltip='guided up to this step; later ones only settle details')
-        self.off = w.Text('', description='heads off', placeholder='4.0, 4.1 or 4', continuous_update=False,
+                                tooltip='guided up to this step; later ones only settle details', layout=_as_wide(300))
+        self.off = w.Text('', description='heads off', placeholder='4.0, 4.1 or 4', continuous_update=False, layout=_as_wide(300),
                           tooltip='what is silenced: heads as layer.head, such as 4.0, 4.1, or a whole layer: 4')
         self.run = Task('Run', 'make the video again, changed', self._running, self._made, self.say, self._progress,
                         button_style='primary')
@@ -196,7 +197,7 @@ class Steer(Explorer):
         if seed is None:
             raise ValueError('steering makes a video again, so it needs one that was made: hold(pipe, prompt=...)')
         region, last, rate = None if heads else self.region, max(2, self.last.value), self.strength.value
-        self._code = self.call
+        self._code, self._title = self.call, self.title
 
         def work(job: Job) -> Any:
             with lock_of(e.pipe), stoppable(e.pipe, job):
@@ -213,8 +214,15 @@ class Steer(Explorer):
         self.steered = made if isinstance(made, Steered) else self.steered
         self.video, self.viewer.code = made.video, self._code
         self.after.show_video(made.video)
-        self.after.panels = ['changed']
+        self.after.panels = [self._title]
         self.result.layout.display = 'flex'
+
+    @property
+    def title(self) -> str:
+        "What a run would show."
+        if not heads_in(self.off.value):
+            return 'moved along the arrow'
+        return f'without {self.off.value.strip()}' + (', and not moved: heads are off' if self.viewer.arrow else '')
 
     @property
     def call(self) -> str:
@@ -231,50 +239,92 @@ class Steer(Explorer):
 
 # %% ../nbs/44_experiments.ipynb #4400000f
 EXPLORERS: dict[str, type[Explorer]] = {'Match': Match, 'Heads': Heads, 'Words': Words, 'Channels': Channels, 'Steer': Steer,
-                                        'Video': Explorer}
+                                        'Video': Video}
 
 
 class Explorers(w.Tab):
-    "Tabs of explorers of one engine. `select(name)` goes to one and gives it; `close()` stops and lets go of everything."
+    """Tabs of explorers of one engine. `select(name)` goes to one and gives it; `close()` stops and lets go of everything.
 
-    def __init__(self, engine: Engine, state: State | None = None, own: bool = False) -> None:
-        self.engine, self.worker, self._own = engine, Worker(), own
-        self.state = state or State.of(engine)
+    In place of an engine a function begin(job) -> Engine may be given: it runs in the background, which `opening` shows and can
+    cancel, and `engine`, `state` and `select` wait for it. They raise what it raised."""
+
+    def __init__(self, engine: Engine | Callable[[Job], Engine], state: State | None = None, own: bool = False) -> None:
+        self.worker, self._own, self._lock = Worker(), own, threading.Lock()
         self.made: dict[str, Explorer] = {}
+        self.opening: Task | None = None
         super().__init__([w.VBox() for _ in EXPLORERS], titles=list(EXPLORERS), selected_index=0)
         self.add_class('vidlens-tabs')
         self.observe(lambda change: self._make(change['new']), 'selected_index')
-        self._make(0)
+        if isinstance(engine, Engine):
+            self._open(engine, state)
+        else:
+            self._begin(engine, state)
+
+    def _begin(self, begin: Callable[[Job], Engine], state: State | None) -> None:
+        "Show how far it is, in every tab, and why it failed."
+        said = w.Label()
+        self.opening = Task('Make the video', 'begin again', lambda: begin, lambda engine: self._open(engine, state),
+                            lambda sentence: setattr(said, 'value', sentence))
+        for box in self.children:
+            box.children = [self.opening, said]
+        self.opening.start()
+
+    def _open(self, engine: Engine, state: State | None) -> None:
+        self._engine, self._state = engine, state or State.of(engine)
+        for box in self.children:
+            box.children = []
+        self._make(self.selected_index)
+
+    @property
+    def engine(self) -> Engine:
+        self._wait()
+        return self._engine
+
+    @property
+    def state(self) -> State:
+        self._wait()
+        return self._state
+
+    def _wait(self) -> None:
+        if self.opening is not None and self.opening.job is not None:
+            self.opening.job.result()
 
     def select(self, name: str) -> Explorer:
         "Go to an explorer, by the name on its tab. Raises ValueError for others, and for one that this model has not."
         if name not in EXPLORERS:
             raise ValueError(f'{name!r} is no explorer: choose among {", ".join(EXPLORERS)}')
+        self._wait()
         self.selected_index = list(EXPLORERS).index(name)
         if name not in self.made:
             raise ValueError(self.children[self.selected_index].children[0].value)
         return self.made[name]
 
     def _make(self, index: int | None) -> None:
+        if not hasattr(self, '_engine'):
+            return  # on its way: every tab says so
         name, box = list(EXPLORERS)[index or 0], self.children[index or 0]
-        for other, each in self.made.items():
-            each.shown = other == name
-        if name in self.made:
-            return
-        try:
-            self.made[name] = EXPLORERS[name](self.engine, self.state, self.worker)
-            box.children = [self.made[name]]  # new tabs would go back to the first
-        except ValueError as e:  # such as words of a model that reads none
-            box.children = [w.Label(str(e))]
+        with self._lock:  # the first is made by another thread, where the video is
+            for other, each in self.made.items():
+                each.shown = other == name
+            try:
+                if name not in self.made:
+                    self.made[name] = EXPLORERS[name](self._engine, self._state, self.worker)
+                    box.children = [self.made[name]]  # new tabs would go back to the first
+            except ValueError as e:  # such as words of a model that reads none
+                box.children = [w.Label(str(e))]
+        if isinstance(video := self.made.get(name), Video):
+            video.offer(self.made)
 
     def close(self) -> None:
         "Stop the worker, too, and let go of what the engine holds, if it was made for these explorers."
         inside = self.children
         self.worker.cancel()
-        if self._own:
-            self.engine.close()  # its forwards stop at the next layer
+        if self._own and hasattr(self, '_engine'):
+            self._engine.close()  # its forwards stop at the next layer
         super().close()
         close_all(inside)  # before the worker: it may wait for the model, which a task has
+        if self.opening is not None:
+            self.opening.close()
         self.worker.close()
 
 
@@ -313,10 +363,14 @@ def explore(x: Any, video: Any = None, prompt: str = '', **how: Any) -> Explorer
     video   a video (frames, height, width, 3) of the model's size, or a clip of the world; None: one is made from `prompt`
     how     options of `hold`: of, seed, budget, dtype ...
 
-    Raises ValueError for what does not fit."""
+    A video is made in the background: what is wrong with its options is told in the tabs, and raised by their `engine`. Raises
+    ValueError for what does not fit."""
     _forget_cell()
     if not isinstance(x, Engine):
-        return _one_of_cell(Explorers(hold(x, video, prompt, **how), own=True))
+        if video is not None or not prompt:
+            return _one_of_cell(Explorers(hold(x, video, prompt, **how), own=True))
+        text_of(x, prompt)  # at once, not in the background
+        return _one_of_cell(Explorers(lambda job: hold(x, prompt=prompt, job=job, **how), own=True))
     if video is not None or prompt or how:
         raise ValueError('an engine has its video and prompt: explore(engine), or explore(pipe, video, prompt) for another')
     return _one_of_cell(Explorers(x))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -16,16 +16,17 @@ import traitlets as t
 from torch import Tensor
 
 from .controls import Chart, Chips, Task, beside, close_all, wrapped
-from .engine import Engine
+from .engine import Engine, _Recent
 from .maps import select_heads
 from .run import text_of
+from .scores import ScoreTable
 from .spans import motion_span
 from .viewer import Viewer
 from .words import ConceptMaps
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['WAYS', 'CRITERIA', 'State', 'Explorer', 'Match', 'Words', 'Heads']
+__all__ = ['WAYS', 'CRITERIA', 'State', 'Explorer', 'Match', 'Words', 'Heads', 'Video']
 
 # %% ../nbs/43_explorers.ipynb #43000006
 class State(t.HasTraits):
@@ -40,11 +41,15 @@ class State(t.HasTraits):
         "Where to begin: past the middle of the run and of the network, at words of the prompt."
         able = sorted(set(engine.layers_for('match')) & set(engine.layers_for('words' if engine.prompt else 'concepts'))) \
             or engine.layers_for('match')
-        return cls(step=len(engine.plan) * 3 // 5, layer=able[len(able) * 2 // 3], words=_words_of(engine)[:2])
+        try:
+            words = _words_of(engine)[:2]
+        except ValueError:  # said where words are asked for
+            words = []
+        return cls(step=len(engine.plan) * 3 // 5, layer=able[len(able) * 2 // 3], words=words)
 
 
 def _words_of(engine: Engine) -> list[str]:
-    "Words of the prompt that say something."
+    "Words of the prompt that say something. Raises ValueError for a model that reads none."
     words = dict.fromkeys(text_of(engine.pipe, engine.prompt).words)
     return [v for v in words if len(v) > 2] or list(words) or ['circle']
 
@@ -53,13 +58,17 @@ _NARROW = dict(description_width='48px')
 _TIPS = dict(step='denoising step; 0 is the noisiest', layer='layer of the denoiser', head='attention head; -1: their mean')
 
 
+def _as_wide(px: int, grow: int = 0) -> w.Layout:
+    "So wide, or as there is room."
+    return w.Layout(flex=f'{grow} 1 {px}px', width='auto', max_width='100%', min_width='0')
+
+
 def _slider(label: str, tip: str, low: int, high: int, value: int) -> w.IntSlider:
-    return w.IntSlider(value, low, max(low, high), description=label, tooltip=tip,
-                       layout=w.Layout(flex='1 1 260px', width='auto'), style=_NARROW)
+    return w.IntSlider(value, low, max(low, high), description=label, tooltip=tip, layout=_as_wide(260, 1), style=_NARROW)
 
 
 class Explorer(w.VBox):
-    """The video alone, and what all explorers share: `asked` is what the state means as options of a call, `answer` computes it in
+    """What all explorers share: `asked` is what the state means as options of a call, `answer` computes it in
     the worker's thread, `paint` shows it, `code` says it in Python.
 
     uses: parts of the state that ask anew when they change. shown: a tab that is not seen waits until it is."""
@@ -75,13 +84,13 @@ class Explorer(w.VBox):
         self.viewer = Viewer(engine.video, label=self.slot, code='...')  # its line has room from the beginning
         self.job: Job | None = None
         self._shown, self._stale, self._closed = True, False, False
-        self._links = [t.link((self.state, 'frame'), (self.viewer, 'frame'))]
+        self._links = [t.link((self.state, 'frame'), (self.viewer, 'frame')), t.link((self.state, 'point'), (self.viewer, 'point'))]
         super().__init__([*self.controls(), self.stage(list(below))])
         self.add_class('vidlens-explorer')
         self.viewer.tips = _tips(self)
-        if 'point' in self.uses:
-            self.viewer.observe(lambda change: setattr(self.state, 'point', _rounded(change['new'])), 'picked')
-        self.state.observe(self._moved, list(self.uses))
+        self.viewer.observe(lambda change: setattr(self.state, 'point', _rounded(change['new'])), 'picked')
+        if self.uses:  # of no names traitlets makes all
+            self.state.observe(self._moved, list(self.uses))
         for chart in (x for x in below if isinstance(x, Chart)):
             self.viewer.observe(lambda change, fit=chart.fit: fit(change['new']), 'width')
         self.ask()
@@ -202,7 +211,8 @@ class Explorer(w.VBox):
         if self._closed:
             return super().close()
         self._closed, inside = True, self.children
-        self.state.unobserve(self._moved, list(self.uses))
+        if self.uses:
+            self.state.unobserve(self._moved, list(self.uses))
         for link in self._links:
             link.unlink()
         self.worker.cancel(self._mine)
@@ -249,10 +259,11 @@ class Match(Explorer):
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
         self.both = w.Checkbox(False, description='both ways', indent=False, layout=w.Layout(width='auto'),
                                tooltip='mean of the way there and the way back; slower')
-        known = 'how well every layer matches the true tracks, at every step'
-        self.all = Task('Score all steps', known if engine.tracked else 'for clips whose true tracks are known', self._scoring,
-                        lambda _: self.draw_map(), self.say, lambda _: self.draw_map(), disabled=not engine.tracked)
-        self.best = w.Button(description='Go to the best', tooltip='the step and layer that match best, of those scored',
+        self.by = ('accuracy', 'within a token') if engine.tracked else ('confidence_cross', 'confidence')
+        known = 'how well every layer matches the true tracks, at every step' if engine.tracked else \
+            'how sure every layer is of its matches, at every step: no true tracks are known'
+        self.all = Task('Score all steps', known, self._scoring, lambda _: self.draw_map(), self.say, lambda _: self.draw_map())
+        self.best = w.Button(description='Go to the best', tooltip='the step and layer that score best, of those scored',
                              layout=w.Layout(width='auto'), disabled=True)
         self.line, self.map = w.HTML(), Chart()
         self.scores = torch.full((len(engine.plan), len(engine.stacks)), torch.nan)
@@ -278,10 +289,24 @@ class Match(Explorer):
             how.pop('point')
             yield dict(track=e.track([point], **how), truth=self._truth(point))  # asks the way back, too: slower than the field
         if e.tracked and self.scores[step, layer].isnan():
-            self.scores[step, layer] = e.score(step, [layer], job=job).map('accuracy')[0, 0]
+            self.scores[step, layer] = self._score(step, [layer], job).map(self.by[0])[0, 0]
             self.draw_map()
-        self.line.value = '' if not e.tracked else (
-            f'step {step}, layer {layer}: {self.scores[step, layer]:.2f} of the true tracks matched within a token')
+        self.line.value = self._told(step, layer)
+
+    def _told(self, step: int, layer: int) -> str:
+        "The score of what is shown, in words; '' if it has none."
+        score = float(self.scores[step, layer])
+        what = 'of the true tracks matched within a token' if self.engine.tracked else \
+            "of a point's attention on its best match in another frame, on average (confidence)"
+        return '' if score != score else f'step {step}, layer {layer}: {score:.2f} {what}'
+
+    def _score(self, step: int, layers: list[int] | None, job: Job) -> ScoreTable:
+        "By the known tracks; without them by how sure the matches of all places of the first frame are."
+        if self.engine.tracked:
+            return self.engine.score(step, layers, job=job)
+        xy = self.engine.grid.centres().flatten(0, 1)
+        xy = xy[::-(-len(xy) // 64)]  # of a large frame some
+        return self.engine.score(step, layers, job=job, points=torch.cat([torch.zeros(len(xy), 1), xy], 1))
 
     def _truth(self, point: tuple[float, float, float]) -> Tensor | None:
         "The known track that passes the point within a token."
@@ -309,21 +334,21 @@ class Match(Explorer):
         return f'engine.match({_written(rest.pop("point"))}, {_options(rest)})'
 
     def score_all(self) -> Job | None:
-        "Score every step against the known tracks, in the background; the map fills as it goes."
+        "Score every step, in the background; the map fills as it goes."
         return self.all.start()
 
     def _scoring(self) -> Any:
         def work(job: Job) -> None:
             for i in range(len(self.scores)):
-                table = self.engine.score(i, job=job)
-                self.scores[i, table.layers] = table.map('accuracy')[0]
+                table = self._score(i, None, job)
+                self.scores[i, table.layers] = table.map(self.by[0])[0]
                 job.step(i + 1, len(self.scores), 'steps')
         return work
 
     def draw_map(self) -> None:
         "The table of scores as a map to click on."
         self.best.disabled = bool(self.scores.isnan().all())
-        self.map.heat(self.scores, ('step', 'layer'), 'within a token', self.go_to, limits=(0, 1))
+        self.map.heat(self.scores, ('step', 'layer'), self.by[1], self.go_to, limits=(0, 1) if self.engine.tracked else None)
 
     def go_to(self, step: int, layer: int) -> None:
         "Look at this step and layer."
@@ -343,11 +368,14 @@ class Words(Explorer):
         self.known, state = _words_of(engine), state or State.of(engine)
         state.words = state.words or self.known[:2]
         self.box = w.Text(', '.join(state.words), description='words', continuous_update=False, style=_NARROW,
-                          layout=w.Layout(flex='1 1 260px', width='auto'),
+                          layout=_as_wide(260, 1),
                           tooltip='words or phrases with commas between them, of the prompt or any others')
         self.chips = Chips(self.known, state.words)
         self.ways = Chips([n for n in WAYS if n != 'ConceptAttention' or engine.text != 'cross'], ['GramCol'],
-                          {'GramCol': 'GramCol: all heads', 'IMAP': 'GramCol, of the heads that separate frames best'})
+                          {'GramCol': 'GramCol: all heads', 'IMAP': 'GramCol, of the heads that separate frames best',
+                           'cross-attention': 'what share of its attention each place gives to the word',
+                           'ConceptAttention': 'how alike the outputs of attention are, of each place and of the word; of words of the '
+                                               'prompt, those of its own tokens'})
         self.every = w.Checkbox(False, description='all layers', indent=False, tooltip='mean over all layers, not only this one',
                                 layout=w.Layout(width='auto'))
         self.maps: dict[str, ConceptMaps] = {}
@@ -436,7 +464,7 @@ class Heads(Explorer):
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
         cross = engine.text == 'cross'  # the heads that are chosen look to the text there: none of the others is of them
         self.by = w.Dropdown(options=[n for n, c in CRITERIA.items() if not (cross and c in _OF_MATCHING)
-                                      if engine.tracked or c != 'accuracy'], description='by', style=_NARROW,
+                                      if engine.tracked or c != 'accuracy'], description='by', style=_NARROW, layout=_as_wide(348),
                              tooltip='what the atlas shows, and by what the best five are chosen')
         self.best = w.Button(description='Best five', tooltip='choose the five best heads of the whole model by this criterion')
         self.small = Viewer(engine.video, label='each head', size=96, bare=True)
@@ -445,8 +473,9 @@ class Heads(Explorer):
         self.table, self.atlas = torch.zeros(0, 0), Chart()
         self.maps: ConceptMaps | None = None
         self._drawn = -1  # the layer whose heads are drawn small
+        self._tables = _Recent(8)  # of criteria and steps: no choice of heads or words changes them
         super().__init__(engine, state, worker, [self.small, wrapped(self.by, self.best), self.atlas])
-        self._links.append(t.link((self.state, 'frame'), (self.small, 'frame')))
+        self._links += [t.link((self.state, 'frame'), (self.small, 'frame')), t.link((self.viewer, 'cmap'), (self.small, 'cmap'))]
         self.small.observe(lambda change: self._picked(int(change['new'][4])), 'picked')
         self.by.observe(self._moved, 'value')
         self.best.on_click(lambda _: self.choose(None))
@@ -469,19 +498,22 @@ class Heads(Explorer):
 
     def _table(self, by: str, step: int, able: list[int], job: Job) -> Tensor:
         "(layers, heads) of a criterion, NaN where it was not measured or no word can be read."
-        e = self.engine
-        if by == 'accuracy':
-            scores = e.score(step, job=job)
-            layers, table = scores.layers, scores.map(by, heads=True)[0]
-        elif by in _STATISTICS:
-            layers, table = e.layers_for('statistics'), e.statistics(step, job=job)[by]
-        else:
-            found = e.heads(step, [by], job=job)
-            layers, table = found.layers, found.heads(by)
-        out = torch.full((len(e.stacks), table.shape[1]), torch.nan)
+        layers, table = self._tables.get((by, step), lambda: self._measured(by, step, job))
+        out = torch.full((len(self.engine.stacks), table.shape[1]), torch.nan)
         out[layers] = table
         out[[n for n in range(len(out)) if n not in able]] = torch.nan
         return out
+
+    def _measured(self, by: str, step: int, job: Job) -> tuple[list[int], Tensor]:
+        "The layers that can tell, and (layers, heads) of the criterion."
+        e = self.engine
+        if by == 'accuracy':
+            scores = e.score(step, job=job)
+            return scores.layers, scores.map(by, heads=True)[0]
+        if by in _STATISTICS:
+            return e.layers_for('statistics'), e.statistics(step, job=job)[by]
+        found = e.heads(step, [by], job=job)
+        return found.layers, found.heads(by)
 
     def paint(self, asked: dict[str, Any], found: tuple[Tensor, dict[int, list[int]], ConceptMaps, Tensor]) -> None:
         self.table, self.chosen, self.maps, each = found
@@ -500,12 +532,15 @@ class Heads(Explorer):
             self.choose((self._drawn, head))
 
     def choose(self, head: tuple[int, int] | None) -> Job | None:
-        "Take a head (layer, head) in or out; None: the best five again. The last one stays."
+        "Take a head (layer, head) in, and look at it, or out; None: the best five again. The last one stays."
         if head is None:
             self._by_hand = {}
-        else:
-            kept = {(n, h) for n, hs in (self._by_hand or self.chosen).items() for h in hs} ^ {head}
-            self._by_hand = {n: sorted(h for m, h in kept if m == n) for n in sorted({n for n, _ in kept})} or {head[0]: [head[1]]}
+            return self.ask()
+        kept = {(n, h) for n, hs in (self._by_hand or self.chosen).items() for h in hs} ^ {head}
+        self._by_hand = {n: sorted(h for m, h in kept if m == n) for n in sorted({n for n, _ in kept})} or {head[0]: [head[1]]}
+        if head in kept:
+            with self.state.hold_trait_notifications():
+                self.state.layer, self.state.head = head
         return self.ask()
 
     def code(self, asked: dict[str, Any]) -> str:
@@ -518,3 +553,45 @@ def _best_heads(table: Tensor, k: int, lowest: bool) -> dict[int, list[int]]:
     found = select_heads(table.flatten(), k, lowest=lowest, strict=False).tolist()
     width = table.shape[1]
     return {n: sorted(i % width for i in found if i // width == n) for n in sorted({i // width for i in found})}
+
+# %% ../nbs/43_explorers.ipynb #43000022
+class Video(Explorer):
+    "The video, large. `over`: whose maps lie over it; `others`: the explorers to choose from, by name."
+
+    slot = 'video'
+    _NONE = 'the video alone'
+
+    def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
+        self.others: Mapping[str, Explorer] = {}
+        self.over = w.Dropdown(options=[self._NONE], description='shown', style=_NARROW, layout=_as_wide(348),
+                               tooltip='the video alone, or with the maps of an explorer that was opened')
+        super().__init__(engine, state, worker)
+        self.viewer.size = 900
+        self.over.observe(self._moved, 'value')
+
+    def controls(self) -> list[w.Widget]:
+        return [wrapped(self.over)]
+
+    def offer(self, others: Mapping[str, Explorer]) -> None:
+        "Explorers whose maps can be shown."
+        self.others, chosen = {n: x for n, x in others.items() if x.viewer.shown and x is not self}, self.over.value
+        self.over.options = [self._NONE, *self.others]
+        self.over.value = chosen if chosen in self.over.options else self._NONE
+        self.ask()  # it may show something else by now
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        "Whose maps, and the call that they came from."
+        other = self.others.get(self.over.value)
+        return dict(of=other, code='engine.video' if other is None else other.viewer.code)
+
+    def paint(self, asked: dict[str, Any], found: Any) -> None:
+        v, other = self.viewer, asked['of']
+        if other is None:
+            v.tracks, v.truth = [], []
+            return v.show_maps({}, self.engine.grid)
+        v.cmap, v.tracks, v.truth = other.viewer.cmap, other.viewer.tracks, other.viewer.truth
+        v.show_maps(other.viewer.shown, other.viewer.grid or self.engine.grid, other.viewer.unit)
+
+    def code(self, asked: dict[str, Any]) -> str:
+        return asked['code']

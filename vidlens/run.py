@@ -126,10 +126,17 @@ def randomise(pipe, seed: int = 0, parts: tuple[str, ...] = ('transformer', 'tra
             p.data.copy_(new.to(p.device, p.dtype))
 
 # %% ../nbs/05_run.ipynb #1cb3c629
+def _check_reads(pipe) -> None:
+    if missing := [n for n in ('tokenizer', 'text_encoder') if getattr(pipe, n, None) is None]:
+        raise ValueError(f'this {type(pipe).__name__} has no {" and no ".join(missing)}, so it reads no words: load the whole '
+                         f'pipeline, or set pipe.{missing[0]}')
+
+
 def text_of(pipe, prompt: str) -> Text:
-    "The text slots of a prompt. Raises ValueError for words that the tokenizer does not know, and if it is too long."
+    "The text slots of a prompt. Raises ValueError for words that the tokenizer does not know, if it is too long, or without one."
     if not isinstance(prompt, str):
         raise TypeError(f"prompt is a {type(prompt).__name__}, but must be a string: 'a red circle moves left'")
+    _check_reads(pipe)
     text = card_of(pipe).tokens(pipe, prompt)
     tok = pipe.tokenizer
     if tok.unk_token in text.pieces and tok.unk_token != tok.eos_token:  # CLIP's are one, and it spells every word
@@ -393,7 +400,8 @@ def _latents(pipe, verb: str, video: Tensor | None, latents: Tensor | None, how:
 
 
 def conditions(pipe, prompt: str, latents: Tensor) -> dict[str, Any]:
-    "What the denoiser is given beside latents and timestep, for one prompt, without guidance."
+    "What the denoiser is given beside latents and timestep, for one prompt, unguided. Raises ValueError if none is read."
+    _check_reads(pipe)
     card = card_of(pipe)
     grid = card.grid_of_latents(pipe, tuple(latents.shape))
     _check_places(pipe, grid.height, grid.width)

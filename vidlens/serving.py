@@ -19,6 +19,7 @@ from typing import Any
 
 from .files import whole_file
 from .run import BUNDLED, _folder
+from .video import probe_video
 
 # %% auto #0
 __all__ = ['explorer_notebook', 'serve_command', 'waited', 'serve']
@@ -29,9 +30,9 @@ _CELLS = (('markdown', '# Look inside a video\n\nDrag a slider, click into the v
           ('code', 'import vidlens\nfrom vidlens.experiments import explore, silenced\nfrom vidlens.lens import moft\n'
                    'from vidlens.steering import Region, control\n\n'
                    'pipe = vidlens.load({model!r}, {device!r}, {dtype!r})\n{video}'),
-          ('code', 'tabs = explore(pipe, video, {prompt!r}, of={of!r}, seed={seed!r})\nengine = tabs.engine\ntabs'),
-          ('markdown', 'Below each picture stands the call that gives what it shows: copy it into a cell of your own. What is '
-                       'painted is `mask = tabs.select("Steer").viewer.painted`.'))
+          ('code', 'tabs = explore(pipe, video, {prompt!r}, of={of!r}, seed={seed!r})\ntabs'),
+          ('markdown', 'Below each picture stands the call that gives what it shows: copy it into a cell of your own, below '
+                       '`engine = tabs.engine`. What is painted is `mask = tabs.select("Steer").viewer.painted`.'))
 
 
 def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: str | os.PathLike | None = None, prompt: str = '',
@@ -40,11 +41,13 @@ def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: st
     """Write a notebook with the explorers of a video, or of one made from a prompt.
 
     Raises FileNotFoundError for a missing video or model, FileExistsError unless `force`, ValueError for neither video nor prompt,
-    and for less than one step."""
+    a file that is no video, and for less than one step."""
     if video is None and not prompt:
         raise ValueError('give a video, or a prompt to make one from: --prompt "a red circle moves right"')
     if video is not None and not Path(video).is_file():
         raise FileNotFoundError(f'{video} does not exist: give a video file, or leave it out and give a prompt')
+    if video is not None:
+        probe_video(video)  # what cannot be read is said here, not in a page
     if of < 1:
         raise ValueError(f'of={of} steps: give 1 or more, such as --of 30')
     if model != BUNDLED and Path(found := _folder(model)).is_dir():
@@ -71,6 +74,7 @@ def serve_command(kind: str, notebook: Path, port: int | None = None, browser: b
         raise ValueError('vidlens app needs Voila: pip install "vidlens[app]", or use vidlens lab')
     return [sys.executable, '-m', module, f'--ServerApp.root_dir={notebook.parent.resolve()}', '--ServerApp.ip=127.0.0.1',
             f'--{"LabApp" if kind == "lab" else "ServerApp"}.default_url={url}', f'--ServerApp.open_browser={browser}',
+            *(['--VoilaConfiguration.show_tracebacks=True'] if kind == 'app' else []),  # else a page hides what was wrong
             *([f'--ServerApp.port={port}'] if port else [])]
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from .grid import Grid
-from .plots import _lut, draw_tracks, overlay, side_by_side
+from .plots import _arrow, _lut, _paint, draw_tracks, overlay, side_by_side
 from .video import as_video, write_video
 from .worker import Job, Worker
 
@@ -53,11 +53,13 @@ def _packed(maps: Tensor) -> tuple[bytes, list[list[float]]]:
 # %% ../nbs/42_viewer.ipynb #42000009
 _ASSETS = files('vidlens') / 'assets'
 TOOLS = ('point', 'mask', 'arrow', 'none')
+_PAINT, _ARROW = torch.tensor([0, 158, 115]) / 255, torch.tensor([240, 228, 66]) / 255  # as viewer.js has them
 CMAPS = ('magma', 'viridis', 'cividis', 'gray')  # equal steps look equal, to the colour-blind too
 
 
 class Viewer(anywidget.AnyWidget):
-    """A video with maps over it. `frame`: the RGB frame shown; `picked`: [t, x, y, how often, panel]; `mask`: bytes of (height,
+    """A video with maps over it. `frame`: the RGB frame shown; `picked`: [t, x, y, how often, panel];
+    `point`: [t, x, y], marked in its frame; `mask`: bytes of (height,
     width), 1 where painted; `arrow`: [x, y, x, y] px; `tool`: what the pointer does; `cmap`: of `cmaps`; `size`: px of a panel
     at most; `bare`: without controls; `message`: a sentence shown as an error; `pending`: what is still on its way; `code`: the
     call to copy; `tips`: of the controls around it, by their labels; `width`: px that the browser gives it."""
@@ -83,6 +85,7 @@ class Viewer(anywidget.AnyWidget):
     bare = t.Bool(False).tag(sync=True)
     tips: t.Dict[str, str] = t.Dict({}).tag(sync=True)
     frame = t.Int(0).tag(sync=True)
+    point: t.List[Any] = t.List([]).tag(sync=True)
     tracks: t.List[Any] = t.List([]).tag(sync=True)
     truth: t.List[Any] = t.List([]).tag(sync=True)
     tool = t.Enum(TOOLS, 'point').tag(sync=True)
@@ -143,14 +146,25 @@ class Viewer(anywidget.AnyWidget):
         return torch.from_numpy(np.frombuffer(self.mask, np.uint8).reshape(self.pixels.shape[1:3]).copy()).bool()
 
     def picture(self, points: bool = False) -> Tensor:
-        "All panels, every frame, as a video (frames, height, width, 3); `points`: with the tracks, which enlarges small ones."
+        "All panels as a video (frames, height, width, 3); `points`: with tracks, paint and arrow, which enlarges small ones."
         parts = [self.pixels] if not self.shown or self.grid is None else [
             overlay(self.pixels, x, self.grid, alpha=self.alpha, cmap=self.cmap, smooth=self.smooth) for x in self.shown.values()]
         if points:
-            tracks, truth = (torch.tensor(x).view(len(x), len(self.pixels), 3) for x in (self.tracks, self.truth))
-            true = truth[..., :2] if len(truth) else None
-            parts = [draw_tracks(x, tracks[..., :2], tracks[..., 2] > 0, truth=true) for x in parts]
+            parts = [self._marked(x) for x in parts]
         return side_by_side(parts, list(self.shown)) if len(parts) > 1 else parts[0]
+
+    def _marked(self, video: Tensor) -> Tensor:
+        "With what was painted, the tracks and the arrow."
+        if (painted := self.painted) is not None:
+            video = torch.where(painted[..., None], video.lerp(_PAINT, .45), video)
+        tracks, truth = (torch.tensor(x).view(len(x), len(self.pixels), 3) for x in (self.tracks, self.truth))
+        out = draw_tracks(video, tracks[..., :2], tracks[..., 2] > 0, truth=truth[..., :2] if len(truth) else None).contiguous()
+        if self.arrow:
+            x0, y0, x1, y1 = (v * out.shape[2] / video.shape[2] for v in self.arrow)
+            if lines := _arrow(np.array([x0, y0]), np.array([x1 - x0, y1 - y0]), 2.2, _ARROW.numpy()):
+                for frame in out.numpy():
+                    _paint(frame, *lines)
+        return out
 
     def file(self, kind: str = 'gif') -> bytes:
         "All frames as they are seen, as the bytes of a file, see `write_video`. Raises ValueError for an unknown kind."
@@ -215,7 +229,8 @@ def viewer_page(viewer: Viewer, choices: Mapping[str, Mapping[str, Tensor]] | No
     given = dict(traits={n: v for n, v in traits.items() if n not in coded}, bytes=coded, choices=listed)
     data = json.dumps(given).replace('<', '\\u003c')  # nothing in it can end the script
     slider = '' if not listed else (
-        f'<p><label for="choice">{escape(name)}</label> <input id="choice" type="range" min="0" max="{len(listed) - 1}" value="0"> '
+        f'<p><label for="choice">{escape(name)}</label> <input id="choice" type="range" title="what is shown" min="0" '
+        f'max="{len(listed) - 1}" value="0"> '
         f'<output id="chosen" for="choice">{escape(listed[0][0])}</output></p>')
     script = viewer._esm.replace('export default { render };', '')
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'

@@ -93,10 +93,24 @@ function nameControls(explorer, tips) {
   }
 }
 
+// What a chart shows, for those who do not see it: its axes and lines.
+function nameCharts(explorer) {
+  for (const chart of explorer.querySelectorAll(".js-plotly-plot")) {
+    const { xaxis, yaxis } = chart.layout ?? {};
+    if (!xaxis) continue;
+    const lines = (chart.data ?? []).map((d) => d.name).filter(Boolean);
+    const said = `${yaxis?.title?.text ?? ""} over ${xaxis.title?.text ?? ""}${lines.length ? `: ${lines.join(", ")}` : ""}`;
+    if (chart.getAttribute("aria-label") === said) continue;
+    chart.setAttribute("role", "figure");
+    chart.setAttribute("aria-label", said);
+  }
+}
+
 class Viewer {
   constructor(model, root) {
     Object.assign(this, { model, root, frame: model.get("frame"), cursor: null, stroke: null, timer: 0, images: [], off: [] });
     root.classList.add("vidlens-viewer");
+    this.bar = element("div", root, { cls: "vidlens-progress", role: "progressbar", "aria-label": `${model.get("label")}: how far` });
     this.stage = element("div", root, { cls: "vidlens-stage" });
     this.controls();
     this.root.classList.toggle("vidlens-bare", model.get("bare"));
@@ -106,7 +120,7 @@ class Viewer {
     this.on(["video", "cuts"], () => this.load());
     this.on(["maps", "shape", "ranges", "panels"], () => this.newMaps());
     this.on(["luts", "cmaps", "cmap"], () => this.newColours());
-    this.on(["alpha", "tracks", "truth", "smooth", "arrow", "mask", "tool"], () => this.draw());
+    this.on(["alpha", "tracks", "truth", "point", "smooth", "arrow", "mask", "tool"], () => this.draw());
     this.on(["frame"], () => this.show(model.get("frame"), false));
     this.on(["message", "busy", "progress", "pending", "code"], () => this.status());
     this.on(["tool", "arrow"], () => (this.from = null)); // an arrow that was begun by keyboard
@@ -114,6 +128,7 @@ class Viewer {
     this.on(["tips"], () => (this.named ??= this.nameAll()));
     this.files();
     this.measure();
+    root.addEventListener("vidlens-frame", (e) => this.timer || this.show(e.detail, false));
     this.watch(model.widget_manager?.kernel);
     this.load();
     this.newColours();
@@ -220,7 +235,7 @@ class Viewer {
   nameAll() {
     const explorer = this.root.closest(".vidlens-explorer");
     if (!explorer || !Object.keys(this.model.get("tips")).length) return null; // of two viewers one knows the tips
-    const name = () => nameControls(explorer, this.model.get("tips"));
+    const name = () => (nameControls(explorer, this.model.get("tips")), nameCharts(explorer));
     name();
     this.on(["tips"], name);
     const more = new MutationObserver(name);
@@ -368,15 +383,20 @@ class Viewer {
     const end = (path) => Math.min(this.frame, path.length - 1);
     this.model.get("truth").forEach((p, i) => drawPath(c, p, end(p), COLOURS[i % 8], true, unit));
     this.model.get("tracks").forEach((p, i) => drawPath(c, p, end(p), COLOURS[i % 8], false, unit));
+    const [t, ...at] = this.model.get("point");
+    if (t === this.frame && this.model.get("tool") === "point") this.square(c, at, unit);
     const arrow = this.stroke?.arrow ?? this.model.get("arrow");
     if (arrow.length === 4) this.drawArrow(c, arrow, unit);
-    if (this.cursor) {
-      const [x, y] = this.cursor;
-      c.lineWidth = unit;
-      for (const [colour, d] of [["#000", unit], ["#fff", 0]]) {
-        c.strokeStyle = colour;
-        c.strokeRect(x - 4 * unit + d, y - 4 * unit + d, 8 * unit, 8 * unit);
-      }
+    if (this.cursor) this.square(c, this.cursor, unit);
+  }
+
+  // A place that is asked about, or would be: seen on black and on white.
+  square(c, [x, y], unit) {
+    c.setLineDash([]);
+    c.lineWidth = unit;
+    for (const [colour, d] of [["#000", unit], ["#fff", 0]]) {
+      c.strokeStyle = colour;
+      c.strokeRect(x - 4 * unit + d, y - 4 * unit + d, 8 * unit, 8 * unit);
     }
   }
 
@@ -516,11 +536,18 @@ class Viewer {
     if (!this.images.length) return;
     const on = !this.timer;
     clearInterval(this.timer);
-    this.timer = on ? setInterval(() => this.show((this.frame + 1) % this.images.length, false), 1000 / this.model.get("fps")) : 0;
+    this.timer = on ? setInterval(() => this.next(), 1000 / this.model.get("fps")) : 0;
     this.play.textContent = on ? "⏸" : "▶";
     this.play.setAttribute("aria-label", on ? "Pause" : "Play");
     if (!on) this.set({ frame: this.frame });
     this.draw();
+  }
+
+  // While it plays the kernel is not told, so the viewers beside it are.
+  next() {
+    this.show((this.frame + 1) % this.images.length, false);
+    const others = this.root.closest(".vidlens-explorer")?.querySelectorAll(".vidlens-viewer") ?? [];
+    for (const each of others) if (each !== this.root) each.dispatchEvent(new CustomEvent("vidlens-frame", { detail: this.frame }));
   }
 
   status() {
@@ -530,7 +557,10 @@ class Viewer {
     this.code.textContent = this.model.get("code");
     this.codeRoot.hidden = !this.model.get("code");
     this.root.setAttribute("aria-busy", this.model.get("busy"));
-    this.root.style.setProperty("--part", part < 0 ? 1 : part);
+    this.bar.hidden = !this.model.get("busy");
+    this.bar.style.width = `${100 * (part < 0 ? 1 : part)}%`;
+    if (part < 0) this.bar.removeAttribute("aria-valuenow"); // nobody knows
+    else this.bar.setAttribute("aria-valuenow", Math.round(100 * part));
   }
 
   download() {
