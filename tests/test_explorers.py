@@ -238,6 +238,7 @@ def test_what_the_curve_is_of_is_what_is_shown(engine):
     from vidlens.spans import motion_span
     with Worker() as worker:
         words = Words(engine, State(step=12, layer=3, words=['red']), worker)
+        shown(words)
         words.ways.value = ['cross-attention']
         shown(words)
         want = motion_span(words.viewer.shown['red'], engine.grid).curve

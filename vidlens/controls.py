@@ -204,6 +204,7 @@ class Chart(w.VBox):
         with self.figure.batch_update():
             for trace, each in zip(self.figure.data, lines, strict=True):
                 trace.update(each)
+            self.figure.layout.xaxis.title.text, self.figure.layout.yaxis.title.text = x, y
 
     @_undisturbed
     def heat(self, table: Tensor, names: tuple[str, str], unit: str = '', on_click: Callable[[int, int], Any] | None = None,
