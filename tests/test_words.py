@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from planted import sliding
 from seam import LENGTH
 
 from vidlens import wordplots, world
 from vidlens.card import card_of
+from vidlens.channels import remove_content, similarity
 from vidlens.concepts import concept_stream
 from vidlens.families import tiny
 from vidlens.flow import motion_flow
@@ -18,12 +20,13 @@ from vidlens.hooks import capture
 from vidlens.lens import _motion_layer, world_clips
 from vidlens.maps import (
     calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map, davies_bouldin, select_heads)
-from vidlens.metrics import centre_prior, paired_difference
+from vidlens.matching import match_fields
+from vidlens.metrics import centre_prior, paired_difference, pointing_game
 from vidlens.plots import overlay
 from vidlens.run import generate, renoise, text_of
 from vidlens.video import read_video
-from vidlens.wordplots import map_rows, span_figure, write_words
-from vidlens.words import RIVALS, ConceptMaps, imap, imap_generation
+from vidlens.wordplots import map_rows, rivals_figure, span_figure, write_words
+from vidlens.words import RIVALS, ConceptMaps, _how, _Joiner, imap, imap_generation
 
 PROMPT = 'a cat runs'
 
@@ -130,6 +133,19 @@ def test_negative_words_are_taken_away(family):
     assert torch.allclose(less.rivals['cross'][0], plain.rivals['cross'][0] - plain.rivals['cross'][1], atol=1e-5)
 
 
+def test_negative_words_leave_alone_what_is_not_of_words(family):
+    pipe, video, how = family
+    asked = dict(prompt=PROMPT, rivals=['cross', 'flow', 'moft', 'tracks', 'centre'], place=(0, 9., 9.))
+    plain = imap(pipe, video, ['cat'], **asked, **how)
+    less = imap(pipe, video, ['cat'], against=['runs'], **asked, **how)
+    assert not torch.equal(less.maps, plain.maps) and not torch.equal(less.rivals['cross'], plain.rivals['cross'])
+    for name in ('flow', 'moft', 'tracks', 'centre'):
+        assert torch.equal(less.rivals[name], plain.rivals[name]) and less.rivals[name].any(), name
+    free = imap(pipe, video, ['cat'], PROMPT, against=['runs'], rivals='tracks', **how)
+    field = imap(pipe, video, ['cat'], PROMPT, rivals='tracks', place=at_peaks(free)[0].tolist(), **how)
+    torch.testing.assert_close(free.rivals['tracks'], field.rivals['tracks'])       # from the peak of the map that is shown
+
+
 def test_tokens_one_by_one(family):
     pipe, video, how = family
     pooled, each = (imap(pipe, video, ['cat', 'runs'], PROMPT, pool=p, **how) for p in ('maps', None))
@@ -161,8 +177,56 @@ def test_rivals_are_those_of_single_calls(family):
     assert found.rivals.keys() == set(asked) and torch.equal(found.rivals['centre'][1], centre_prior(found.grid))
     assert all(x.shape == found.maps.shape and x.isfinite().all() for x in found.rivals.values())
     peak = np.unravel_index(int(found.maps[0].argmax()), found.grid.shape)
+    field = match_fields(*(tape.get(n, _motion_layer(pipe))[0].float() for n in 'qk'), tape.grid, at_peaks(found))
+    torch.testing.assert_close(found.rivals['tracks'], field)
     assert abs(float(found.rivals['moft'][0][peak]) - 1) < 1e-5, 'a place is most like itself'
     assert found.way().mean.shape == (2, 2) and found.when().keys() == {'cat', 'runs'}
+
+
+def at_peaks(found):
+    "The last RGB frame and the centre of each map's highest token, (words, 3) px."
+    at = [found.grid.place(int(m.argmax())) for m in found.maps]
+    return torch.tensor([(found.grid.span(f)[1], *found.grid.centres()[row, col].tolist()) for f, row, col in at])
+
+
+def test_moft_and_tracks_start_at_the_place(family):
+    pipe, video, how = family
+    place = (5, 13., 30.)
+    found = imap(pipe, video, ['cat', 'runs'], PROMPT, rivals=['moft', 'tracks'], place=place, **how)
+    with capture(pipe, 'q k hidden', layers=_motion_layer(pipe), tokens='video') as tape:
+        renoise(pipe, video, PROMPT, step=how['step'], steps=how['of'])
+    grid, layer = tape.grid, _motion_layer(pipe)
+    field = match_fields(*(tape.get(n, layer)[0].float() for n in 'qk'), grid, [place])
+    row, col = (int(v) for v in grid.nearest(torch.tensor(place[1:])))
+    alike = similarity(remove_content(grid.unflatten(tape.get('hidden', layer)[0].float())), grid.frame_of(5), row, col)
+    for word in (0, 1):
+        torch.testing.assert_close(found.rivals['tracks'][word], field[0])
+        torch.testing.assert_close(found.rivals['moft'][word], alike)
+    assert found.facts['place'] == list(place) and found.flow is None and set(found.rivals) == {'moft', 'tracks'}
+    figure = rivals_figure(video, found, 'cat')
+    assert {ax.get_ylabel() for ax in figure.axes} >= {'video', 'GramCol', 'tracks'}
+
+
+def test_tracks_follow_what_moves_in_planted_queries_and_keys():
+    grid = Grid(4, 6, 7, 8, 4)
+    x = sliding(grid, 1, -1)
+    joiner = _Joiner(None, _how(dict(rivals='tracks', place=(4, 3 * 8 + 2, 4 * 8 + 6)), None, None))
+    joiner.kept['flow'] = x, x, grid
+    found = joiner._others(torch.zeros(2, *grid.shape), None, grid)['tracks']
+    peaks = found.flatten(2).argmax(-1)
+    assert torch.equal(peaks, torch.tensor([(4 - s) * 7 + 3 + s for s in (-1, 0, 1, 2)]).expand(2, -1))
+    torch.testing.assert_close(found.sum((-2, -1)), torch.ones(2, 4))
+
+
+def test_tracks_stay_on_the_object_they_start_on(pipe):
+    hits, area = [], []
+    for clip in world_clips(pipe, 8, seed=31, shapes=['circle', 'square', 'star', 'triangle']):
+        x, y = (float(v.float().mean()) for v in clip.masks[0][0].nonzero().T.flip(0))
+        found = imap(pipe, clip.video, 'a', clip.caption, rivals='tracks', place=(0, x, y), step=-2)
+        inside = torch.nn.functional.avg_pool2d(clip.masks[0][::4].float()[:, None], 8)[:, 0] > .5
+        hits.append(pointing_game(found.rivals['tracks'][0], inside)[1:].nanmean())
+        area.append(inside.float().mean())
+    assert paired_difference(torch.stack(hits), torch.stack(area)).lo > .2
 
 
 # -- a generation
@@ -280,7 +344,9 @@ def test_files(pipe, clip, tmp_path):
     (dict(words='red', k=1, threshold=1e9), 'no head is left'), (dict(words='red', k=9), 'there are 4'),
     (dict(words='red', normalise='concepts'), 'at least 2'),
     (dict(words='red', against='blue', pool=None), 'one map a word'), (dict(words='red', layers=9), 'outside this run'),
-    (dict(words='red', step=99), '99')])
+    (dict(words='red', step=99), '99'), (dict(words='red', place=(0, 9, 9)), 'ask for one'),
+    (dict(words='red', place=(0, 9), rivals='tracks'), r'one place \(t, x, y\)'),
+    (dict(words='red', place=(17, 9, 9), rivals='tracks'), 't goes from 0 to 16')])
 def test_bad_input(pipe, clip, how, says):
     with pytest.raises(ValueError, match=says):
         imap(pipe, clip.video, prompt=clip.caption, **how)

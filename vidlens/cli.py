@@ -224,7 +224,7 @@ def run_imap(args: argparse.Namespace) -> dict[str, Any]:
     say(f'loading {args.model}')
     pipe = load(args.model, args.device, args.dtype)
     how: dict[str, Any] = dict(layers=args.layer, k=args.k, of=args.of, seed=args.seed, rivals=args.rival or ['flow'],
-                               source='concepts' if args.free else 'prompt')
+                               place=args.place, source='concepts' if args.free else 'prompt')
     if clip is None:
         say(f'generating {args.prompt!r}')
         sample, maps = imap_generation(pipe, args.prompt, args.word or (), steps=args.step, **how)
@@ -253,8 +253,10 @@ def _add_imap(commands) -> None:
     p.add_argument('--step', type=int, action='append', help='step to look at; repeatable, negative from the end (default: -12 '
                    'of a clip, from .4 to .9 of a generation)')
     p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
-    p.add_argument('--rival', action='append', help='cross, concept, flow, moft, centre; repeatable (default flow, which tells '
+    p.add_argument('--rival', action='append', help='cross, concept, flow, moft, tracks, centre; repeatable (default flow, which tells '
                    'which way words go)')
+    p.add_argument('--place', type=point, metavar='T,X,Y', help='where the rivals moft and tracks start, frame and pixels of the '
+                   'clip (default: the peak of each map)')
     p.add_argument('--edges', action='store_true', help='pictures of the maps follow the edges of the video (needs kornia)')
     p.set_defaults(run=run_imap)
 

@@ -29,6 +29,7 @@ from .hooks import Wanted, _pick, capture
 from .lens import _grid, _motion_layer, _one
 from .maps import (
     calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map, select_heads, separability)
+from .matching import match_fields
 from .metrics import centre_prior
 from .run import Sample, encode, generate, renoise, step_at, text_of
 from .spans import Span, Way, camera_field, map_way, motion_span
@@ -39,7 +40,7 @@ from .tracking import _listed
 __all__ = ['RIVALS', 'ConceptMaps', 'imap', 'GeneratedMaps', 'imap_generation']
 
 # %% ../nbs/24_words.ipynb #24000006
-RIVALS = ('cross', 'concept', 'flow', 'moft', 'centre')
+RIVALS = ('cross', 'concept', 'flow', 'moft', 'tracks', 'centre')
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +138,8 @@ class _Joiner:
     def add(self, layer: int, grid: Grid, q: Tensor, o: Tensor, keys: Tensor, co: Tensor | None) -> None:
         "One video's queries and outputs (heads, tokens, d), and keys and outputs of its words (heads, slots, d)."
         a, h = self.asked, self.how
+        if self.grid is None:
+            _placed(h.place, grid)
         scores = {'chi': calinski_harabasz(o, grid)} if h.by == 'chi' else separability(o, grid)
         self.found.setdefault(layer, []).append(scores['chi'].cpu())
         chosen = self._chosen(layer, scores)
@@ -174,40 +177,56 @@ class _Joiner:
         if not self.count or self.grid is None:
             raise ValueError(f'no head is left with by={h.by!r}, k={h.k}, threshold={h.threshold}, skip={h.skip}: '
                              'move the threshold, or use k alone')
-        maps = {n: x / self.count for n, x in self.total.items()}
-        names, main = _named(a, h.pool), maps.pop('maps')
-        flow = self._flow()
+        maps, names = {n: x / self.count for n, x in self.total.items()}, _named(a, h.pool)
+        if rest := len(h.against):
+            maps, names = {n: x[:-rest] - x[-rest:].mean(0) for n, x in maps.items()}, names[:-rest]
+        main, flow = maps.pop('maps'), self._flow()
         rivals = maps | self._others(main, flow, self.grid)
-        if h.against:
-            some, rest = names[:-len(h.against)], len(h.against)
-            main, rivals = main[:-rest] - main[-rest:].mean(0), {n: x[:-rest] - x[-rest:].mean(0) for n, x in rivals.items()}
-            names = some
         table = torch.stack([torch.stack(x).nanmean(0) for _, x in sorted(self.found.items())])
         heads = 'all heads' if h.heads is None and h.k is None and h.threshold is None else 'chosen heads' if h.heads else \
             f'the {h.k} heads of each that separate frames best' + ('' if h.by == 'chi' else f' by {h.by}')
         facts = dict(normalise=h.normalise, pooled=f'mean over {len(self.found)} layers, {heads}', prompt=a.text.prompt,
-                     source=a.source, steps=sorted(h.steps), together=h.together, against=list(h.against), pool=h.pool)
+                     source=a.source, steps=sorted(h.steps), together=h.together, against=list(h.against), pool=h.pool,
+                     place=h.place)
         return ConceptMaps(names, main, self.grid, dict(sorted(self.heads.items())), table, facts, rivals, flow)
 
     def _flow(self) -> Tensor | None:
-        pair = self.kept.get('flow')
+        pair = self.kept['flow'] if 'flow' in self.how.rivals else None
         return motion_flow(pair[0].float(), pair[1].float(), pair[2]).cpu() if pair else None
 
     def _others(self, main: Tensor, flow: Tensor | None, grid: Grid) -> dict[str, Tensor]:
-        "Rivals that are not read word by word."
-        out: dict[str, Tensor] = {}
+        "Rivals that are not read word by word; MOFT and tracks start at the place, or at the peak of each word's map."
+        out, starts = dict[str, Tensor](), self._starts(main, grid)
         if flow is not None:
             speed = (flow - camera_field(flow, self.kept['flow'][2])).norm(dim=-1)
             out['flow'] = torch.cat([speed, speed[-1:]]).expand_as(main)
         if 'moft' in self.kept:
-            m = remove_content(self.kept['moft'].float())
-            places = [grid.place(int(x.argmax())) for x in main]  # in a UNet the features lie on another grid
-            down, right = m.shape[1] / grid.rows, m.shape[2] / grid.cols
-            alike = [similarity(m, f, int((row + .5) * down), int((col + .5) * right)) for f, row, col in places]
-            out['moft'] = _fitted(torch.stack(alike), grid)
+            m = remove_content(self.kept['moft'].float())   # in a UNet the features lie on another grid
+            shape = torch.tensor([m.shape[1] / grid.height, m.shape[2] / grid.width])
+            places = [(grid.frame_of(round(float(t))), *(torch.stack([y, x]) * shape).int().tolist()) for t, x, y in starts]
+            alike = torch.stack([similarity(m, f, min(r, m.shape[1] - 1), min(c, m.shape[2] - 1)) for f, r, c in places])
+            out['moft'] = _fitted(alike, grid).expand_as(main)
+        if 'tracks' in self.how.rivals:
+            q, k, on = self.kept['flow']
+            out['tracks'] = _fitted(match_fields(q.float(), k.float(), on, starts), grid).expand_as(main)
         if 'centre' in self.how.rivals:
             out['centre'] = centre_prior(grid).expand_as(main)
         return out
+
+    def _starts(self, main: Tensor, grid: Grid) -> Tensor:
+        "Where MOFT and tracks start, (1 or words, 3) as (t, x, y) px: the place that was given, or the peak of each map."
+        if self.how.place is not None:
+            return torch.tensor([self.how.place])
+        peaks = [grid.place(int(x.argmax())) for x in main]
+        return torch.tensor([(grid.span(f)[1], *grid.to_px([col, row]).tolist()) for f, row, col in peaks])
+
+
+def _placed(place: list[float] | None, grid: Grid) -> None:
+    "Raises ValueError for a place outside of the clip."
+    most = grid.video_frames - 1, grid.width, grid.height
+    if place is not None and not all(0 <= v <= m for v, m in zip(place, most, strict=True)):
+        raise ValueError(f'place={place} is outside of the clip: t goes from 0 to {most[0]}, x from 0 to {most[1]} and y from 0 to '
+                         f'{most[2]} px of the video as the model sees it')
 
 
 def _fitted(maps: Tensor, grid: Grid) -> Tensor:
@@ -236,11 +255,13 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
     normalise  'empty': against a padding slot, or the empty concept (default);  'concepts': over the words asked;  'slots':
                over all text slots, as published;  None: raw
     source     'prompt': words of the prompt;  'concepts': free words. Default the first if there is a prompt
-    together   concepts see each other, as published;  against: words whose mean map is taken away
+    together   concepts see each other, as published;  against: words whose mean is taken away,
+               of the maps and of the rivals 'cross' and 'concept'
     by, threshold, skip   how heads are chosen, see `select_heads`: 'chi', 'fisher', 'dbi';  heads: {layer: heads} instead
     pool       several tokens of a word: 'maps' (mean of their maps), 'keys', or None, each for itself
     rivals     also: 'cross' (queries and keys), 'concept' (ConceptAttention), 'flow' (how far tokens move, by matching),
-               'moft' (motion features like those at the map's peak), 'centre'
+               'moft' (motion features like those at the place), 'tracks' (where the place's queries look), 'centre'
+    place      (t, x, y) px of the video, where 'moft' and 'tracks' start; default the peak of each word's map
 
     Raises ValueError for words that are not there, and for 'empty' if the prompt fills every slot."""
     given = _how(how, normalise, k)
@@ -284,7 +305,7 @@ def imap_generation(pipe, prompt: str, words: str | Sequence[str] = (), layers: 
 
 
 _HOW: dict[str, Any] = dict(source=None, together=False, against=(), by='chi', threshold=None, skip=0, heads=None, pool='maps',
-                            rivals=())
+                            rivals=(), place=None)
 
 
 def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNamespace:
@@ -302,9 +323,21 @@ def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNam
         raise ValueError(f'rivals={h.rivals}: {odd[0]!r} is unknown, use {", ".join(map(repr, RIVALS))}')
     if h.against and h.pool is None:
         raise ValueError("against= needs one map a word: use pool='maps' or 'keys'")
+    if h.place is not None:
+        h.place = _place_of(h.place, h.rivals)
     if isinstance(h.heads, HeadTable):
         raise TypeError('heads is a HeadTable: choose some, heads=table.select(k=5)')
     return h
+
+
+def _place_of(place: Any, rivals: list[str]) -> list[float]:
+    "A place as a list of numbers. Raises ValueError, also where nothing starts there."
+    at = [float(v) for v in torch.as_tensor(place).flatten().tolist()]
+    if len(at) != 3:
+        raise ValueError(f'place={place!r} must be one place (t, x, y), px of the video, such as (0, 32, 20)')
+    if not {'moft', 'tracks'} & set(rivals):
+        raise ValueError(f"place={place!r} is where the rivals 'moft' and 'tracks' start: ask for one, rivals=['tracks']")
+    return at
 
 
 def _kinds_of(pipe) -> str:
@@ -360,7 +393,7 @@ def _watching(pipe, joiner: _Joiner, layers: Wanted, steps: Wanted = None) -> It
         layers = sorted(h.heads)
     with ExitStack() as stack:
         stack.enter_context(_words_seen(pipe, joiner.asked, layers, steps, joiner.see, h.together))
-        if 'flow' in h.rivals:
+        if {'flow', 'tracks'} & set(h.rivals):
             def pair(site, q, k): joiner.kept['flow'] = q[0], k[0], site.grid
             stack.enter_context(capture(pipe, 'q k', at, steps, probe=pair, tokens='video'))
         if 'moft' in h.rivals:
@@ -387,9 +420,9 @@ def _words_seen(pipe, asked: _Asked, layers: Wanted, steps: Wanted, see: Callabl
 def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: int | Sequence[int]) -> None:
     "Read what a capture kept."
     h = joiner.how
-    if joiner.asked.concepts is not None or {'flow', 'moft'} & set(h.rivals):
-        raise ValueError("a tape holds words of its prompt only: for source='concepts', or the rivals 'flow' and 'moft', give "
-                         'the video, or imap_generation(pipe, prompt, words)')
+    if joiner.asked.concepts is not None or {'flow', 'moft', 'tracks'} & set(h.rivals):
+        raise ValueError("a tape holds words of its prompt only: for source='concepts', or the rivals 'flow', 'moft' and 'tracks', "
+                         'give the video, or imap_generation(pipe, prompt, words)')
     cross = any(key[0] == 'xq' for key in tape)
     kinds = ('xq', 'xk', 'xo') if cross else ('q', 'k', 'o')
     wanted = sorted(_pick(layers, tape.layers, 'layers') or {key[1] for key in tape if key[0] in kinds})
