@@ -321,6 +321,7 @@ def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNam
             raise ValueError(f'{name}={getattr(h, name)!r} is unknown: use {", ".join(map(repr, values))}')
     if odd := [r for r in h.rivals if r not in RIVALS]:
         raise ValueError(f'rivals={h.rivals}: {odd[0]!r} is unknown, use {", ".join(map(repr, RIVALS))}')
+    _check_choice(h, how)
     if h.against and h.pool is None:
         raise ValueError("against= needs one map a word: use pool='maps' or 'keys'")
     if h.place is not None:
@@ -328,6 +329,17 @@ def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNam
     if isinstance(h.heads, HeadTable):
         raise TypeError('heads is a HeadTable: choose some, heads=table.select(k=5)')
     return h
+
+
+def _check_choice(h: SimpleNamespace, how: dict[str, Any]) -> None:
+    "Raises ValueError for options of a choice of heads where no heads are chosen, or where they are given."
+    given = [f'{n}={getattr(h, n)!r}' for n in ('k', 'threshold') if getattr(h, n) is not None]
+    rest = [f'{n}={how[n]!r}' for n in ('by', 'skip') if n in how and (n, how[n]) != ('skip', 0)]
+    if h.heads is not None and (given or rest):
+        raise ValueError(f'heads= says which heads are read, so {", ".join(given + rest)} would choose nothing: leave it out')
+    if rest and not given:
+        raise ValueError(f'{", ".join(rest)}: this is how heads are chosen, but all are read: say how many with '
+                         f'imap(..., k=5, {", ".join(rest)}), or from which score on with threshold=')
 
 
 def _place_of(place: Any, rivals: list[str]) -> list[float]:
