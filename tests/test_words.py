@@ -105,6 +105,34 @@ def test_several_steps_are_averaged(family):
     assert both.facts['steps'] == [1, 2]
 
 
+def test_heads_of_several_steps_are_all_told(family):
+    pipe, video, how = family
+    found = imap(pipe, video, 'cat', PROMPT, k=1, step=[1, 2, 3], of=4)
+    each = [imap(pipe, video, 'cat', PROMPT, k=1, step=s, of=4).heads for s in (1, 2, 3)]
+    for layer, heads in found.heads.items():
+        steps = [e[layer] for e in each]
+        assert found.facts['read'][str(layer)] == steps and set(heads) == {h for x in steps for h in x}
+        assert max(map(steps.count, steps)) == steps.count([heads[0]]), 'most often first'
+    assert 'read' not in imap(pipe, video, 'cat', PROMPT, k=1, **how).facts
+
+
+def test_facts_tell_which_heads_were_read(pipe, clip):
+    def told(**more): return imap(pipe, clip.video, 'red', clip.caption, step=12, **more)
+    scores = told(layers=[1, 2, 3]).separability
+    top = scores.amax(1).sort(descending=True).values
+    bound = float((top[0] + top[1]) / 2)                                # one layer of the three has heads above it
+    found = told(layers=[1, 2, 3], threshold=bound)
+    assert list(found.heads) == [1 + int(scores.amax(1).argmax())]
+    assert found.facts['pooled'] == f'mean over 1 layers, the heads of each with chi above {bound:g}'
+    assert {n: found.facts[n] for n in ('k', 'threshold', 'by', 'skip')} == dict(k=None, threshold=bound, by='chi', skip=0)
+    for how, text in ((dict(k=2, skip=1), 'the 2 heads of each that separate frames best, after the first 1'),
+                      (dict(k=2, by='dbi', threshold=1e3), 'the 2 heads of each that separate frames best by dbi, with dbi below 1000'),
+                      (dict(heads={2: [0]}), 'chosen heads'), ({}, 'all heads')):
+        facts = told(**how).facts
+        assert facts['pooled'] == f'mean over {1 if "heads" in how else 6} layers, {text}'
+        assert facts['by'] == (how.get('by', 'chi') if 'k' in how else None) and facts['skip'] == how.get('skip', 0)
+
+
 def test_heads_chosen_before_are_the_heads_that_are_read(family):
     pipe, video, how = family
     kinds, probe = HeadProbe.kinds(cross=is_cross(pipe)), HeadProbe()

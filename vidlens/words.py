@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -47,9 +48,10 @@ RIVALS = ('cross', 'concept', 'flow', 'moft', 'tracks', 'centre')
 class ConceptMaps:
     """Maps of words: (words, frames, rows, cols) float32, raw, on the token grid.
 
-    heads: which were read, by layer; separability: (layers, heads) Calinski-Harabasz of frames, mean over steps; rivals:
-    other maps of the same words by name; flow: (frames - 1, rows, cols, 2) px by matching, if it was asked for; facts: how
-    they were made."""
+    heads: which were read, by layer; chosen anew at each of several steps: all that were read, most often first, and
+    facts['read'] tells {layer: their heads step by step}; separability: (layers, heads) Calinski-Harabasz of frames, mean over
+    steps; rivals: other maps of the same words by name; flow: (frames - 1, rows, cols, 2) px by matching, if it was asked for;
+    facts: how they were made."""
 
     words: list[str]
     maps: Tensor = field(repr=False)
@@ -127,7 +129,7 @@ class _Joiner:
         self.asked, self.how, self.count = asked, how, 0
         self.grid: Grid | None = None
         self.total: dict[str, Tensor] = {}
-        self.heads: dict[int, list[int]] = {}
+        self.heads: dict[int, list[list[int]]] = {}
         self.found: dict[int, list[Tensor]] = {}
         self.kept: dict[str, Any] = {}
 
@@ -143,9 +145,9 @@ class _Joiner:
         scores = {'chi': calinski_harabasz(o, grid)} if h.by == 'chi' else separability(o, grid)
         self.found.setdefault(layer, []).append(scores['chi'].cpu())
         chosen = self._chosen(layer, scores)
+        self.heads.setdefault(layer, []).append([] if chosen is None else chosen.tolist())
         if chosen is None:
             return
-        self.heads[layer] = chosen.tolist()
         self._sum('maps', grid, a.maps(q, o, keys, grid, h.normalise, chosen, h.pool))
         if 'cross' in h.rivals:
             self._sum('cross', grid, cross_attention_map(q, keys, grid, words=a.spans, valid=a.valid, pool=h.pool))
@@ -160,7 +162,7 @@ class _Joiner:
         h = self.how
         if h.heads is not None:
             return torch.tensor(h.heads[layer]) if h.heads.get(layer) else None
-        if h.k is None and h.threshold is None:
+        if not _chooses(h):
             return torch.arange(len(scores['chi']))
         found = select_heads(scores[h.by], h.k, h.threshold, h.skip, h.by in _LOWEST, strict=h.threshold is None)
         return found if len(found) else None
@@ -183,12 +185,13 @@ class _Joiner:
         main, flow = maps.pop('maps'), self._flow()
         rivals = maps | self._others(main, flow, self.grid)
         table = torch.stack([torch.stack(x).nanmean(0) for _, x in sorted(self.found.items())])
-        heads = 'all heads' if h.heads is None and h.k is None and h.threshold is None else 'chosen heads' if h.heads else \
-            f'the {h.k} heads of each that separate frames best' + ('' if h.by == 'chi' else f' by {h.by}')
-        facts = dict(normalise=h.normalise, pooled=f'mean over {len(self.found)} layers, {heads}', prompt=a.text.prompt,
+        read = {n: _most_often(x) for n, x in sorted(self.heads.items()) if any(x)}
+        facts = dict(normalise=h.normalise, pooled=f'mean over {len(read)} layers, {_choice_told(h)}', prompt=a.text.prompt,
                      source=a.source, steps=sorted(h.steps), together=h.together, against=list(h.against), pool=h.pool,
-                     place=h.place)
-        return ConceptMaps(names, main, self.grid, dict(sorted(self.heads.items())), table, facts, rivals, flow)
+                     place=h.place, k=h.k, threshold=h.threshold, by=h.by if _chooses(h) else None, skip=h.skip)
+        if _chooses(h) and len(h.steps) > 1:
+            facts['read'] = {str(n): x for n, x in sorted(self.heads.items())}
+        return ConceptMaps(names, main, self.grid, read, table, facts, rivals, flow)
 
     def _flow(self) -> Tensor | None:
         pair = self.kept['flow'] if 'flow' in self.how.rivals else None
@@ -219,6 +222,27 @@ class _Joiner:
             return torch.tensor([self.how.place])
         peaks = [grid.place(int(x.argmax())) for x in main]
         return torch.tensor([(grid.span(f)[1], *grid.to_px([col, row]).tolist()) for f, row, col in peaks])
+
+
+def _most_often(lists: list[list[int]]) -> list[int]:
+    "All that is in some list, what is in most of them first."
+    return [i for i, _ in Counter(i for x in lists for i in x).most_common()]
+
+
+def _chooses(h: SimpleNamespace) -> bool:
+    "Are heads chosen by what is seen?"
+    return h.heads is None and (h.k is not None or h.threshold is not None)
+
+
+def _choice_told(h: SimpleNamespace) -> str:
+    "Which heads of a layer were read."
+    if not _chooses(h):
+        return 'all heads' if h.heads is None else 'chosen heads'
+    by = '' if h.by == 'chi' else f' by {h.by}'
+    bound = '' if h.threshold is None else f'{h.by} {"below" if h.by in _LOWEST else "above"} {h.threshold:g}'
+    told = f'the heads of each with {bound}' if h.k is None else \
+        f'the {h.k} heads of each that separate frames best{by}' + (f', with {bound}' if bound else '')
+    return told + (f', after the first {h.skip}' if h.skip else '')
 
 
 def _placed(place: list[float] | None, grid: Grid) -> None:
