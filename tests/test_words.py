@@ -211,6 +211,17 @@ def test_rivals_are_those_of_single_calls(family):
     assert found.way().mean.shape == (2, 2) and found.when().keys() == {'cat', 'runs'}
 
 
+def test_outputs_of_the_prompts_words_are_not_called_concept_attention(pipe, clip):
+    said = {}
+    for source, name in (('prompt', 'prompt words'), ('concepts', 'ConceptAttention')):
+        found = imap(pipe, clip.video, 'blue', clip.caption, source=source, rivals=['cross', 'concept'])
+        assert found.facts['rivals'] == dict(cross='cross-attention', concept=name)
+        rows = [ax.get_ylabel() for ax in rivals_figure(clip.video, found, 'blue').axes]
+        assert {'GramCol', 'cross-attention', name} <= set(rows)
+        said[source] = found.rivals['concept'].flatten()
+    assert torch.corrcoef(torch.stack(list(said.values())))[0, 1] < .95, 'they are two maps'
+
+
 def at_peaks(found):
     "The last RGB frame and the centre of each map's highest token, (words, 3) px."
     at = [found.grid.place(int(m.argmax())) for m in found.maps]
@@ -376,10 +387,36 @@ def test_files(pipe, clip, tmp_path):
     (dict(words='red', against='blue', pool=None), 'one map a word'), (dict(words='red', layers=9), 'outside this run'),
     (dict(words='red', step=99), '99'), (dict(words='red', place=(0, 9, 9)), 'ask for one'),
     (dict(words='red', place=(0, 9), rivals='tracks'), r'one place \(t, x, y\)'),
+    (dict(words=['']), "'' is blank: give each as text"), (dict(words=['red', ' '], source='concepts'), "' ' is blank"),
+    (dict(words=['red'], against=['red']), "'red' is asked for and taken away"),
+    (dict(words=['red'], against='red', source='concepts'), "'red' is asked for and taken away"),
     (dict(words='red', place=(17, 9, 9), rivals='tracks'), 't goes from 0 to 16')])
 def test_bad_input(pipe, clip, how, says):
     with pytest.raises(ValueError, match=says):
         imap(pipe, clip.video, prompt=clip.caption, **how)
+
+
+def test_one_frame_has_maps_but_no_motion(pipe, clip):
+    still = clip.video[:1]
+    found = imap(pipe, still, ['blue', 'red'], clip.caption, rivals=['cross', 'tracks', 'centre'])
+    assert found.maps.shape == (2, 1, 8, 8) and found.maps.isfinite().all() and found.separability.isnan().all()
+    assert found.when()['red'].whole and found.rivals['tracks'].isfinite().all()
+    for how, says in ((dict(k=2), 'k=2 needs a video of at least 5 frames'), (dict(rivals='flow'), "rivals='flow' needs a video"),
+                      (dict(threshold=1.), 'threshold=1.0 needs'), (dict(rivals=['moft']), "rivals='moft' needs")):
+        with pytest.raises(ValueError, match=says):
+            imap(pipe, still, 'red', clip.caption, **how)
+
+
+def test_words_taken_away_are_not_asked_by_default(pipe, clip):
+    found = imap(pipe, clip.video, prompt=clip.caption, against=['red', 'red'])
+    assert 'red' not in found.words and 'blue' in found.words and found.facts['against'] == ['red']
+
+
+def test_several_videos_at_once_are_refused(pipe):
+    with pytest.raises(ValueError, match='num_videos_per_prompt=2.*maps are of one video'):
+        imap_generation(pipe, 'a red circle moves left', 'red', of=2, run=dict(num_videos_per_prompt=2))
+    with pytest.raises(ValueError, match='give one prompt'):
+        imap_generation(pipe, ['a red circle', 'a blue circle'], 'red', of=2)
 
 
 def test_more_bad_input(pipe, clip):

@@ -62,12 +62,14 @@ def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str =
 
 
 def rivals_figure(video: Tensor, maps: ConceptMaps, word: str, **how: Any) -> Any:
-    """One word's map and all its rivals over the same video: a matplotlib figure. how: see `map_rows`.
+    """One word's map and all its rivals, by the names that `maps.facts` gives them, over the same video: a matplotlib figure.
+    how: see `map_rows`.
 
     Raises KeyError for a word that is not there."""
     main = maps[word]
     i = maps.words.index(word)
-    return map_rows(video, {'GramCol': main} | {n: x[i] for n, x in maps.rivals.items()}, maps.grid, word, **how)
+    told = maps.facts.get('rivals', {})
+    return map_rows(video, {'GramCol': main} | {told.get(n, n): x[i] for n, x in maps.rivals.items()}, maps.grid, word, **how)
 
 
 def span_figure(maps: ConceptMaps, title: str = '', **how: Any) -> Any:

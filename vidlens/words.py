@@ -42,6 +42,7 @@ __all__ = ['RIVALS', 'ConceptMaps', 'imap', 'GeneratedMaps', 'imap_generation']
 
 # %% ../nbs/24_words.ipynb #24000006
 RIVALS = ('cross', 'concept', 'flow', 'moft', 'tracks', 'centre')
+_RIVAL_NAMES = dict(cross='cross-attention', concept='ConceptAttention', moft='MOFT')
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +143,11 @@ class _Joiner:
         a, h = self.asked, self.how
         if self.grid is None:
             _placed(h.place, grid)
-        scores = {'chi': calinski_harabasz(o, grid)} if h.by == 'chi' else separability(o, grid)
+            _moving(h, grid)
+        if grid.frames == 1:        # nothing tells frames apart, and nothing is chosen by it
+            scores = {'chi': torch.full((len(o),), torch.nan)}
+        else:
+            scores = {'chi': calinski_harabasz(o, grid)} if h.by == 'chi' else separability(o, grid)
         self.found.setdefault(layer, []).append(scores['chi'].cpu())
         chosen = self._chosen(layer, scores)
         self.heads.setdefault(layer, []).append([] if chosen is None else chosen.tolist())
@@ -189,6 +194,9 @@ class _Joiner:
         facts = dict(normalise=h.normalise, pooled=f'mean over {len(read)} layers, {_choice_told(h)}', prompt=a.text.prompt,
                      source=a.source, steps=sorted(h.steps), together=h.together, against=list(h.against), pool=h.pool,
                      place=h.place, k=h.k, threshold=h.threshold, by=h.by if _chooses(h) else None, skip=h.skip)
+        facts['rivals'] = {n: _RIVAL_NAMES.get(n, n) for n in rivals}
+        if 'concept' in rivals and a.concepts is None:
+            facts['rivals']['concept'] = 'prompt words'     # their tokens see all of the prompt, concepts themselves and the video
         if _chooses(h) and len(h.steps) > 1:
             facts['read'] = {str(n): x for n, x in sorted(self.heads.items())}
         return ConceptMaps(names, main, self.grid, read, table, facts, rivals, flow)
@@ -253,6 +261,15 @@ def _placed(place: list[float] | None, grid: Grid) -> None:
                          f'{most[2]} px of the video as the model sees it')
 
 
+def _moving(h: SimpleNamespace, grid: Grid) -> None:
+    "Raises ValueError for what needs more than one frame."
+    odd = [f'{n}={getattr(h, n)!r}' for n in ('k', 'threshold') if _chooses(h) and getattr(h, n) is not None]
+    odd += [f'rivals={r!r}' for r in h.rivals if r in ('flow', 'moft')]
+    if odd and grid.frames == 1:
+        raise ValueError(f'{odd[0]} needs a video of at least {2 if grid.temporal == 1 else grid.temporal + 1} frames, and this is '
+                         'one token frame, in which nothing moves: leave it out')
+
+
 def _fitted(maps: Tensor, grid: Grid) -> Tensor:
     "Maps (words, frames, rows, cols) of another grid brought to this one, float32 on the CPU."
     x, size = maps.float().cpu(), (grid.rows, grid.cols)
@@ -283,8 +300,10 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
                of the maps and of the rivals 'cross' and 'concept'
     by, threshold, skip   how heads are chosen, see `select_heads`: 'chi', 'fisher', 'dbi';  heads: {layer: heads} instead
     pool       several tokens of a word: 'maps' (mean of their maps), 'keys', or None, each for itself
-    rivals     also: 'cross' (queries and keys), 'concept' (ConceptAttention), 'flow' (how far tokens move, by matching),
-               'moft' (motion features like those at the place), 'tracks' (where the place's queries look), 'centre'
+    rivals     also: 'cross' (queries and keys), 'concept' (outputs of the words' tokens: ConceptAttention if words are free,
+               `source='concepts'`; of words of the prompt their own outputs, which is another map, facts['rivals'] says which),
+               'flow' (how far tokens move, by matching), 'moft' (motion features like those at the place), 'tracks' (where
+               the place's queries look), 'centre'
     place      (t, x, y) px of the video, where 'moft' and 'tracks' start; default the peak of each word's map
 
     Raises ValueError for words that are not there, and for 'empty' if the prompt fills every slot."""
@@ -319,6 +338,7 @@ def imap_generation(pipe, prompt: str, words: str | Sequence[str] = (), layers: 
 
     steps  which of the `of` steps are joined; default from .4 to .9 of the run: the first ones know nothing of the video yet
     run    goes to `generate`: guidance, frames, size ...;  the rest as in `imap`"""
+    _one_video(prompt, run or {})
     given = _how(how, normalise, k)
     asked = _asked_words(pipe, words, prompt, given)
     given.steps = _pick(range(round(.4 * of), max(round(.9 * of), 1 + round(.4 * of))) if steps is None else steps, of, 'steps')
@@ -326,6 +346,15 @@ def imap_generation(pipe, prompt: str, words: str | Sequence[str] = (), layers: 
     with _watching(pipe, joiner, layers, sorted(given.steps)):
         sample: Any = generate(pipe, prompt, seed, of, **run or {})
     return GeneratedMaps(sample, joiner.result())
+
+
+def _one_video(prompt: Any, run: dict[str, Any]) -> None:
+    "Raises ValueError for several videos, of which maps would be those of the first."
+    if not isinstance(prompt, str):
+        raise ValueError(f'prompt={prompt!r}, but maps are of one video: give one prompt, and call again for another')
+    if (n := run.get('num_videos_per_prompt', 1)) != 1:
+        raise ValueError(f'run=dict(num_videos_per_prompt={n!r}), but maps are of one video: leave it out, and call again with seed=1, '
+                         'seed=2 ...')
 
 
 _HOW: dict[str, Any] = dict(source=None, together=False, against=(), by='chi', threshold=None, skip=0, heads=None, pool='maps',
@@ -337,7 +366,7 @@ def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNam
     if unknown := how.keys() - _HOW.keys():
         raise TypeError(f'imap has no option {sorted(unknown)[0]!r}: choose among {", ".join(_HOW)}')
     h = SimpleNamespace(**_HOW | how, normalise=normalise, k=k, steps=set())
-    h.rivals, h.against = ([x] if isinstance(x, str) else list(x) for x in (h.rivals, h.against))
+    h.rivals, h.against = (list(dict.fromkeys([x] if isinstance(x, str) else x)) for x in (h.rivals, h.against))
     known = dict(source=(None, 'prompt', 'concepts'), by=('chi', 'fisher', 'dbi'), normalise=('empty', 'concepts', 'slots', None),
                  pool=('maps', 'keys', None))
     for name, values in known.items():
@@ -399,9 +428,15 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
     listed = [words] if isinstance(words, str) else list(words)
     if not listed and not prompt:
         raise ValueError("imap maps words: give prompt='...', or words and source='concepts'")
+    if blank := [w for w in (*listed, *how.against) if not w.strip()]:
+        raise ValueError(f'the word {blank[0]!r} is blank: give each as text, such as words=["dog"], or leave words out for all of '
+                         'the prompt')
+    if both := [w for w in listed if w in how.against]:
+        raise ValueError(f'{both[0]!r} is asked for and taken away at once, words={listed}, against={how.against}: leave it out '
+                         'of one of them')
     source = how.source or ('prompt' if prompt else 'concepts')
     text = text_of(pipe, prompt)
-    names = list(dict.fromkeys(listed or text.words)) + how.against
+    names = list(dict.fromkeys(listed or [w for w in text.words if w not in how.against])) + how.against
     if source == 'concepts':
         for w in names:
             text_of(pipe, w)        # raises for words that the text encoder cannot read
