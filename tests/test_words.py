@@ -126,7 +126,8 @@ def test_facts_tell_which_heads_were_read(pipe, clip):
     assert found.facts['pooled'] == f'mean over 1 layers, the heads of each with chi above {bound:g}'
     assert {n: found.facts[n] for n in ('k', 'threshold', 'by', 'skip')} == dict(k=None, threshold=bound, by='chi', skip=0)
     for how, text in ((dict(k=2, skip=1), 'the 2 heads of each that separate frames best, after the first 1'),
-                      (dict(k=2, by='dbi', threshold=1e3), 'the 2 heads of each that separate frames best by dbi, with dbi below 1000'),
+                      (dict(k=2, by='dbi', threshold=1e3),
+                       'the 2 heads of each that separate frames best by dbi, with dbi below 1000'),
                       (dict(heads={2: [0]}), 'chosen heads'), ({}, 'all heads')):
         facts = told(**how).facts
         assert facts['pooled'] == f'mean over {1 if "heads" in how else 6} layers, {text}'
@@ -382,8 +383,8 @@ def test_files(pipe, clip, tmp_path):
     (dict(words='red', normalise='mean'), 'unknown'), (dict(words='red', by='best'), 'unknown'),
     (dict(words='red', k=1, threshold=1e9), 'no head is left'), (dict(words='red', skip=2), r'imap\(..., k=5, skip=2\)'),
     (dict(words='red', by='dbi', skip=0), r"imap\(..., k=5, by='dbi'\)"),
-    (dict(words='red', heads={0: [1]}, k=2, by='chi'), "k=2, by='chi' would choose nothing"), (dict(words='red', k=9), 'there are 4'),
-    (dict(words='red', normalise='concepts'), 'at least 2'),
+    (dict(words='red', heads={0: [1]}, k=2, by='chi'), "k=2, by='chi' would choose nothing"),
+    (dict(words='red', k=9), 'there are 4'), (dict(words='red', normalise='concepts'), 'at least 2'),
     (dict(words='red', against='blue', pool=None), 'one map a word'), (dict(words='red', layers=9), 'outside this run'),
     (dict(words='red', step=99), '99'), (dict(words='red', place=(0, 9, 9)), 'ask for one'),
     (dict(words='red', place=(0, 9), rivals='tracks'), r'one place \(t, x, y\)'),

@@ -353,8 +353,8 @@ def _one_video(prompt: Any, run: dict[str, Any]) -> None:
     if not isinstance(prompt, str):
         raise ValueError(f'prompt={prompt!r}, but maps are of one video: give one prompt, and call again for another')
     if (n := run.get('num_videos_per_prompt', 1)) != 1:
-        raise ValueError(f'run=dict(num_videos_per_prompt={n!r}), but maps are of one video: leave it out, and call again with seed=1, '
-                         'seed=2 ...')
+        raise ValueError(f'run=dict(num_videos_per_prompt={n!r}), but maps are of one video: leave it out, and call again with '
+                         'seed=1, seed=2 ...')
 
 
 _HOW: dict[str, Any] = dict(source=None, together=False, against=(), by='chi', threshold=None, skip=0, heads=None, pool='maps',
