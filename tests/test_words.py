@@ -24,8 +24,8 @@ from vidlens.matching import match_fields
 from vidlens.metrics import centre_prior, paired_difference, pointing_game
 from vidlens.plots import overlay
 from vidlens.run import generate, renoise, text_of
-from vidlens.video import read_video
-from vidlens.wordplots import map_rows, rivals_figure, span_figure, write_words
+from vidlens.video import VideoFacts, probe_video, read_video
+from vidlens.wordplots import Origin, map_rows, rivals_figure, span_figure, word_rows, write_words
 from vidlens.words import RIVALS, ConceptMaps, _how, _Joiner, imap, imap_generation
 
 PROMPT = 'a cat runs'
@@ -334,6 +334,48 @@ def test_many_words_are_written_whole_and_drawn_in_rows(clip, tmp_path, monkeypa
         wide = wordplots._words_video(some, clip.video, True).shape[2]
         size = min(64, 128 // columns)
         assert wide == columns * size * round(192 / size) + 4 * (columns - 1)
+
+
+def planted_words():
+    "Two words of a flow of (2, -4) px from token frame to token frame where they are; the second is there in frames 2 and 3."
+    grid, flow = Grid(5, 8, 8, 8, 4), torch.zeros(4, 8, 8, 2)
+    x = torch.zeros(2, *grid.shape)
+    x[0, :, 1, 1], x[1, 2:4, 1, 1] = 1., 1.
+    flow[:, :3, :3] = torch.tensor([2., -4.])
+    return ConceptMaps(['one', 'two'], x, grid, {}, torch.zeros(1, 1), flow=flow)
+
+
+def test_words_of_a_file_are_told_in_its_frames_seconds_and_pixels(tmp_path):
+    maps, facts = planted_words(), VideoFacts(49, 128, 256, 24., 49 / 24, 'h264', 'yuv420p')
+    video = torch.zeros(17, 64, 64, 3)
+    origin = Origin.of(facts, video)
+    assert origin.frames.tolist() == list(range(0, 49, 3)) and origin.every == 3
+    mine, files = word_rows(maps), word_rows(maps, origin)
+    assert (mine[1]['start'], mine[1]['end'], mine[1]['start_s']) == (5, 12, None)
+    assert (files[1]['start'], files[1]['end'], files[1]['start_s'], files[1]['end_s']) == (15, 36, 15 / 24, 36 / 24)
+    assert (files[0]['start'], files[0]['end']) == (0, 48) and files[0]['always']
+    for a, b in zip(mine, files):   # cropped to a square, half as large, every third frame
+        assert (b['dx'], b['dy']) == pytest.approx((a['dx'] * 2 / 3, a['dy'] * 2 / 3), abs=1e-5) and a['dx'] > .01
+    write_words(maps, video, tmp_path, origin=origin)
+    rows = list(csv.DictReader((tmp_path / 'words.csv').open()))
+    assert [(int(r['start']), float(r['end_s'])) for r in rows] == [(0, 2.), (15, 1.5)]
+    assert float(rows[0]['dy']) == pytest.approx(files[0]['dy'], abs=1e-4)
+    for name in ('maps.mp4', 'maps.gif'):
+        assert probe_video(tmp_path / name).seconds == pytest.approx(17 / 8, rel=.02)        # 17 frames at 24 / 3 a second
+    write_words(maps, video, tmp_path, True, fps=4, origin=origin)
+    assert probe_video(tmp_path / 'maps.mp4').fps == 4
+    assert origin.place((46, 128, 64)) == (15., 32., 32.)
+    with pytest.raises(ValueError, match='frame 49 is outside of the file, whose frames are 0 to 48'):
+        origin.place((49, 0, 0))
+    with pytest.raises(ValueError, match='the origin is of a clip of 9 frames'):
+        word_rows(maps, Origin.of(facts, video[:9]))
+
+
+def test_pace_of_a_clip_that_nobody_knows_is_8(tmp_path):
+    maps, video = planted_words(), torch.zeros(17, 64, 64, 3)
+    write_words(maps, video, tmp_path, origin=Origin.of(VideoFacts(17, 64, 64, 0., 0., 'png', 'rgb'), video))
+    assert probe_video(tmp_path / 'maps.mp4').fps == 8 and next(csv.DictReader((tmp_path / 'words.csv').open()))['end_s'] == ''
+    assert Origin.of(VideoFacts(1, 64, 64, 0., 0., 'png', 'rgb'), video[:1]).every == 1
 
 
 @pytest.mark.parametrize('smooth', [True, 'edges'])
