@@ -13,8 +13,9 @@ import vidlens
 from vidlens import world
 from vidlens.cli import main, parser, point, read_points
 from vidlens.reporting import Section
+from vidlens.run import fit_video, load
 from vidlens.tour import Findings, content_words, numbers, sections, write_findings
-from vidlens.video import read_video, write_video
+from vidlens.video import probe_video, read_video, write_video
 
 
 @pytest.fixture(scope='module')
@@ -336,12 +337,68 @@ def test_imap_writes_where_when_and_which_way(short, tmp_path, capsys, given):
     assert main(line) == 2 and '--force' in capsys.readouterr().err
 
 
+def test_imap_tells_frames_and_pixels_of_the_file(tmp_path, capsys):
+    small = world.clip('a red circle moves right', seed=1).video
+    large = small.repeat_interleave(3, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    for name, video in (('small', small), ('large', large)):
+        write_video(video, tmp_path / f'{name}.mp4', fps=8 if name == 'small' else 24, quality=100)
+    told = {}
+    for name, place in (('small', '16,40,32'), ('large', '50,80,64')):
+        out = tmp_path / name
+        line = ['imap', str(tmp_path / f'{name}.mp4'), '--prompt', 'a red circle moves right', '--word', 'moves right', '--of', '4']
+        assert main([*line, '--step', '-2', '--rival', 'flow', '--rival', 'tracks', '--place', place, '--out', str(out), '--json',
+                     '--quiet']) == 0
+        told[name] = json.loads(capsys.readouterr().out)
+        seconds = probe_video(out / 'maps.mp4').seconds
+        assert seconds == pytest.approx(17 / 8, rel=.05), 'as long as the file'
+    one, other = (told[n]['words'][0] for n in told)
+    assert other['start'] == pytest.approx(3 * one['start'], abs=2) and other['end'] == pytest.approx(3 * one['end'], abs=2)
+    assert other['end_s'] == pytest.approx(one['end_s'], abs=.1)
+    assert other['way'] == pytest.approx([v * 2 * 16 / 50 for v in one['way']], abs=.05)
+    assert told['large']['facts']['place'] == pytest.approx([16, 40, 32]) == told['small']['facts']['place']
+
+
+def test_imap_takes_all_that_the_call_takes(short, tmp_path, capsys):
+    from vidlens.words import ConceptMaps, imap
+
+    line = ['--free', '--word', 'red', '--against', 'blue', '--against', 'green', '--together', '--normalise', 'slots', '--k', '2',
+            '--by', 'dbi', '--skip', '1', '--threshold', '1e6']
+    out = tmp_path / 'out'
+    assert main(['imap', str(short), *line, '--of', '4', '--step', '-2', '--out', str(out), '--quiet']) == 0
+    maps = ConceptMaps.load(out / 'maps.npz')
+    want = dict(against=['blue', 'green'], together=True, normalise='slots', k=2, by='dbi', skip=1, threshold=1e6)
+    assert {n: maps.facts[n] for n in want} == want and maps.words == ['red']
+    same = imap(load(), fit_video(load(), read_video(short)), 'red', source='concepts', step=-2, of=4, **want)
+    assert torch.allclose(maps.maps, same.maps, atol=1e-5) and maps.heads == same.heads
+    assert main(['imap', str(short), '--prompt', 'a red circle', '--word', 'red', '--normalise', 'none', '--of', '4',
+                 '--step', '-2', '--out', str(out), '--quiet', '--force']) == 0
+    assert ConceptMaps.load(out / 'maps.npz').facts['normalise'] is None
+
+
+@pytest.mark.parametrize('kind', ['lab', 'app'])
+@pytest.mark.parametrize('given', [['clip.mp4'], ['--video', 'clip.mp4']])
+def test_a_video_to_explore_is_given_either_way(kind, given, tmp_path, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr('vidlens.serving.serve_command', lambda *a: [])
+    monkeypatch.setattr('vidlens.serving.explorer_notebook', lambda *a: seen.append(a[2:4]))
+    monkeypatch.setattr('vidlens.serving.serve', lambda *a: 0)
+    monkeypatch.chdir(tmp_path)
+    assert main([kind, *given]) == 0 and seen == [(Path('clip.mp4'), '')]
+    capsys.readouterr()
+    assert main([kind, 'a.mp4', '--video', 'b.mp4']) == 2
+    said = capsys.readouterr().err
+    assert said == 'vidlens: there are two videos, a.mp4 and --video b.mp4: give one, either way\n' and len(seen) == 1
+
+
 @pytest.mark.parametrize('given, says', [
     ([], 'nothing says what to look for'), (['{clip}'], 'nothing says what to look for'), (['{clip}', '--free'], 'nothing says'),
     (['{clip}', '--prompt', 'a red circle', '--word', 'star'], "'star' is not in the prompt"),
     (['{clip}', '--prompt', 'a red circle', '--rival', 'daam'], "'daam' is unknown"),
     (['no.mp4', '--prompt', 'a red circle'], 'no.mp4'), (['{clip}', '--prompt', 'a red dragon'], 'dragon'),
     (['{clip}', '--prompt', 'a red circle', '--k', '99'], 'there are 4'),
+    (['{clip}', '--prompt', 'a red circle', '--skip', '1'], 'k=5, skip=1'),
+    (['{clip}', '--prompt', 'a red circle', '--together'], '--together is of free words'),
+    (['{clip}', '--prompt', 'a red circle', '--rival', 'moft', '--place', '17,3,3'], 'frame 17 is outside of the file'),
     (['{clip}', '--prompt', 'a red circle', '--layer', '9'], 'outside')])
 def test_imap_refuses_in_one_sentence(short, tmp_path, capsys, given, says):
     line = ['imap', *(g.format(clip=short) for g in given), '--of', '4', '--step', '-2', '--out', str(tmp_path / 'o'), '--quiet']

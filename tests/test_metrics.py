@@ -8,9 +8,11 @@ from planted import rng
 
 from vidlens.grid import Grid
 from vidlens.metrics import (
+    altered_order,
     auc,
     bootstrap,
     centre_prior,
+    energy,
     evaluated_frames,
     harmonic_mean,
     iou,
@@ -19,6 +21,7 @@ from vidlens.metrics import (
     pointing_game,
     tapvid,
 )
+from vidlens.model.inside import mass
 
 GOLDEN = Path(__file__).parent / 'golden'
 
@@ -170,6 +173,38 @@ def test_auc_undefined():
     assert auc([.1, .2], [True, True]).isnan() and auc([.1, float('nan')], [True, False]).isnan()
 
 
+def test_energy_is_the_share_of_a_planted_map():
+    mask = torch.zeros(3, 5).bool()
+    mask[1, 1:4] = True
+    x = torch.full((3, 5), .25)
+    x[1, 1:4] = 2.
+    assert energy(x, mask) == 6 / 9 and energy(x, ~mask) == 3 / 9
+    assert energy(x, mask, 'minimum') == 1 and energy(x - 1, mask, 'minimum') == 1, 'a shift changes nothing'
+    assert energy(x - .5, mask) == 1, 'what is negative counts as nothing'
+    signed = torch.where(mask, -1., x)
+    assert energy(signed, mask) == 0
+    share = mask.float() / 2                            # half of each token is inside
+    assert energy(x, share) == 3 / 9
+    stack = torch.stack([x, 3 * x, torch.ones(3, 5)])[:, None].expand(3, 2, 3, 5)
+    found = energy(stack, torch.stack([mask, torch.zeros_like(mask)]))
+    assert found.shape == (3, 2) and found[:, 1].isnan().all()
+    torch.testing.assert_close(found[:, 0], torch.tensor([6 / 9, 6 / 9, 3 / 15]))
+    assert energy(torch.zeros(3, 5), mask).isnan() and energy(torch.ones(3, 5), mask, 'minimum').isnan()
+    assert energy(x.masked_fill(mask, torch.nan), mask).isnan() and energy(x.double(), mask).dtype == torch.float64
+
+
+def test_energy_above_the_minimum_is_the_mass_of_the_model_card():
+    maps, where = torch.randn(4, 3, 6, 7, generator=rng()), torch.rand(3, 6, 7, generator=rng(1))
+    assert torch.equal(energy(maps, where, 'minimum').mean(-1), mass(maps, where))
+
+
+def test_altered_orders():
+    assert altered_order('reversed', 4).tolist() == [3, 2, 1, 0] and altered_order('static', 3).tolist() == [0, 0, 0]
+    a, b = altered_order('shuffled', 17, 3), altered_order('shuffled', 17, 4)
+    assert a.sort().values.tolist() == list(range(17)) and not torch.equal(a, b)
+    assert torch.equal(a, altered_order('shuffled', 17, 3))
+
+
 def test_pointing_game_and_iou():
     mask = torch.zeros(3, 5).bool()
     mask[0, :2] = True
@@ -284,6 +319,11 @@ BAD = {
     'tables': (lambda: harmonic_mean(torch.ones(2, 3), torch.ones(3, 2)),
                r'\(2, 3\), \(3, 2\)\], but must be of one shape'),
     'undefined': (lambda: harmonic_mean(torch.ones(2), undefined='zero'), "use 'local' or 'published'"),
+    'energy shape': (lambda: energy(torch.zeros(3, 4), torch.zeros(4, 3).bool()), r'\(3, 4\).*\(4, 3\).*same rows'),
+    'energy shares': (lambda: energy(torch.ones(3, 4), torch.full((3, 4), 2.)), 'from 2 to 2, but must be bool'),
+    'energy signs': (lambda: energy(torch.ones(3, 4), -torch.ones(3, 4)), 'go from -1 to -1'),
+    'energy floor': (lambda: energy(torch.ones(3, 4), torch.ones(3, 4), 'mean'), "'mean' is unknown"),
+    'order': (lambda: altered_order('slow', 3), "'slow' is unknown"),
     'map shape': (lambda: pointing_game(torch.zeros(3, 4), torch.zeros(4, 3).bool()), r'\(3, 4\).*\(4, 3\).*same rows'),
     'soft iou': (lambda: iou(torch.full((2, 2), 3.), torch.ones(2, 2).bool()),
                  'from 3 to 3.*scale them, or give a threshold'),

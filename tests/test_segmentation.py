@@ -1,5 +1,6 @@
 """Folders of VSPW, DAVIS and MeViS as they are unpacked, and the figures of zero-shot segmentation."""
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from pycocotools.mask import encode
 from sklearn.metrics import jaccard_score
 
 from vidlens.grid import Grid
-from vidlens.segmentation import SegmentationScores, read_segmentation, segment, video_consistency
+from vidlens.segmentation import (
+    Segmented, SegmentationScores, evaluate_segmentation, read_segmentation, segment, video_consistency)
+from vidlens.upsampling import upsample
 
 G = torch.Generator().manual_seed(0)
 LABELS = torch.randint(0, 4, (4, 3, 4), generator=G).repeat_interleave(4, 1).repeat_interleave(4, 2)
@@ -91,6 +94,134 @@ def test_mevis(tmp_path):
     want = torch.zeros_like(LABELS)
     want[LABELS == 1], want[LABELS == 2], want[3] = 7, 9, 0
     assert torch.equal(clip.labels, want) and clip.expressions == [('the cat jumps', [7]), ('both', [7, 9])]
+
+
+def mevis(folder, masks, said, frames=4):
+    "A folder in MeViS's layout with one video, of masks {number: (frames, height, width) bool} and expressions."
+    pictures(folder / 'JPEGImages' / 'v')
+    told = {str(i): {'exp': text, 'anno_id': numbers} for i, (text, numbers) in enumerate(said)}
+    (folder / 'meta_expressions.json').write_text(json.dumps({'videos': {'v': {'expressions': told}}}))
+    coded = {str(n): [encode(np.asfortranarray(m.numpy().astype(np.uint8))) for m in x] for n, x in masks.items()}
+    runs = {n: [dict(size=c['size'], counts=c['counts'].decode()) for c in x][:frames] for n, x in coded.items()}
+    (folder / 'mask_dict.json').write_text(json.dumps(runs))
+
+
+def overlapping():
+    "Two objects of 48 and 32 pixels that share 24."
+    one, two = torch.zeros(2, 4, 12, 16).bool()
+    one[:, :, :4], two[:, 4:8, 2:6] = True, True
+    two[:, :4, :4] = True
+    return {1: one, 2: two}
+
+
+def test_objects_of_mevis_may_overlap(tmp_path):
+    masks = overlapping()
+    assert (masks[1] & masks[2]).any() and not (masks[1] | masks[2]).all()
+    mevis(tmp_path, masks, [('the one', [1]), ('the other', [2]), ('both', [1, 2])])
+    clip = read_segmentation(tmp_path)[0]
+    assert all(torch.equal(clip.objects[n], masks[n]) and torch.equal(clip.mask(n), masks[n]) for n in masks)
+    assert [torch.equal(clip.mask(n), want) for (_, n), want in zip(clip.expressions, (masks[1], masks[2], masks[1] | masks[2]))
+            ] == [True] * 3
+    assert (clip.labels[masks[2]] == 2).all() and (clip.labels[masks[1] & ~masks[2]] == 1).all()
+    small = read_segmentation(tmp_path, frames=2, size=(6, 8))[0]
+    assert torch.equal(small.mask([1, 2]), (masks[1] | masks[2])[:2, ::2, ::2]) and small.mask(1).dtype == torch.bool
+    with pytest.raises(ValueError, match='v has no object 7: there are 1, 2'):
+        clip.mask([1, 7])
+    flat = Segmented('a', clip.video, clip.labels, {}, [])
+    assert torch.equal(flat.mask([1, 2]), masks[1] | masks[2]) and not torch.equal(flat.mask(1), masks[1])
+
+
+@pytest.mark.parametrize('case, says', [
+    ('none', 'mask_dict.json is missing'), ('object', 'v: object 2 has masks of 0 frames'), ('short', 'masks of 3 frames .* has 4'),
+    ('size', r'masks of \(6, 8\) pixels for pictures of \(12, 16\)'), ('video', "says nothing of the video 'w'")])
+def test_damaged_mevis(tmp_path, case, says):
+    masks = overlapping()
+    if case == 'size':
+        masks = {n: m[:, ::2, ::2] for n, m in masks.items()}
+    mevis(tmp_path, {1: masks[1]} if case == 'object' else masks, [('both', [1, 2])], 3 if case == 'short' else 4)
+    if case == 'none':
+        (tmp_path / 'mask_dict.json').unlink()
+    if case == 'video':
+        pictures(tmp_path / 'JPEGImages' / 'w')
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        clips = read_segmentation(tmp_path)
+        clips[len(clips) - 1]
+
+
+GRID = Grid(4, 3, 4, 4, 1, False)
+
+
+def planted(video, words):
+    "Maps by the words themselves, and a rival."
+    maps = torch.stack([torch.rand(GRID.shape, generator=torch.Generator().manual_seed(sum(map(ord, w)))) for w in words])
+    return SimpleNamespace(maps=maps, grid=GRID, rivals=dict(concept=maps.flip(0)), facts=dict(rivals=dict(concept='prompt words')))
+
+
+@pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
+def test_a_folder_is_evaluated_by_its_own_names(folder):
+    clips = read_segmentation(folder, frames=4)
+    found, want = evaluate_segmentation(clips, planted, runs=(2,)), SegmentationScores((2,))
+    for clip in clips:
+        pred = torch.tensor([1, 2])[segment(planted(None, ['wall', 'door']).maps, GRID)]
+        want.add(pred, clip.labels.masked_fill(clip.labels == 3, -1))
+    row, want = found.rows['GramCol'], want.result()
+    assert row.miou == want.miou and row.iou == {'wall': want.iou[1], 'door': want.iou[2]} and row.vc == want.vc
+    assert found.asked == 2 and not found.skipped and set(found.rows) == {'GramCol', 'prompt words'}
+    assert found.table()[0] == dict(method='GramCol', mIoU=want.miou, mVC2=want.vc[2].mean)
+
+
+@pytest.mark.parametrize('folder', ['DAVIS'], indirect=True)
+def test_objects_of_davis_are_classes_by_the_names_they_are_given(folder):
+    clips = read_segmentation(folder, frames=4)
+    with pytest.raises(ValueError, match=r'a has labels 0, 1, 2, 3, of which 1 are named \(background\).*give names='):
+        evaluate_segmentation(clips, planted)
+    asked = []
+    def told(video, words): return asked.append(words) or planted(video, words)
+    names = dict(a={1: 'dog', 2: 'cat'}, b={1: 'cat', 2: 'dog', 3: 'dog'})
+    found = evaluate_segmentation(clips, told, names)
+    assert asked == [['background', 'dog', 'cat'], ['background', 'cat', 'dog']]
+    assert set(found.rows['GramCol'].iou) == {'background', 'dog', 'cat'}
+    one = evaluate_segmentation(clips, told, {1: 'dog'})
+    assert set(one.rows['GramCol'].iou) == {'background', 'dog'}
+    some = evaluate_segmentation(clips, told, dict(b={1: 'dog'}))
+    assert some.asked == 1 and list(some.skipped) == ['a']
+
+
+@pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
+def test_what_is_skipped_is_said(folder):
+    for kind in ('origin', 'mask'):
+        for p in list((folder / 'data' / 'a' / kind).iterdir())[1:]:
+            p.unlink()
+    found = evaluate_segmentation(read_segmentation(folder, frames=4), planted)
+    assert found.asked == 1 and found.skipped == {'a': 'has 1 frames, and 4 are asked'}
+    with pytest.raises(ValueError, match='nothing of 2 could be evaluated: a has 1 frames, and 9 are asked; b has 4'):
+        evaluate_segmentation(read_segmentation(folder, frames=9), planted)
+    with pytest.raises(ValueError, match=r'maps are of \(4, 12, 16\): read_segmentation\(folder, frames=4, size=\(12, 16\)\)'):
+        evaluate_segmentation([read_segmentation(folder)[0]], planted)
+    with pytest.raises(ValueError, match='there are no clips'):
+        evaluate_segmentation([], planted)
+
+
+def test_expressions_are_evaluated_against_the_union_of_their_objects(tmp_path):
+    masks = overlapping()
+    mevis(tmp_path, masks, [('the one', [1]), ('both', [1, 2]), ('nobody', [])])
+    clips = read_segmentation(tmp_path, frames=4)
+    found = evaluate_segmentation(clips, planted, expressions=True, runs=(2,))
+    truth = {'v: the one': masks[1], 'v: both': masks[1] | masks[2]}
+    for name, inside in truth.items():
+        large = upsample(planted(None, [name[3:]]).maps[0], GRID)
+        on = large > (large.max() + large.min()) / 2
+        each = (on & inside).sum((1, 2)) / (on | inside).sum((1, 2))
+        assert found.rows['GramCol'].iou[name] == pytest.approx(float(each.mean()))
+    row = found.rows['GramCol']
+    assert row.miou == pytest.approx(sum(row.iou.values()) / 2) and found.asked == 2 and row.vc[2].mean == row.vc[2].mean
+    assert found.skipped == {'v: nobody': 'names no objects'}
+    cover = F.avg_pool2d((masks[1] | masks[2]).float()[:, None], 4)[:, 0][None]
+    exact = evaluate_segmentation(clips, lambda v, w: SimpleNamespace(maps=cover, grid=GRID), expressions=True)
+    both, one = (exact.rows['GramCol'].iou[f'v: {name}'] for name in ('both', 'the one'))
+    assert both > .9 and both > one
+    with pytest.raises(ValueError, match='has no expressions'):
+        evaluate_segmentation([clips[0]._replace(expressions=[])], planted, expressions=True)
 
 
 @pytest.mark.parametrize('make, says', [(lambda p: p / 'no', 'there is no folder'), (lambda p: p, 'neither of VSPW')])

@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from planted import sliding
 from seam import LENGTH
 
 from vidlens import wordplots, world
 from vidlens.card import card_of
+from vidlens.channels import remove_content, similarity
 from vidlens.concepts import concept_stream
 from vidlens.families import tiny
 from vidlens.flow import motion_flow
@@ -18,12 +20,13 @@ from vidlens.hooks import capture
 from vidlens.lens import _motion_layer, world_clips
 from vidlens.maps import (
     calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map, davies_bouldin, select_heads)
-from vidlens.metrics import centre_prior, paired_difference
+from vidlens.matching import match_fields
+from vidlens.metrics import centre_prior, paired_difference, pointing_game
 from vidlens.plots import overlay
 from vidlens.run import generate, renoise, text_of
-from vidlens.video import read_video
-from vidlens.wordplots import map_rows, span_figure, write_words
-from vidlens.words import RIVALS, ConceptMaps, imap, imap_generation
+from vidlens.video import VideoFacts, probe_video, read_video
+from vidlens.wordplots import Origin, map_rows, rivals_figure, span_figure, word_rows, write_words
+from vidlens.words import RIVALS, ConceptMaps, _how, _Joiner, imap, imap_generation
 
 PROMPT = 'a cat runs'
 
@@ -102,6 +105,35 @@ def test_several_steps_are_averaged(family):
     assert both.facts['steps'] == [1, 2]
 
 
+def test_heads_of_several_steps_are_all_told(family):
+    pipe, video, how = family
+    found = imap(pipe, video, 'cat', PROMPT, k=1, step=[1, 2, 3], of=4)
+    each = [imap(pipe, video, 'cat', PROMPT, k=1, step=s, of=4).heads for s in (1, 2, 3)]
+    for layer, heads in found.heads.items():
+        steps = [e[layer] for e in each]
+        assert found.facts['read'][str(layer)] == steps and set(heads) == {h for x in steps for h in x}
+        assert max(map(steps.count, steps)) == steps.count([heads[0]]), 'most often first'
+    assert 'read' not in imap(pipe, video, 'cat', PROMPT, k=1, **how).facts
+
+
+def test_facts_tell_which_heads_were_read(pipe, clip):
+    def told(**more): return imap(pipe, clip.video, 'red', clip.caption, step=12, **more)
+    scores = told(layers=[1, 2, 3]).separability
+    top = scores.amax(1).sort(descending=True).values
+    bound = float((top[0] + top[1]) / 2)                                # one layer of the three has heads above it
+    found = told(layers=[1, 2, 3], threshold=bound)
+    assert list(found.heads) == [1 + int(scores.amax(1).argmax())]
+    assert found.facts['pooled'] == f'mean over 1 layers, the heads of each with chi above {bound:g}'
+    assert {n: found.facts[n] for n in ('k', 'threshold', 'by', 'skip')} == dict(k=None, threshold=bound, by='chi', skip=0)
+    for how, text in ((dict(k=2, skip=1), 'the 2 heads of each that separate frames best, after the first 1'),
+                      (dict(k=2, by='dbi', threshold=1e3),
+                       'the 2 heads of each that separate frames best by dbi, with dbi below 1000'),
+                      (dict(heads={2: [0]}), 'chosen heads'), ({}, 'all heads')):
+        facts = told(**how).facts
+        assert facts['pooled'] == f'mean over {1 if "heads" in how else 6} layers, {text}'
+        assert facts['by'] == (how.get('by', 'chi') if 'k' in how else None) and facts['skip'] == how.get('skip', 0)
+
+
 def test_heads_chosen_before_are_the_heads_that_are_read(family):
     pipe, video, how = family
     kinds, probe = HeadProbe.kinds(cross=is_cross(pipe)), HeadProbe()
@@ -128,6 +160,19 @@ def test_negative_words_are_taken_away(family):
     less = imap(pipe, video, ['cat'], PROMPT, against='runs', rivals='cross', **how)
     assert less.words == ['cat'] and torch.allclose(less.maps[0], plain.maps[0] - plain.maps[1], atol=1e-5)
     assert torch.allclose(less.rivals['cross'][0], plain.rivals['cross'][0] - plain.rivals['cross'][1], atol=1e-5)
+
+
+def test_negative_words_leave_alone_what_is_not_of_words(family):
+    pipe, video, how = family
+    asked = dict(prompt=PROMPT, rivals=['cross', 'flow', 'moft', 'tracks', 'centre'], place=(0, 9., 9.))
+    plain = imap(pipe, video, ['cat'], **asked, **how)
+    less = imap(pipe, video, ['cat'], against=['runs'], **asked, **how)
+    assert not torch.equal(less.maps, plain.maps) and not torch.equal(less.rivals['cross'], plain.rivals['cross'])
+    for name in ('flow', 'moft', 'tracks', 'centre'):
+        assert torch.equal(less.rivals[name], plain.rivals[name]) and less.rivals[name].any(), name
+    free = imap(pipe, video, ['cat'], PROMPT, against=['runs'], rivals='tracks', **how)
+    field = imap(pipe, video, ['cat'], PROMPT, rivals='tracks', place=at_peaks(free)[0].tolist(), **how)
+    torch.testing.assert_close(free.rivals['tracks'], field.rivals['tracks'])       # from the peak of the map that is shown
 
 
 def test_tokens_one_by_one(family):
@@ -161,8 +206,67 @@ def test_rivals_are_those_of_single_calls(family):
     assert found.rivals.keys() == set(asked) and torch.equal(found.rivals['centre'][1], centre_prior(found.grid))
     assert all(x.shape == found.maps.shape and x.isfinite().all() for x in found.rivals.values())
     peak = np.unravel_index(int(found.maps[0].argmax()), found.grid.shape)
+    field = match_fields(*(tape.get(n, _motion_layer(pipe))[0].float() for n in 'qk'), tape.grid, at_peaks(found))
+    torch.testing.assert_close(found.rivals['tracks'], field)
     assert abs(float(found.rivals['moft'][0][peak]) - 1) < 1e-5, 'a place is most like itself'
     assert found.way().mean.shape == (2, 2) and found.when().keys() == {'cat', 'runs'}
+
+
+def test_outputs_of_the_prompts_words_are_not_called_concept_attention(pipe, clip):
+    said = {}
+    for source, name in (('prompt', 'prompt words'), ('concepts', 'ConceptAttention')):
+        found = imap(pipe, clip.video, 'blue', clip.caption, source=source, rivals=['cross', 'concept'])
+        assert found.facts['rivals'] == dict(cross='cross-attention', concept=name)
+        rows = [ax.get_ylabel() for ax in rivals_figure(clip.video, found, 'blue').axes]
+        assert {'GramCol', 'cross-attention', name} <= set(rows)
+        said[source] = found.rivals['concept'].flatten()
+    assert torch.corrcoef(torch.stack(list(said.values())))[0, 1] < .95, 'they are two maps'
+
+
+def at_peaks(found):
+    "The last RGB frame and the centre of each map's highest token, (words, 3) px."
+    at = [found.grid.place(int(m.argmax())) for m in found.maps]
+    return torch.tensor([(found.grid.span(f)[1], *found.grid.centres()[row, col].tolist()) for f, row, col in at])
+
+
+def test_moft_and_tracks_start_at_the_place(family):
+    pipe, video, how = family
+    place = (5, 13., 30.)
+    found = imap(pipe, video, ['cat', 'runs'], PROMPT, rivals=['moft', 'tracks'], place=place, **how)
+    with capture(pipe, 'q k hidden', layers=_motion_layer(pipe), tokens='video') as tape:
+        renoise(pipe, video, PROMPT, step=how['step'], steps=how['of'])
+    grid, layer = tape.grid, _motion_layer(pipe)
+    field = match_fields(*(tape.get(n, layer)[0].float() for n in 'qk'), grid, [place])
+    row, col = (int(v) for v in grid.nearest(torch.tensor(place[1:])))
+    alike = similarity(remove_content(grid.unflatten(tape.get('hidden', layer)[0].float())), grid.frame_of(5), row, col)
+    for word in (0, 1):
+        torch.testing.assert_close(found.rivals['tracks'][word], field[0])
+        torch.testing.assert_close(found.rivals['moft'][word], alike)
+    assert found.facts['place'] == list(place) and found.flow is None and set(found.rivals) == {'moft', 'tracks'}
+    figure = rivals_figure(video, found, 'cat')
+    assert {ax.get_ylabel() for ax in figure.axes} >= {'video', 'GramCol', 'tracks'}
+
+
+def test_tracks_follow_what_moves_in_planted_queries_and_keys():
+    grid = Grid(4, 6, 7, 8, 4)
+    x = sliding(grid, 1, -1)
+    joiner = _Joiner(None, _how(dict(rivals='tracks', place=(4, 3 * 8 + 2, 4 * 8 + 6)), None, None))
+    joiner.kept['flow'] = x, x, grid
+    found = joiner._others(torch.zeros(2, *grid.shape), None, grid)['tracks']
+    peaks = found.flatten(2).argmax(-1)
+    assert torch.equal(peaks, torch.tensor([(4 - s) * 7 + 3 + s for s in (-1, 0, 1, 2)]).expand(2, -1))
+    torch.testing.assert_close(found.sum((-2, -1)), torch.ones(2, 4))
+
+
+def test_tracks_stay_on_the_object_they_start_on(pipe):
+    hits, area = [], []
+    for clip in world_clips(pipe, 8, seed=31, shapes=['circle', 'square', 'star', 'triangle']):
+        x, y = (float(v.float().mean()) for v in clip.masks[0][0].nonzero().T.flip(0))
+        found = imap(pipe, clip.video, 'a', clip.caption, rivals='tracks', place=(0, x, y), step=-2)
+        inside = torch.nn.functional.avg_pool2d(clip.masks[0][::4].float()[:, None], 8)[:, 0] > .5
+        hits.append(pointing_game(found.rivals['tracks'][0], inside)[1:].nanmean())
+        area.append(inside.float().mean())
+    assert paired_difference(torch.stack(hits), torch.stack(area)).lo > .2
 
 
 # -- a generation
@@ -232,6 +336,48 @@ def test_many_words_are_written_whole_and_drawn_in_rows(clip, tmp_path, monkeypa
         assert wide == columns * size * round(192 / size) + 4 * (columns - 1)
 
 
+def planted_words():
+    "Two words of a flow of (2, -4) px from token frame to token frame where they are; the second is there in frames 2 and 3."
+    grid, flow = Grid(5, 8, 8, 8, 4), torch.zeros(4, 8, 8, 2)
+    x = torch.zeros(2, *grid.shape)
+    x[0, :, 1, 1], x[1, 2:4, 1, 1] = 1., 1.
+    flow[:, :3, :3] = torch.tensor([2., -4.])
+    return ConceptMaps(['one', 'two'], x, grid, {}, torch.zeros(1, 1), flow=flow)
+
+
+def test_words_of_a_file_are_told_in_its_frames_seconds_and_pixels(tmp_path):
+    maps, facts = planted_words(), VideoFacts(49, 128, 256, 24., 49 / 24, 'h264', 'yuv420p')
+    video = torch.zeros(17, 64, 64, 3)
+    origin = Origin.of(facts, video)
+    assert origin.frames.tolist() == list(range(0, 49, 3)) and origin.every == 3
+    mine, files = word_rows(maps), word_rows(maps, origin)
+    assert (mine[1]['start'], mine[1]['end'], mine[1]['start_s']) == (5, 12, None)
+    assert (files[1]['start'], files[1]['end'], files[1]['start_s'], files[1]['end_s']) == (15, 36, 15 / 24, 36 / 24)
+    assert (files[0]['start'], files[0]['end']) == (0, 48) and files[0]['always']
+    for a, b in zip(mine, files):   # cropped to a square, half as large, every third frame
+        assert (b['dx'], b['dy']) == pytest.approx((a['dx'] * 2 / 3, a['dy'] * 2 / 3), abs=1e-5) and a['dx'] > .01
+    write_words(maps, video, tmp_path, origin=origin)
+    rows = list(csv.DictReader((tmp_path / 'words.csv').open()))
+    assert [(int(r['start']), float(r['end_s'])) for r in rows] == [(0, 2.), (15, 1.5)]
+    assert float(rows[0]['dy']) == pytest.approx(files[0]['dy'], abs=1e-4)
+    for name in ('maps.mp4', 'maps.gif'):
+        assert probe_video(tmp_path / name).seconds == pytest.approx(17 / 8, rel=.02)        # 17 frames at 24 / 3 a second
+    write_words(maps, video, tmp_path, True, fps=4, origin=origin)
+    assert probe_video(tmp_path / 'maps.mp4').fps == 4
+    assert origin.place((46, 128, 64)) == (15., 32., 32.)
+    with pytest.raises(ValueError, match='frame 49 is outside of the file, whose frames are 0 to 48'):
+        origin.place((49, 0, 0))
+    with pytest.raises(ValueError, match='the origin is of a clip of 9 frames'):
+        word_rows(maps, Origin.of(facts, video[:9]))
+
+
+def test_pace_of_a_clip_that_nobody_knows_is_8(tmp_path):
+    maps, video = planted_words(), torch.zeros(17, 64, 64, 3)
+    write_words(maps, video, tmp_path, origin=Origin.of(VideoFacts(17, 64, 64, 0., 0., 'png', 'rgb'), video))
+    assert probe_video(tmp_path / 'maps.mp4').fps == 8 and next(csv.DictReader((tmp_path / 'words.csv').open()))['end_s'] == ''
+    assert Origin.of(VideoFacts(1, 64, 64, 0., 0., 'png', 'rgb'), video[:1]).every == 1
+
+
 @pytest.mark.parametrize('smooth', [True, 'edges'])
 def test_all_pictures_are_enlarged_alike(clip, tmp_path, monkeypatch, smooth):
     grid, asked = Grid(5, 8, 8, 8, 4), []
@@ -277,13 +423,43 @@ def test_files(pipe, clip, tmp_path):
     (dict(words='star'), "source='concepts'"), (dict(words='dragon', source='concepts'), 'dragon'),
     (dict(words='red', source='web'), 'unknown'), (dict(words='red', rivals='daam'), 'unknown'),
     (dict(words='red', normalise='mean'), 'unknown'), (dict(words='red', by='best'), 'unknown'),
-    (dict(words='red', k=1, threshold=1e9), 'no head is left'), (dict(words='red', k=9), 'there are 4'),
-    (dict(words='red', normalise='concepts'), 'at least 2'),
+    (dict(words='red', k=1, threshold=1e9), 'no head is left'), (dict(words='red', skip=2), r'imap\(..., k=5, skip=2\)'),
+    (dict(words='red', by='dbi', skip=0), r"imap\(..., k=5, by='dbi'\)"),
+    (dict(words='red', heads={0: [1]}, k=2, by='chi'), "k=2, by='chi' would choose nothing"),
+    (dict(words='red', k=9), 'there are 4'), (dict(words='red', normalise='concepts'), 'at least 2'),
     (dict(words='red', against='blue', pool=None), 'one map a word'), (dict(words='red', layers=9), 'outside this run'),
-    (dict(words='red', step=99), '99')])
+    (dict(words='red', step=99), '99'), (dict(words='red', place=(0, 9, 9)), 'ask for one'),
+    (dict(words='red', place=(0, 9), rivals='tracks'), r'one place \(t, x, y\)'),
+    (dict(words=['']), "'' is blank: give each as text"), (dict(words=['red', ' '], source='concepts'), "' ' is blank"),
+    (dict(words=['red'], against=['red']), "'red' is asked for and taken away"),
+    (dict(words=['red'], against='red', source='concepts'), "'red' is asked for and taken away"),
+    (dict(words='red', place=(17, 9, 9), rivals='tracks'), 't goes from 0 to 16')])
 def test_bad_input(pipe, clip, how, says):
     with pytest.raises(ValueError, match=says):
         imap(pipe, clip.video, prompt=clip.caption, **how)
+
+
+def test_one_frame_has_maps_but_no_motion(pipe, clip):
+    still = clip.video[:1]
+    found = imap(pipe, still, ['blue', 'red'], clip.caption, rivals=['cross', 'tracks', 'centre'])
+    assert found.maps.shape == (2, 1, 8, 8) and found.maps.isfinite().all() and found.separability.isnan().all()
+    assert found.when()['red'].whole and found.rivals['tracks'].isfinite().all()
+    for how, says in ((dict(k=2), 'k=2 needs a video of at least 5 frames'), (dict(rivals='flow'), "rivals='flow' needs a video"),
+                      (dict(threshold=1.), 'threshold=1.0 needs'), (dict(rivals=['moft']), "rivals='moft' needs")):
+        with pytest.raises(ValueError, match=says):
+            imap(pipe, still, 'red', clip.caption, **how)
+
+
+def test_words_taken_away_are_not_asked_by_default(pipe, clip):
+    found = imap(pipe, clip.video, prompt=clip.caption, against=['red', 'red'])
+    assert 'red' not in found.words and 'blue' in found.words and found.facts['against'] == ['red']
+
+
+def test_several_videos_at_once_are_refused(pipe):
+    with pytest.raises(ValueError, match='num_videos_per_prompt=2.*maps are of one video'):
+        imap_generation(pipe, 'a red circle moves left', 'red', of=2, run=dict(num_videos_per_prompt=2))
+    with pytest.raises(ValueError, match='give one prompt'):
+        imap_generation(pipe, ['a red circle', 'a blue circle'], 'red', of=2)
 
 
 def test_more_bad_input(pipe, clip):

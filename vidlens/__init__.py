@@ -29,7 +29,7 @@ _TABLE = {
     'words': 'imap imap_generation',
     'selection': 'score_heads published_choice',
     'upsampling': 'upsample',
-    'segmentation': 'read_segmentation segment',
+    'segmentation': 'read_segmentation segment evaluate_segmentation',
     'prompts': 'read_prompts',
     'judging': 'JudgeItem judged',
     'plots': 'show overlay draw_tracks layer_step_map',

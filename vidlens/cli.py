@@ -210,8 +210,8 @@ def run_imap(args: argparse.Namespace) -> dict[str, Any]:
     "Where, when and which way words happen in a clip, or in a generated video: maps, spans and directions."
     from vidlens.run import fit_video, load
     from vidlens.tour import finite
-    from vidlens.video import read_video
-    from vidlens.wordplots import WORD_FILES, write_words
+    from vidlens.video import probe_video, read_video
+    from vidlens.wordplots import WORD_FILES, Origin, word_rows, write_words
     from vidlens.words import imap, imap_generation
 
     out, say = args.out or Path('vidlens-words'), _teller(args)
@@ -220,26 +220,36 @@ def run_imap(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError('nothing says what to look for: give --prompt, or for a clip --free with each --word')
     if args.edges and find_spec('kornia') is None:
         raise ValueError('--edges needs the guided filter of kornia: pip install kornia')
-    clip = None if args.clip is None else read_video(args.clip)
+    clip, origin, how = None if args.clip is None else read_video(args.clip), None, _words_asked(args)
     say(f'loading {args.model}')
     pipe = load(args.model, args.device, args.dtype)
-    how: dict[str, Any] = dict(layers=args.layer, k=args.k, of=args.of, seed=args.seed, rivals=args.rival or ['flow'],
-                               source='concepts' if args.free else 'prompt')
     if clip is None:
         say(f'generating {args.prompt!r}')
         sample, maps = imap_generation(pipe, args.prompt, args.word or (), steps=args.step, **how)
         video = sample.video
     else:
         video = fit_video(pipe, clip)
+        origin = Origin.of(replace(probe_video(args.clip), frames=len(clip)), video)
+        how['place'] = args.place and origin.place(args.place)
         maps = imap(pipe, video, args.word or (), args.prompt or '', step=args.step or [-12], **how)
     say(f'writing {out}')
-    files = write_words(maps, video, out, args.force, smooth='edges' if args.edges else True)
-    rows = [dict(word=w, start=s.start, end=s.end, always=s.whole, varies=s.varies) for w, s in maps.when().items()]
-    if maps.flow is not None:
-        rows = [r | dict(way=w) for r, w in zip(rows, maps.way().mean.tolist(), strict=True)]
+    files = write_words(maps, video, out, args.force, smooth='edges' if args.edges else True, origin=origin)
     if not args.json:
         print(out / 'words.csv')
+    rows = [{n: v for n, v in r.items() if n not in ('dx', 'dy')} | ({} if r['dx'] is None else dict(way=[r['dx'], r['dy']]))
+            for r in word_rows(maps, origin)]
     return finite(dict(words=rows, facts=maps.facts, files=[str(p) for p in files]))
+
+
+def _words_asked(args: argparse.Namespace) -> dict[str, Any]:
+    "Options of `imap` on the command line; how heads are chosen goes along only if it is said."
+    how: dict[str, Any] = dict(layers=args.layer, k=args.k, of=args.of, seed=args.seed, rivals=args.rival or ['flow'],
+                               place=args.place, source='concepts' if args.free else 'prompt', together=args.together,
+                               against=args.against or (), threshold=args.threshold,
+                               normalise=None if args.normalise == 'none' else args.normalise)
+    if args.together and not args.free:
+        raise ValueError('--together is of free words, which then see each other: give --free, too')
+    return how | {n: v for n, v in (('by', args.by), ('skip', args.skip)) if v is not None}
 
 
 def _add_imap(commands) -> None:
@@ -248,13 +258,22 @@ def _add_imap(commands) -> None:
     p.add_argument('--prompt', help='what the clip shows, or what to generate')
     p.add_argument('--word', action='append', help='a word or phrase; repeatable (default: every word of the prompt)')
     p.add_argument('--free', action='store_true', help='words need not be in the prompt: each is encoded alone')
+    p.add_argument('--against', action='append', metavar='WORD', help='a word whose map is taken away from the others; repeatable')
+    p.add_argument('--together', action='store_true', help='free words see each other, as published')
+    p.add_argument('--normalise', choices=['empty', 'concepts', 'slots', 'none'], default='empty', help='maps against the empty '
+                   'token (default), over the words asked, over all text slots as published, or as they are')
     p.add_argument('--k', type=int, help='read only so many heads of each layer, those that separate frames best (default: all)')
+    p.add_argument('--threshold', type=float, help='read only heads whose score is above it (dbi: below)')
+    p.add_argument('--by', choices=['chi', 'fisher', 'dbi'], help='what heads are chosen by, with --k or --threshold (default chi)')
+    p.add_argument('--skip', type=int, help='leave out so many of the best heads of each layer')
     p.add_argument('--layer', type=int, action='append', help='repeatable (default: all)')
     p.add_argument('--step', type=int, action='append', help='step to look at; repeatable, negative from the end (default: -12 '
                    'of a clip, from .4 to .9 of a generation)')
     p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
-    p.add_argument('--rival', action='append', help='cross, concept, flow, moft, centre; repeatable (default flow, which tells '
-                   'which way words go)')
+    p.add_argument('--rival', action='append', help='cross, concept, flow, moft, tracks, centre; repeatable (default flow, which '
+                   'tells which way words go)')
+    p.add_argument('--place', type=point, metavar='T,X,Y', help='where the rivals moft and tracks start, frame and pixels of the '
+                   'clip (default: the peak of each map)')
     p.add_argument('--edges', action='store_true', help='pictures of the maps follow the edges of the video (needs kornia)')
     p.set_defaults(run=run_imap)
 
@@ -433,10 +452,13 @@ def run_lab(args: argparse.Namespace) -> dict[str, Any]:
 
     out = args.out or Path(f'vidlens-{args.kind}')
     refuse_existing(out, ['explore.ipynb'], args.force)
-    prompt = args.prompt or ('' if args.video else 'a red circle moves right')
+    if args.video and args.clip:
+        raise ValueError(f'there are two videos, {args.clip} and --video {args.video}: give one, either way')
+    video = args.clip or args.video
+    prompt = args.prompt or ('' if video else 'a red circle moves right')
     notebook = out / 'explore.ipynb'
     serve_command(args.kind, notebook)        # raises if there is no such server, before anything is written
-    explorer_notebook(notebook, args.model, args.video, prompt, args.of, args.seed, args.device, args.dtype, args.force)
+    explorer_notebook(notebook, args.model, video, prompt, args.of, args.seed, args.device, args.dtype, args.force)
     _teller(args)(f'{notebook}: serving it; Ctrl-C ends that')
     status = serve(args.kind, notebook, args.port, not args.no_browser)
     return dict(notebook=str(notebook), status=status)
@@ -445,7 +467,8 @@ def run_lab(args: argparse.Namespace) -> dict[str, Any]:
 def _add_lab(commands) -> None:
     for kind, what in (('lab', 'in JupyterLab'), ('app', 'as a page of its own, with Voila')):
         p = commands.add_parser(kind, parents=[habit()], help=f'explore a video {what}', description=f'{run_lab.__doc__} {what}.')
-        p.add_argument('video', type=Path, nargs='?', help='a video file; none: one is made from the prompt')
+        p.add_argument('clip', type=Path, nargs='?', help='a video file; none: one is made from the prompt')
+        p.add_argument('--video', type=Path, help='the same')
         p.add_argument('--prompt', default='', help="what it shows, or what to make (default 'a red circle moves right')")
         p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
         p.add_argument('--port', type=int, help='of the server (default: one that is free)')

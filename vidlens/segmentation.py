@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,33 +18,46 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .grid import Grid
-from .metrics import Interval, bootstrap
+from .metrics import Interval, bootstrap, iou
 from .upsampling import _guide, upsample
 from .video import resize
 
 # %% auto #0
 __all__ = ['Segmented', 'SegmentedClips', 'read_segmentation', 'segment', 'Segmentation', 'SegmentationScores',
-           'video_consistency']
+           'video_consistency', 'SegmentationTable', 'evaluate_segmentation']
 
 # %% ../nbs/15a_segmentation.ipynb #15a00006
 class Segmented(NamedTuple):
     """A clip: its name; video (frames, height, width, 3) float in [0, 1]; labels (frames, height, width) int64, -1 where
     there is none; names of the labels, {number: name}, empty if the data tell none; expressions: what is said of which
-    labels, [(text, [numbers])]."""
+    objects, [(text, [numbers])]; objects: {number: mask (frames, height, width) bool} where the data let them overlap (MeViS),
+    of which labels show the one with the highest number."""
 
     name: str
     video: Tensor
     labels: Tensor
     names: dict[int, str]
     expressions: list[tuple[str, list[int]]]
+    objects: dict[int, Tensor] = {}
+
+    def mask(self, numbers: int | Sequence[int]) -> Tensor:
+        """Where an object is, or any of those that an expression names: (frames, height, width) bool, exact also where they
+        overlap. Raises ValueError for objects that are not there."""
+        wanted = [numbers] if isinstance(numbers, int) else list(numbers)
+        known = self.objects or {n: n for n in self.labels.unique().tolist() if n >= 0}
+        if not wanted or (odd := [n for n in wanted if n not in known]):
+            raise ValueError(f'{self.name} has no object {odd[0] if wanted else "of an empty list"}: there are '
+                             f'{", ".join(map(str, known)) or "none"}')
+        return torch.stack([self.objects[n] if self.objects else self.labels == n for n in wanted]).any(0)
 
 
 @dataclass(frozen=True)
 class SegmentedClips:
-    "Clips read when they are asked for: clips[i]; `names`, what they are called."
+    "Clips read when they are asked for: clips[i]; `names`, what they are called; frames: of each at most, None: all."
 
     names: list[str]
     read: Callable[[str], Segmented] = field(repr=False)
+    frames: int | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -69,7 +82,7 @@ def read_segmentation(folder: str | Path, split: str | None = None, frames: int 
         raise ValueError(f'frames={frames}: give at least 1')
     for sign, lister, reader in _LAYOUTS:
         if (root / sign).exists():
-            return SegmentedClips(_split(root, lister(root), split), partial(_read, reader, root, frames, size))
+            return SegmentedClips(_split(root, lister(root), split), partial(_read, reader, root, frames, size), frames)
     raise ValueError(f'{str(folder)!r} is neither of VSPW (data/<video>/mask), nor DAVIS (Annotations), nor MeViS '
                      f'(meta_expressions.json): it holds {", ".join(sorted(p.name for p in root.iterdir())[:6]) or "nothing"}')
 
@@ -139,19 +152,40 @@ def _davis(root: Path, video: str, frames: int | None) -> Segmented:
     return Segmented(video, _video_of(pictures), labels.masked_fill(labels == 255, -1), {0: 'background'}, [])
 
 
+@lru_cache(maxsize=2)
+def _parsed(path: Path, changed: int) -> Any:
+    "A json file, read again only if it has changed: the masks of MeViS lie in one of hundreds of MB."
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
 def _mevis(root: Path, video: str, frames: int | None) -> Segmented:
-    told = json.loads((root / 'meta_expressions.json').read_text(encoding='utf-8'))['videos'][video]
-    pictures = _pictures(root / 'JPEGImages' / video, ('.jpg', '.png'), frames)
-    clip = _video_of(pictures)
-    listed = root / 'mask_dict.json'
-    runs = json.loads(listed.read_text(encoding='utf-8')) if listed.is_file() else {}
-    expressions = [(e['exp'], [int(a) for a in e.get('anno_id', [])]) for e in told['expressions'].values()]
+    told, runs = root / 'meta_expressions.json', root / 'mask_dict.json'
+    if not runs.is_file():
+        raise FileNotFoundError(f'{runs} is missing: the masks of MeViS lie there. Its sets valid and test come without; use '
+                                'train or valid_u')
+    videos, masks = (_parsed(p, p.stat().st_mtime_ns) for p in (told, runs))
+    if video not in videos['videos']:
+        raise ValueError(f'{told} says nothing of the video {video!r}')
+    clip = _video_of(_pictures(root / 'JPEGImages' / video, ('.jpg', '.png'), frames))
+    expressions = [(e['exp'], [int(a) for a in e.get('anno_id', [])]) for e in videos['videos'][video]['expressions'].values()]
+    named = sorted({a for _, those in expressions for a in those})
+    objects = {n: _object(masks.get(str(n), []), f'{video}: object {n}', clip) for n in named}
     labels = torch.zeros(clip.shape[:3], dtype=torch.int64)
-    for number in sorted({a for _, those in expressions for a in those}):
-        for f, run in enumerate(runs.get(str(number), [])[:len(clip)]):
-            if run:
-                labels[f][_decoded(run)] = number
-    return Segmented(video, clip, labels, {0: 'background'}, expressions)
+    for number, mask in objects.items():
+        labels[mask] = number
+    return Segmented(video, clip, labels, {0: 'background'}, expressions, objects)
+
+
+def _object(runs: Sequence[Any], name: str, clip: Tensor) -> Tensor:
+    "An object's mask, (frames, height, width) bool, of run-lengths for each frame, None where it is not seen."
+    if len(runs) < len(clip):
+        raise ValueError(f'{name} has masks of {len(runs)} frames in mask_dict.json, but the clip has {len(clip)}')
+    out = torch.zeros(clip.shape[:3], dtype=torch.bool)
+    for f, mask in ((f, _decoded(run)) for f, run in enumerate(runs[:len(clip)]) if run):
+        if mask.shape != out.shape[1:]:
+            raise ValueError(f'{name} has masks of {tuple(mask.shape)} pixels for pictures of {tuple(out.shape[1:])}')
+        out[f] = mask
+    return out
 
 
 def _decoded(run: dict[str, Any]) -> Tensor:
@@ -171,8 +205,9 @@ def _fitted(clip: Segmented, size: tuple[int, int] | None) -> Segmented:
                          f'{tuple(clip.video.shape[1:3])}')
     if size is None or tuple(size) == tuple(clip.video.shape[1:3]):
         return clip
-    labels = F.interpolate(clip.labels[:, None].double(), size, mode='nearest-exact')[:, 0].long()
-    return clip._replace(video=resize(clip.video, *size, 'stretch'), labels=labels)
+    def nearest(x: Tensor) -> Tensor: return F.interpolate(x[:, None].double(), size, mode='nearest-exact')[:, 0].to(x.dtype)
+    return clip._replace(video=resize(clip.video, *size, 'stretch'), labels=nearest(clip.labels),
+                         objects={n: nearest(m) for n, m in clip.objects.items()})
 
 
 def _davis_videos(root: Path) -> list[str]:
@@ -210,7 +245,7 @@ def _pair(pred: Tensor, truth: Tensor) -> None:
 class Segmentation(NamedTuple):
     "miou: mean over classes; iou by class; vc: {n: consistency of runs of n frames}, NaN where no clip is that long."
     miou: float
-    iou: dict[int, float]
+    iou: dict[Any, float]
     vc: dict[int, Interval]
 
 
@@ -260,3 +295,121 @@ def video_consistency(pred: Tensor, truth: Tensor, n: int) -> list[float]:
         if bool(stays.any()):
             shares.append(float(((p == t).all(0) & stays).sum() / stays.sum()))
     return [sum(shares) / len(shares)] if shares else []
+
+# %% ../nbs/15a_segmentation.ipynb #1500000f
+class SegmentationTable(NamedTuple):
+    "rows: {method: its scores}; asked: how many clips, or expressions, were; skipped: {which: why it was not}."
+    rows: dict[str, Segmentation]
+    asked: int
+    skipped: dict[str, str]
+
+    def table(self) -> list[dict[str, Any]]:
+        "A row for each method as IMAP's table has it: mIoU, mVC8, mVC16, in 0 to 1."
+        return [dict(method=m, mIoU=s.miou) | {f'mVC{n}': v.mean for n, v in s.vc.items()} for m, s in self.rows.items()]
+
+
+_Names = Mapping[int, str] | Mapping[str, Mapping[int, str]]
+
+
+def evaluate_segmentation(clips: Iterable[Segmented], maps_of: Callable[[Tensor, list[str]], Any], names: _Names | None = None,
+                          expressions: bool = False, runs: Sequence[int] = (8, 16)) -> SegmentationTable:
+    """Zero-shot segmentation of clips by maps of words (IMAP, section 3.3), a row for each method.
+
+    clips        of `read_segmentation(folder, frames=, size=)` at the size that the model sees, or others
+    maps_of      (video, words) -> `ConceptMaps`: lambda video, words: imap(pipe, video, words, ', '.join(words)); its rivals have
+                 rows too
+    names        of labels, {1: 'dog'} for all clips or {clip: {1: 'dog'}}, beside the layout's own (VSPW: all; DAVIS, MeViS: 0
+                 is 'background', a word like others). Pixels of labels without a name do not count
+    expressions  each expression of a clip (MeViS) is asked alone: what lies above the middle of its map's range, against the
+                 union of its objects; iou by expression, mean over frames, miou over expressions
+    runs         of frames, for the consistency
+
+    Raises ValueError if nothing can be evaluated, and for maps of another size than the clips."""
+    found, skipped, asked = _Table(runs), dict[str, str](), 0
+    for clip in clips:
+        most = getattr(clips, 'frames', None)
+        if most is not None and len(clip.video) < most:
+            skipped[clip.name] = f'has {len(clip.video)} frames, and {most} are asked'
+        elif expressions:
+            asked += _by_expression(clip, maps_of, found, skipped)
+        else:
+            asked += _by_class(clip, maps_of, _names_of(clip, names), found, skipped)
+    if not asked:
+        told = '; '.join(f'{n} {why}' for n, why in list(skipped.items())[:3])
+        raise ValueError(f'nothing of {len(skipped)} could be evaluated: {told or "there are no clips"}')
+    return SegmentationTable(found.result(), asked, skipped)
+
+
+def _names_of(clip: Segmented, names: Any) -> dict[int, str]:
+    "The layout's names and those that were given, for all clips or for this one."
+    own = names or {}
+    own = own.get(clip.name, {}) if any(isinstance(n, str) for n in own) else own
+    return {n: str(v).replace('_', ' ') for n, v in (clip.names | dict(own)).items()}
+
+
+class _Table:
+    "Scores of each method, gathered; classes are numbered by their names."
+
+    def __init__(self, runs: Sequence[int]) -> None:
+        self.runs, self.classes = runs, dict[str, int]()
+        self.scores, self.alone = dict[str, SegmentationScores](), dict[str, dict[str, float]]()
+
+    def number(self, word: str) -> int:
+        return self.classes.setdefault(word, len(self.classes))
+
+    def of(self, method: str) -> SegmentationScores:
+        return self.scores.setdefault(method, SegmentationScores(self.runs))
+
+    def result(self) -> dict[str, Segmentation]:
+        words = {n: w for w, n in self.classes.items()}
+        rows = {m: s.result() for m, s in self.scores.items()}
+        if not self.alone:
+            return {m: r._replace(iou={words[n]: v for n, v in r.iou.items()}) for m, r in rows.items()}
+        return {m: r._replace(iou=self.alone[m], miou=sum(self.alone[m].values()) / len(self.alone[m])) for m, r in rows.items()}
+
+
+def _methods(found: Any, clip: Segmented) -> dict[str, Tensor]:
+    "Maps by method. Raises ValueError if they are not of the clip's size."
+    size = found.grid.video_frames, found.grid.height, found.grid.width
+    if size != tuple(clip.labels.shape):
+        raise ValueError(f'{clip.name} is {tuple(clip.labels.shape)} (frames, height, width), but its maps are of {size}: '
+                         f'read_segmentation(folder, frames={size[0]}, size={size[1:]})')
+    told = getattr(found, 'facts', {}).get('rivals', {})
+    return {'GramCol': found.maps} | {told.get(n, n): x for n, x in getattr(found, 'rivals', {}).items()}
+
+
+def _by_class(clip: Segmented, maps_of: Callable[[Tensor, list[str]], Any], names: dict[int, str], table: _Table,
+              skipped: dict[str, str]) -> int:
+    "Each pixel to the highest of the classes' maps; 0 if the clip is skipped, else 1."
+    there = [n for n in clip.labels.unique().tolist() if n >= 0]
+    words = list(dict.fromkeys(names[n] for n in there if n in names))
+    if len(words) < 2:
+        skipped[clip.name] = (f'has labels {", ".join(map(str, there)) or "nowhere"}, of which {len(words)} are named '
+                              f'({", ".join(words) or "none"}), and 2 are needed: give names={{1: "dog"}}, or expressions=True')
+        return 0
+    found, numbers = maps_of(clip.video, words), torch.tensor([table.number(w) for w in words])
+    truth = torch.full_like(clip.labels, -1)
+    for n in (n for n in there if n in names):
+        truth[clip.labels == n] = table.number(names[n])
+    for method, maps in _methods(found, clip).items():
+        table.of(method).add(numbers[segment(maps, found.grid)], truth)
+    return 1
+
+
+def _by_expression(clip: Segmented, maps_of: Callable[[Tensor, list[str]], Any], table: _Table, skipped: dict[str, str]) -> int:
+    "What an expression's map has above the middle of its range, against its objects; how many expressions were asked."
+    asked = 0
+    if not clip.expressions:
+        skipped[clip.name] = 'has no expressions: leave expressions=True out'
+    for text, numbers in clip.expressions:
+        name, truth = f'{clip.name}: {text}', clip.mask(numbers) if numbers else None
+        if truth is None or not bool(truth.any()):
+            skipped[name] = 'names no objects' if truth is None else 'names objects that are not seen in these frames'
+            continue
+        found, asked = maps_of(clip.video, [text]), asked + 1
+        for method, maps in _methods(found, clip).items():
+            large = upsample(maps[0], found.grid)
+            pred = large > (large.amin() + large.amax()) / 2
+            table.of(method).add(pred.long(), truth.long())
+            table.alone.setdefault(method, {})[name] = float(iou(pred.float(), truth, .5).nanmean())
+    return asked

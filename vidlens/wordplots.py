@@ -8,10 +8,10 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,11 +20,11 @@ from .files import refuse_existing, whole_file
 from .grid import Grid
 from .heads import HeadTable
 from .plots import _SAFE_HEX, _figure, _finish, _unit, figure_bytes, overlay, side_by_side
-from .video import as_video, resize, write_video
+from .video import VideoFacts, as_video, fit_points, resize, write_video
 from .words import ConceptMaps
 
 # %% auto #0
-__all__ = ['WORD_FILES', 'map_rows', 'rivals_figure', 'span_figure', 'selection_figure', 'write_words']
+__all__ = ['WORD_FILES', 'map_rows', 'rivals_figure', 'span_figure', 'selection_figure', 'Origin', 'word_rows', 'write_words']
 
 # %% ../nbs/34_wordplots.ipynb #34000006
 def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str = '', most: int = 8,
@@ -62,12 +62,14 @@ def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str =
 
 
 def rivals_figure(video: Tensor, maps: ConceptMaps, word: str, **how: Any) -> Any:
-    """One word's map and all its rivals over the same video: a matplotlib figure. how: see `map_rows`.
+    """One word's map and all its rivals, by the names that `maps.facts` gives them, over the same video: a matplotlib figure.
+    how: see `map_rows`.
 
     Raises KeyError for a word that is not there."""
     main = maps[word]
     i = maps.words.index(word)
-    return map_rows(video, {'GramCol': main} | {n: x[i] for n, x in maps.rivals.items()}, maps.grid, word, **how)
+    told = maps.facts.get('rivals', {})
+    return map_rows(video, {'GramCol': main} | {told.get(n, n): x[i] for n, x in maps.rivals.items()}, maps.grid, word, **how)
 
 
 def span_figure(maps: ConceptMaps, title: str = '', **how: Any) -> Any:
@@ -121,6 +123,60 @@ def selection_figure(table: HeadTable, above: Mapping[str, float] | None = None,
     return figure
 
 # %% ../nbs/34_wordplots.ipynb #3400000a
+class Origin(NamedTuple):
+    """The file that a clip was taken from by `fit_video`: the file's frame of each frame of the clip, int64; (height, width) px
+    of the file, and of the clip; fps of the file, 0 if it tells none."""
+
+    frames: Tensor
+    size: tuple[int, int]
+    clip: tuple[int, int]
+    fps: float
+
+    @classmethod
+    def of(cls, facts: VideoFacts, video: Tensor) -> Origin:
+        "Of a file's facts (`probe_video`) and the clip that `fit_video` made of all of its frames."
+        frames = torch.linspace(0, facts.frames - 1, len(video)).round().long()
+        return cls(frames, (facts.height, facts.width), (video.shape[1], video.shape[2]), facts.fps)
+
+    @property
+    def every(self) -> float:
+        "Frames of the file from one frame of the clip to the next."
+        return float(self.frames[-1] - self.frames[0]) / max(1, len(self.frames) - 1) or 1.
+
+    def place(self, place: Sequence[float]) -> tuple[float, float, float]:
+        "A place (t, x, y) of the file in the clip. Raises ValueError for a frame that the file does not have."
+        t, *xy = place
+        if not 0 <= t <= int(self.frames[-1]):
+            raise ValueError(f'frame {t:g} is outside of the file, whose frames are 0 to {int(self.frames[-1])}')
+        x, y = fit_points(xy, self.size, self.clip).tolist()
+        return float((self.frames - t).abs().argmin()), x, y
+
+    def way(self, way: Tensor) -> Tensor:
+        "Displacements (..., 2), px of the clip from frame to frame, in those of the file."
+        there, home = (fit_points(x, self.size, self.clip, back=True) for x in (way, way * 0))
+        return (there - home) / self.every
+
+
+def word_rows(maps: ConceptMaps, origin: Origin | None = None) -> list[dict[str, Any]]:
+    """When and which way each word goes: word, start, end (frames), start_s, end_s (seconds, None if nobody knows), varies, always
+    (see `Span`), dx, dy (px from frame to frame, None if the flow was not read).
+
+    Frames and px are those of the clip, or with `origin` of the file that it was taken from. Raises ValueError for an origin of
+    another clip."""
+    if origin is not None and (len(origin.frames), *origin.clip) != (maps.grid.video_frames, maps.grid.height, maps.grid.width):
+        raise ValueError(f'the origin is of a clip of {len(origin.frames)} frames of {origin.clip}, but the maps are of '
+                         f'{maps.grid.video_frames} of {(maps.grid.height, maps.grid.width)}: Origin.of(facts, video)')
+    way = None if maps.flow is None else maps.way().mean if origin is None else origin.way(maps.way().mean)
+    ways: list[Any] = [[None, None]] * len(maps.words) if way is None else way.tolist()
+    rows = []
+    for (word, s), (dx, dy) in zip(maps.when().items(), ways, strict=True):
+        ends = [s.start, s.end] if origin is None else origin.frames[[s.start, s.end]].tolist()
+        at = [None if origin is None or not origin.fps else round(v / origin.fps, 4) for v in ends]
+        rows.append(dict(word=word, start=ends[0], end=ends[1], start_s=at[0], end_s=at[1], varies=s.varies, always=s.whole,
+                         dx=dx, dy=dy))
+    return rows
+
+
 WORD_FILES = ('maps.npz', 'words.csv', 'maps.mp4', 'maps.gif', 'words.png', 'spans.png')
 _DRAWN, _WIDTH = 12, 1920   # words in the pictures at most, and px of a row of overlays
 
@@ -134,27 +190,30 @@ def _words_video(maps: ConceptMaps, video: Tensor, smooth: bool | str) -> Tensor
     return side_by_side(over, maps.words, columns=columns)
 
 
-def write_words(maps: ConceptMaps, video: Tensor, folder: str | os.PathLike, force: bool = False, fps: float = 8,
-                smooth: bool | str = True) -> list[Path]:
+def write_words(maps: ConceptMaps, video: Tensor, folder: str | os.PathLike, force: bool = False, fps: float | None = None,
+                smooth: bool | str = True, origin: Origin | None = None) -> list[Path]:
     """Write `WORD_FILES`, and rivals.png for the first word if there are rivals: raw maps, when and which way each word
-    goes as a table, the overlays in rows as MP4 and GIF, and pictures; smooth: see `overlay`. Files hold every word, pictures
-    the first 12, a row of overlays made smaller than 1920 px. Raises FileExistsError unless `force`."""
+    goes as a table (`word_rows`), the overlays in rows as MP4 and GIF, and pictures; smooth: see `overlay`. origin: the file that
+    the clip was taken from, whose frames and px the table then holds; fps: of MP4 and GIF, default the file's own pace, or 8.
+    Files hold every word, pictures the first 12, a row of overlays made smaller than 1920 px. Raises FileExistsError unless
+    `force`."""
     out = Path(folder)
     names = [*WORD_FILES, *(['rivals.png'] if maps.rivals else [])]
     refuse_existing(out, names, force)
+    rows = word_rows(maps, origin)
     out.mkdir(parents=True, exist_ok=True)
     maps.save(out / 'maps.npz', force)
-    way = maps.way().mean.tolist() if maps.flow is not None else [['', '']] * len(maps.words)
     with whole_file(out / 'words.csv', force) as part, open(part, 'w', newline='', encoding='utf-8') as f:
-        table = csv.writer(f)
-        table.writerow(['word', 'start', 'end', 'varies', 'always', 'dx', 'dy'])
-        for (word, s), (dx, dy) in zip(maps.when().items(), way, strict=True):
-            ways = [v if v == '' else f'{v:.4f}' for v in (dx, dy)]
-            table.writerow([word, s.start, s.end, f'{s.varies:.4f}', int(s.whole), *ways])
+        table = csv.DictWriter(f, rows[0])
+        table.writeheader()
+        for r in rows:
+            told = {n: '' if r[n] is None else f'{r[n]:.4f}' for n in ('start_s', 'end_s', 'varies', 'dx', 'dy')}
+            table.writerow(r | told | dict(always=int(r['always'])))
+    pace = max(.1, origin.fps / origin.every) if origin and origin.fps else 8
     first = replace(maps, words=maps.words[:_DRAWN], maps=maps.maps[:_DRAWN])
     picture = _words_video(first, video, smooth)
     for name in ('maps.mp4', 'maps.gif'):
-        write_video(picture, out / name, fps, force=force)
+        write_video(picture, out / name, pace if fps is None else fps, force=force)
     figures = dict(words=map_rows(video, dict(zip(first.words, first.maps, strict=True)), maps.grid, smooth=smooth),
                    spans=span_figure(first))
     if maps.rivals:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from .hooks import Wanted, _pick, capture
 from .lens import _grid, _motion_layer, _one
 from .maps import (
     calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map, select_heads, separability)
+from .matching import match_fields
 from .metrics import centre_prior
 from .run import Sample, encode, generate, renoise, step_at, text_of
 from .spans import Span, Way, camera_field, map_way, motion_span
@@ -39,16 +41,18 @@ from .tracking import _listed
 __all__ = ['RIVALS', 'ConceptMaps', 'imap', 'GeneratedMaps', 'imap_generation']
 
 # %% ../nbs/24_words.ipynb #24000006
-RIVALS = ('cross', 'concept', 'flow', 'moft', 'centre')
+RIVALS = ('cross', 'concept', 'flow', 'moft', 'tracks', 'centre')
+_RIVAL_NAMES = dict(cross='cross-attention', concept='ConceptAttention', moft='MOFT')
 
 
 @dataclass(frozen=True, eq=False)
 class ConceptMaps:
     """Maps of words: (words, frames, rows, cols) float32, raw, on the token grid.
 
-    heads: which were read, by layer; separability: (layers, heads) Calinski-Harabasz of frames, mean over steps; rivals:
-    other maps of the same words by name; flow: (frames - 1, rows, cols, 2) px by matching, if it was asked for; facts: how
-    they were made."""
+    heads: which were read, by layer; chosen anew at each of several steps: all that were read, most often first, and
+    facts['read'] tells {layer: their heads step by step}; separability: (layers, heads) Calinski-Harabasz of frames, mean over
+    steps; rivals: other maps of the same words by name; flow: (frames - 1, rows, cols, 2) px by matching, if it was asked for;
+    facts: how they were made."""
 
     words: list[str]
     maps: Tensor = field(repr=False)
@@ -126,7 +130,7 @@ class _Joiner:
         self.asked, self.how, self.count = asked, how, 0
         self.grid: Grid | None = None
         self.total: dict[str, Tensor] = {}
-        self.heads: dict[int, list[int]] = {}
+        self.heads: dict[int, list[list[int]]] = {}
         self.found: dict[int, list[Tensor]] = {}
         self.kept: dict[str, Any] = {}
 
@@ -137,12 +141,18 @@ class _Joiner:
     def add(self, layer: int, grid: Grid, q: Tensor, o: Tensor, keys: Tensor, co: Tensor | None) -> None:
         "One video's queries and outputs (heads, tokens, d), and keys and outputs of its words (heads, slots, d)."
         a, h = self.asked, self.how
-        scores = {'chi': calinski_harabasz(o, grid)} if h.by == 'chi' else separability(o, grid)
+        if self.grid is None:
+            _placed(h.place, grid)
+            _moving(h, grid)
+        if grid.frames == 1:        # nothing tells frames apart, and nothing is chosen by it
+            scores = {'chi': torch.full((len(o),), torch.nan)}
+        else:
+            scores = {'chi': calinski_harabasz(o, grid)} if h.by == 'chi' else separability(o, grid)
         self.found.setdefault(layer, []).append(scores['chi'].cpu())
         chosen = self._chosen(layer, scores)
+        self.heads.setdefault(layer, []).append([] if chosen is None else chosen.tolist())
         if chosen is None:
             return
-        self.heads[layer] = chosen.tolist()
         self._sum('maps', grid, a.maps(q, o, keys, grid, h.normalise, chosen, h.pool))
         if 'cross' in h.rivals:
             self._sum('cross', grid, cross_attention_map(q, keys, grid, words=a.spans, valid=a.valid, pool=h.pool))
@@ -157,7 +167,7 @@ class _Joiner:
         h = self.how
         if h.heads is not None:
             return torch.tensor(h.heads[layer]) if h.heads.get(layer) else None
-        if h.k is None and h.threshold is None:
+        if not _chooses(h):
             return torch.arange(len(scores['chi']))
         found = select_heads(scores[h.by], h.k, h.threshold, h.skip, h.by in _LOWEST, strict=h.threshold is None)
         return found if len(found) else None
@@ -174,40 +184,90 @@ class _Joiner:
         if not self.count or self.grid is None:
             raise ValueError(f'no head is left with by={h.by!r}, k={h.k}, threshold={h.threshold}, skip={h.skip}: '
                              'move the threshold, or use k alone')
-        maps = {n: x / self.count for n, x in self.total.items()}
-        names, main = _named(a, h.pool), maps.pop('maps')
-        flow = self._flow()
+        maps, names = {n: x / self.count for n, x in self.total.items()}, _named(a, h.pool)
+        if rest := len(h.against):
+            maps, names = {n: x[:-rest] - x[-rest:].mean(0) for n, x in maps.items()}, names[:-rest]
+        main, flow = maps.pop('maps'), self._flow()
         rivals = maps | self._others(main, flow, self.grid)
-        if h.against:
-            some, rest = names[:-len(h.against)], len(h.against)
-            main, rivals = main[:-rest] - main[-rest:].mean(0), {n: x[:-rest] - x[-rest:].mean(0) for n, x in rivals.items()}
-            names = some
         table = torch.stack([torch.stack(x).nanmean(0) for _, x in sorted(self.found.items())])
-        heads = 'all heads' if h.heads is None and h.k is None and h.threshold is None else 'chosen heads' if h.heads else \
-            f'the {h.k} heads of each that separate frames best' + ('' if h.by == 'chi' else f' by {h.by}')
-        facts = dict(normalise=h.normalise, pooled=f'mean over {len(self.found)} layers, {heads}', prompt=a.text.prompt,
-                     source=a.source, steps=sorted(h.steps), together=h.together, against=list(h.against), pool=h.pool)
-        return ConceptMaps(names, main, self.grid, dict(sorted(self.heads.items())), table, facts, rivals, flow)
+        read = {n: _most_often(x) for n, x in sorted(self.heads.items()) if any(x)}
+        facts = dict(normalise=h.normalise, pooled=f'mean over {len(read)} layers, {_choice_told(h)}', prompt=a.text.prompt,
+                     source=a.source, steps=sorted(h.steps), together=h.together, against=list(h.against), pool=h.pool,
+                     place=h.place, k=h.k, threshold=h.threshold, by=h.by if _chooses(h) else None, skip=h.skip)
+        facts['rivals'] = {n: _RIVAL_NAMES.get(n, n) for n in rivals}
+        if 'concept' in rivals and a.concepts is None:
+            facts['rivals']['concept'] = 'prompt words'     # their tokens see all of the prompt, concepts themselves and the video
+        if _chooses(h) and len(h.steps) > 1:
+            facts['read'] = {str(n): x for n, x in sorted(self.heads.items())}
+        return ConceptMaps(names, main, self.grid, read, table, facts, rivals, flow)
 
     def _flow(self) -> Tensor | None:
-        pair = self.kept.get('flow')
+        pair = self.kept['flow'] if 'flow' in self.how.rivals else None
         return motion_flow(pair[0].float(), pair[1].float(), pair[2]).cpu() if pair else None
 
     def _others(self, main: Tensor, flow: Tensor | None, grid: Grid) -> dict[str, Tensor]:
-        "Rivals that are not read word by word."
-        out: dict[str, Tensor] = {}
+        "Rivals that are not read word by word; MOFT and tracks start at the place, or at the peak of each word's map."
+        out, starts = dict[str, Tensor](), self._starts(main, grid)
         if flow is not None:
             speed = (flow - camera_field(flow, self.kept['flow'][2])).norm(dim=-1)
             out['flow'] = torch.cat([speed, speed[-1:]]).expand_as(main)
         if 'moft' in self.kept:
-            m = remove_content(self.kept['moft'].float())
-            places = [grid.place(int(x.argmax())) for x in main]  # in a UNet the features lie on another grid
-            down, right = m.shape[1] / grid.rows, m.shape[2] / grid.cols
-            alike = [similarity(m, f, int((row + .5) * down), int((col + .5) * right)) for f, row, col in places]
-            out['moft'] = _fitted(torch.stack(alike), grid)
+            m = remove_content(self.kept['moft'].float())   # in a UNet the features lie on another grid
+            shape = torch.tensor([m.shape[1] / grid.height, m.shape[2] / grid.width])
+            places = [(grid.frame_of(round(float(t))), *(torch.stack([y, x]) * shape).int().tolist()) for t, x, y in starts]
+            alike = torch.stack([similarity(m, f, min(r, m.shape[1] - 1), min(c, m.shape[2] - 1)) for f, r, c in places])
+            out['moft'] = _fitted(alike, grid).expand_as(main)
+        if 'tracks' in self.how.rivals:
+            q, k, on = self.kept['flow']
+            out['tracks'] = _fitted(match_fields(q.float(), k.float(), on, starts), grid).expand_as(main)
         if 'centre' in self.how.rivals:
             out['centre'] = centre_prior(grid).expand_as(main)
         return out
+
+    def _starts(self, main: Tensor, grid: Grid) -> Tensor:
+        "Where MOFT and tracks start, (1 or words, 3) as (t, x, y) px: the place that was given, or the peak of each map."
+        if self.how.place is not None:
+            return torch.tensor([self.how.place])
+        peaks = [grid.place(int(x.argmax())) for x in main]
+        return torch.tensor([(grid.span(f)[1], *grid.to_px([col, row]).tolist()) for f, row, col in peaks])
+
+
+def _most_often(lists: list[list[int]]) -> list[int]:
+    "All that is in some list, what is in most of them first."
+    return [i for i, _ in Counter(i for x in lists for i in x).most_common()]
+
+
+def _chooses(h: SimpleNamespace) -> bool:
+    "Are heads chosen by what is seen?"
+    return h.heads is None and (h.k is not None or h.threshold is not None)
+
+
+def _choice_told(h: SimpleNamespace) -> str:
+    "Which heads of a layer were read."
+    if not _chooses(h):
+        return 'all heads' if h.heads is None else 'chosen heads'
+    by = '' if h.by == 'chi' else f' by {h.by}'
+    bound = '' if h.threshold is None else f'{h.by} {"below" if h.by in _LOWEST else "above"} {h.threshold:g}'
+    told = f'the heads of each with {bound}' if h.k is None else \
+        f'the {h.k} heads of each that separate frames best{by}' + (f', with {bound}' if bound else '')
+    return told + (f', after the first {h.skip}' if h.skip else '')
+
+
+def _placed(place: list[float] | None, grid: Grid) -> None:
+    "Raises ValueError for a place outside of the clip."
+    most = grid.video_frames - 1, grid.width, grid.height
+    if place is not None and not all(0 <= v <= m for v, m in zip(place, most, strict=True)):
+        raise ValueError(f'place={place} is outside of the clip: t goes from 0 to {most[0]}, x from 0 to {most[1]} and y from 0 to '
+                         f'{most[2]} px of the video as the model sees it')
+
+
+def _moving(h: SimpleNamespace, grid: Grid) -> None:
+    "Raises ValueError for what needs more than one frame."
+    odd = [f'{n}={getattr(h, n)!r}' for n in ('k', 'threshold') if _chooses(h) and getattr(h, n) is not None]
+    odd += [f'rivals={r!r}' for r in h.rivals if r in ('flow', 'moft')]
+    if odd and grid.frames == 1:
+        raise ValueError(f'{odd[0]} needs a video of at least {2 if grid.temporal == 1 else grid.temporal + 1} frames, and this is '
+                         'one token frame, in which nothing moves: leave it out')
 
 
 def _fitted(maps: Tensor, grid: Grid) -> Tensor:
@@ -236,11 +296,15 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
     normalise  'empty': against a padding slot, or the empty concept (default);  'concepts': over the words asked;  'slots':
                over all text slots, as published;  None: raw
     source     'prompt': words of the prompt;  'concepts': free words. Default the first if there is a prompt
-    together   concepts see each other, as published;  against: words whose mean map is taken away
+    together   concepts see each other, as published;  against: words whose mean is taken away,
+               of the maps and of the rivals 'cross' and 'concept'
     by, threshold, skip   how heads are chosen, see `select_heads`: 'chi', 'fisher', 'dbi';  heads: {layer: heads} instead
     pool       several tokens of a word: 'maps' (mean of their maps), 'keys', or None, each for itself
-    rivals     also: 'cross' (queries and keys), 'concept' (ConceptAttention), 'flow' (how far tokens move, by matching),
-               'moft' (motion features like those at the map's peak), 'centre'
+    rivals     also: 'cross' (queries and keys), 'concept' (outputs of the words' tokens: ConceptAttention if words are free,
+               `source='concepts'`; of words of the prompt their own outputs, which is another map, facts['rivals'] says which),
+               'flow' (how far tokens move, by matching), 'moft' (motion features like those at the place), 'tracks' (where
+               the place's queries look), 'centre'
+    place      (t, x, y) px of the video, where 'moft' and 'tracks' start; default the peak of each word's map
 
     Raises ValueError for words that are not there, and for 'empty' if the prompt fills every slot."""
     given = _how(how, normalise, k)
@@ -274,6 +338,7 @@ def imap_generation(pipe, prompt: str, words: str | Sequence[str] = (), layers: 
 
     steps  which of the `of` steps are joined; default from .4 to .9 of the run: the first ones know nothing of the video yet
     run    goes to `generate`: guidance, frames, size ...;  the rest as in `imap`"""
+    _one_video(prompt, run or {})
     given = _how(how, normalise, k)
     asked = _asked_words(pipe, words, prompt, given)
     given.steps = _pick(range(round(.4 * of), max(round(.9 * of), 1 + round(.4 * of))) if steps is None else steps, of, 'steps')
@@ -283,8 +348,17 @@ def imap_generation(pipe, prompt: str, words: str | Sequence[str] = (), layers: 
     return GeneratedMaps(sample, joiner.result())
 
 
+def _one_video(prompt: Any, run: dict[str, Any]) -> None:
+    "Raises ValueError for several videos, of which maps would be those of the first."
+    if not isinstance(prompt, str):
+        raise ValueError(f'prompt={prompt!r}, but maps are of one video: give one prompt, and call again for another')
+    if (n := run.get('num_videos_per_prompt', 1)) != 1:
+        raise ValueError(f'run=dict(num_videos_per_prompt={n!r}), but maps are of one video: leave it out, and call again with '
+                         'seed=1, seed=2 ...')
+
+
 _HOW: dict[str, Any] = dict(source=None, together=False, against=(), by='chi', threshold=None, skip=0, heads=None, pool='maps',
-                            rivals=())
+                            rivals=(), place=None)
 
 
 def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNamespace:
@@ -292,7 +366,7 @@ def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNam
     if unknown := how.keys() - _HOW.keys():
         raise TypeError(f'imap has no option {sorted(unknown)[0]!r}: choose among {", ".join(_HOW)}')
     h = SimpleNamespace(**_HOW | how, normalise=normalise, k=k, steps=set())
-    h.rivals, h.against = ([x] if isinstance(x, str) else list(x) for x in (h.rivals, h.against))
+    h.rivals, h.against = (list(dict.fromkeys([x] if isinstance(x, str) else x)) for x in (h.rivals, h.against))
     known = dict(source=(None, 'prompt', 'concepts'), by=('chi', 'fisher', 'dbi'), normalise=('empty', 'concepts', 'slots', None),
                  pool=('maps', 'keys', None))
     for name, values in known.items():
@@ -300,11 +374,35 @@ def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNam
             raise ValueError(f'{name}={getattr(h, name)!r} is unknown: use {", ".join(map(repr, values))}')
     if odd := [r for r in h.rivals if r not in RIVALS]:
         raise ValueError(f'rivals={h.rivals}: {odd[0]!r} is unknown, use {", ".join(map(repr, RIVALS))}')
+    _check_choice(h, how)
     if h.against and h.pool is None:
         raise ValueError("against= needs one map a word: use pool='maps' or 'keys'")
+    if h.place is not None:
+        h.place = _place_of(h.place, h.rivals)
     if isinstance(h.heads, HeadTable):
         raise TypeError('heads is a HeadTable: choose some, heads=table.select(k=5)')
     return h
+
+
+def _check_choice(h: SimpleNamespace, how: dict[str, Any]) -> None:
+    "Raises ValueError for options of a choice of heads where no heads are chosen, or where they are given."
+    given = [f'{n}={getattr(h, n)!r}' for n in ('k', 'threshold') if getattr(h, n) is not None]
+    rest = [f'{n}={how[n]!r}' for n in ('by', 'skip') if n in how and (n, how[n]) != ('skip', 0)]
+    if h.heads is not None and (given or rest):
+        raise ValueError(f'heads= says which heads are read, so {", ".join(given + rest)} would choose nothing: leave it out')
+    if rest and not given:
+        raise ValueError(f'{", ".join(rest)}: this is how heads are chosen, but all are read: say how many with '
+                         f'imap(..., k=5, {", ".join(rest)}), or from which score on with threshold=')
+
+
+def _place_of(place: Any, rivals: list[str]) -> list[float]:
+    "A place as a list of numbers. Raises ValueError, also where nothing starts there."
+    at = [float(v) for v in torch.as_tensor(place).flatten().tolist()]
+    if len(at) != 3:
+        raise ValueError(f'place={place!r} must be one place (t, x, y), px of the video, such as (0, 32, 20)')
+    if not {'moft', 'tracks'} & set(rivals):
+        raise ValueError(f"place={place!r} is where the rivals 'moft' and 'tracks' start: ask for one, rivals=['tracks']")
+    return at
 
 
 def _kinds_of(pipe) -> str:
@@ -330,9 +428,15 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
     listed = [words] if isinstance(words, str) else list(words)
     if not listed and not prompt:
         raise ValueError("imap maps words: give prompt='...', or words and source='concepts'")
+    if blank := [w for w in (*listed, *how.against) if not w.strip()]:
+        raise ValueError(f'the word {blank[0]!r} is blank: give each as text, such as words=["dog"], or leave words out for all of '
+                         'the prompt')
+    if both := [w for w in listed if w in how.against]:
+        raise ValueError(f'{both[0]!r} is asked for and taken away at once, words={listed}, against={how.against}: leave it out '
+                         'of one of them')
     source = how.source or ('prompt' if prompt else 'concepts')
     text = text_of(pipe, prompt)
-    names = list(dict.fromkeys(listed or text.words)) + how.against
+    names = list(dict.fromkeys(listed or [w for w in text.words if w not in how.against])) + how.against
     if source == 'concepts':
         for w in names:
             text_of(pipe, w)        # raises for words that the text encoder cannot read
@@ -360,7 +464,7 @@ def _watching(pipe, joiner: _Joiner, layers: Wanted, steps: Wanted = None) -> It
         layers = sorted(h.heads)
     with ExitStack() as stack:
         stack.enter_context(_words_seen(pipe, joiner.asked, layers, steps, joiner.see, h.together))
-        if 'flow' in h.rivals:
+        if {'flow', 'tracks'} & set(h.rivals):
             def pair(site, q, k): joiner.kept['flow'] = q[0], k[0], site.grid
             stack.enter_context(capture(pipe, 'q k', at, steps, probe=pair, tokens='video'))
         if 'moft' in h.rivals:
@@ -387,9 +491,9 @@ def _words_seen(pipe, asked: _Asked, layers: Wanted, steps: Wanted, see: Callabl
 def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: int | Sequence[int]) -> None:
     "Read what a capture kept."
     h = joiner.how
-    if joiner.asked.concepts is not None or {'flow', 'moft'} & set(h.rivals):
-        raise ValueError("a tape holds words of its prompt only: for source='concepts', or the rivals 'flow' and 'moft', give "
-                         'the video, or imap_generation(pipe, prompt, words)')
+    if joiner.asked.concepts is not None or {'flow', 'moft', 'tracks'} & set(h.rivals):
+        raise ValueError("a tape holds words of its prompt only: for source='concepts', or the rivals 'flow', 'moft' and 'tracks', "
+                         'give the video, or imap_generation(pipe, prompt, words)')
     cross = any(key[0] == 'xq' for key in tape)
     kinds = ('xq', 'xk', 'xo') if cross else ('q', 'k', 'o')
     wanted = sorted(_pick(layers, tape.layers, 'layers') or {key[1] for key in tape if key[0] in kinds})
