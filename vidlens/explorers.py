@@ -374,8 +374,8 @@ class Words(Explorer):
         self.ways = Chips([n for n in WAYS if n != 'ConceptAttention' or engine.text != 'cross'], ['GramCol'],
                           {'GramCol': 'GramCol: all heads', 'IMAP': 'GramCol, of the heads that separate frames best',
                            'cross-attention': 'what share of its attention each place gives to the word',
-                           'ConceptAttention': 'how alike outputs of attention are, of each place and of the word (of a word of the '
-                                               'prompt, at its own tokens)'})
+                           'ConceptAttention': 'how alike outputs of attention are, of each place and of the word '
+                                               '(at its own tokens, if the prompt has it)'})
         self.every = w.Checkbox(False, description='all layers', indent=False, tooltip='mean over all layers, not only this one',
                                 layout=w.Layout(width='auto'))
         self.maps: dict[str, ConceptMaps] = {}
