@@ -104,7 +104,8 @@ def test_points_words_heads_and_features_are_those_of_the_verbs(small):
     found, same = engine.heads(-2).scores, score_heads(pipe, video, PROMPT, steps=[2], of=4, by=('chi', 'fisher', 'dbi')).scores
     assert all(torch.equal(found[n].nan_to_num(-1), same[n].nan_to_num(-1)) for n in same)
     rivals = ['cross', 'flow', 'moft', 'centre'] + ['concept'] * (card_of(pipe).text != 'cross')
-    for how in (dict(words=['cat', 'runs'], k=1, rivals=rivals), dict(words=['dog', 'a cat'], source='concepts', layers=[0, 1])):
+    for how in (dict(words=['cat', 'runs'], k=1, rivals=rivals), dict(words='cat', rivals=['tracks', 'moft'], place=(4, 20, 9)),
+                dict(words=['dog', 'a cat'], source='concepts', layers=[0, 1])):
         got, want = engine.words(step=-2, **how), imap(pipe, video, prompt=PROMPT, **at, **how)
         assert torch.equal(got.maps, want.maps) and got.heads == want.heads and got.facts == want.facts
         assert all(torch.equal(got.rivals[n], x) for n, x in want.rivals.items())
@@ -345,7 +346,7 @@ def test_the_text_encoder_runs_once_a_word(small):
     assert len(ran) == before and torch.equal(got.maps, want.maps) and got.facts == want.facts
     got.words.append('mine')
     assert engine.words(['bird', 'dog'], step=-2, **free).words == ['bird', 'dog']
-    with pytest.raises(ValueError, match='each once'):
+    with pytest.raises(ValueError, match='asked for and taken away at once'):
         engine.words(['dog', 'bird'], step=-2, against=['bird'], **free)
     for i in range(40):
         engine._encoded(pipe, [f'w{i}'])
