@@ -15,7 +15,7 @@ from vidlens.grid import Grid
 from vidlens.model import gates, inside, measures, sampling
 from vidlens.model.export import weights_hash
 from vidlens.model.gates import Bench, check_subset, evaluate, gates_table, main, merge, read_gates, write_gates
-from vidlens.model.inside import followed, matching_rows, movers, point_scenes, words_rows
+from vidlens.model.inside import followed, hard_scenes, matching_rows, movers, point_scenes, words_rows
 from vidlens.model.judge import Seen, SeenThing
 from vidlens.model.measures import Row, swap_rows, swapped, vae_rows, wilson
 from vidlens.model.modelcard import card_text
@@ -165,7 +165,7 @@ def planted(clip, points, grid, i, wrong=8.):
 
 
 def test_matching():
-    chosen, easy, hard = (followed(planted, GRID, point_scenes(6, s, hard=s == 2)) for s in range(3))
+    chosen, easy, hard = (followed(planted, GRID, scenes) for scenes in (point_scenes(6, 0), point_scenes(6, 1), hard_scenes(6, 2)))
     rows = named(matching_rows('trained', chosen, easy, hard))
     for where in ('objects', 'background'):
         best = rows[f'{where}: within a token, best layer']
@@ -177,6 +177,28 @@ def test_matching():
     assert rows['objects: within a token, noisy latents'].value == 1, 'one token to the right and down is within one'
     assert not rows['objects: best layer minus noisy latents'].met, 'equal is not above'
     assert 'objects, hard: best layer minus noisy RGB' in rows and not any('background, hard' in name for name in rows)
+
+
+def test_hard_clips_are_hard_all_of_them():
+    "A lone object without a turn, or a pan over it, would make the split easier than its name says."
+    hard, easy = hard_scenes(8, 3), point_scenes(8, 3)
+    assert len(hard) == 8 and len(easy) == 16 and {d.camera for d in hard.describe()} == {'still'}
+    for said in hard.describe():
+        assert len(said.things) == 2 and said.things[0].colour == said.things[1].colour
+        assert said.things[0].shape != said.things[1].shape
+    assert bool((hard.turn.abs() >= .5).all()) and bool((hard.light >= .1).all())
+
+
+def test_the_gate_asks_the_hard_clips_alone(monkeypatch):
+    asked = []
+    def noted(find, grid, scenes):
+        asked.append({len(d.things) for d in scenes.describe()})
+        return followed(planted, GRID, scenes[:2])
+    monkeypatch.setattr(gates, 'followed', noted)
+    monkeypatch.setattr(gates, 'finder', lambda pipe: None)
+    bench = Bench(BUNDLED, clips=4)
+    gates._matching(bench, 'trained')
+    assert asked == [{1}, {1}, {2}]
 
 
 def test_the_layer_is_chosen_on_other_clips():

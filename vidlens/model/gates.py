@@ -25,7 +25,7 @@ from ..files import whole_file
 from ..metrics import bootstrap
 from .export import weights_hash
 from .judge import Judge
-from .inside import finder, followed, mapper, matching_rows, point_scenes, words_rows
+from .inside import finder, followed, hard_scenes, mapper, matching_rows, point_scenes, words_rows
 from .measures import Row, answer_of, check_words, code_by, redraw_by, swap_rows, vae_rows
 from .sampling import GROUPS, Shown, caption_rows, check_stock, choose, sheet_of, show_all
 from ..run import _no_bars, default_size, load
@@ -149,7 +149,7 @@ def _matching(b: Bench, split: str) -> list[Row]:
     if split == 'subset':
         return [r for r in matching_rows(split, easy, easy, None) if 'within a token, layer' in r.name]
     chosen = followed(find, grid, point_scenes(max(2, n * 3 // 8), 211, family))
-    return matching_rows(split, chosen, easy, followed(find, grid, point_scenes(n, 221, family, hard=True)))
+    return matching_rows(split, chosen, easy, followed(find, grid, hard_scenes(n, 221, family)))
 
 
 def _words(b: Bench, split: str) -> list[Row]:
