@@ -1,10 +1,12 @@
 """The making of the bundled model, shortened: it trains, survives being killed, refuses bad checkpoints, and packs."""
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +16,13 @@ from vidlens import world
 from vidlens.model import net as net_module
 from vidlens.model.codec import fit_codec
 from vidlens.model.dit import (
-    Clips, Training, _noise_times, _noisy, _pairs, main, restore_run, save_run, train, v_loss)
+    Clips, Training, _arguments, _noise_times, _noisy, _pairs, main, restore_run, save_run, train, v_loss)
 from vidlens.model.export import check_pipeline, pack
 from vidlens.model.net import Config, fingerprint, make_tokenizer, read_checkpoint
 from vidlens.model.vae import VaeConfig, VaeTraining, restore_vae, save_vae
+from vidlens.model.vae import _arguments as _vae_arguments
+
+ROOT = Path(__file__).parent.parent
 
 TINY = dict(layers=2, heads=2, head_width=16, text_width=32, text_layers=1, warmup=64, batch=8, long_text=.2, tell=.1)
 SETUP = f"""
@@ -217,6 +222,22 @@ def test_bad_configurations_are_told(tmp_path, capsys):
         (tmp_path / 'config.json').write_text(text)
         assert main(['--out', str(tmp_path / 'run'), '--config', str(tmp_path / 'config.json')]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_cards_commands_are_the_recipe():
+    "Typed in a clone they train with the settings that the shipped weights ended with, contrary pairs among them."
+    folder = ROOT / 'vidlens' / 'assets' / 'pipeline'
+    made = json.loads((folder / 'made.json').read_text(encoding='utf-8'))
+    card = (folder / 'README.md').read_text(encoding='utf-8')
+    lines = [shlex.split(line, comments=True) for line in card.splitlines() if line.startswith('python -m vidlens.model.')]
+    asked = {words[2].rpartition('.')[2]: words[3:] for words in lines}
+    assert list(asked) == ['dit', 'vae', 'export', 'gates', 'modelcard']
+    config = Config.read(ROOT / _arguments(asked['dit']).config)
+    assert config == Config.of(made['config']) and config.contrast == 1 and config.samples == made['clips']
+    facts = read_checkpoint(ROOT / 'nbs/model/training/vae/checkpoint.safetensors', 'vae')[1]
+    vae = _vae_arguments(asked['vae'])
+    assert (vae.samples, vae.decay_from) == (facts['config']['samples'], facts['config']['decay_from'])
+    assert vae.samples == made['vae clips'] and 'several resumed runs' in card and 'never run' in card
 
 
 def test_from_nothing_to_a_stock_pipeline(codec, tmp_path):

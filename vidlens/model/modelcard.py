@@ -52,11 +52,14 @@ video = vidlens.generate(pipe, 'a red circle moves left while the camera stays s
 ## How it was made
 
 {clips:,} clips, drawn afresh, in {hours} hours for transformer and text encoder; {vae_clips:,} clips in {vae_hours}
-hours for the VAE; on {machine}. Weights `{weights}`.{note} Everything is in the notebooks `nbs/model/`; the commands:
+hours for the VAE; on {machine}. Weights `{weights}`.{note}
+
+Everything is in the notebooks `nbs/model/`. The commands that make such a model from nothing, from the root of a clone;
+each stops when its gate is met or out of reach, and says how to bring it to its end, and each can be resumed:
 
 ```sh
-python -m vidlens.model.dit --out run                    # --device cuda where there is one
-python -m vidlens.model.vae --out vae --dit run
+python -m vidlens.model.dit --out run --config nbs/model/training/config.json        # --device cuda where there is one
+python -m vidlens.model.vae --out vae --dit run --samples 17044 --decay-from 13444
 python -m vidlens.model.export --dit run/checkpoint.safetensors --vae vae/checkpoint.safetensors --out pipeline
 python -m vidlens.model.gates --pipeline pipeline --out pipeline/gates.json --sheets sheets
 python -m vidlens.model.modelcard --pipeline pipeline --sheets sheets
