@@ -13,16 +13,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vidlens import world
+from vidlens.model import dit as dit_module
 from vidlens.model import net as net_module
+from vidlens.model import vae as vae_module
 from vidlens.model.codec import fit_codec
 from vidlens.model.dit import (
-    Clips, Training, _arguments, _noise_times, _noisy, _pairs, main, restore_run, save_run, train, v_loss)
+    SWAPS, Clips, Training, WordSwaps, _arguments, _noise_times, _noisy, _pairs, main, restore_run, save_run, train, v_loss)
 from vidlens.model.export import check_pipeline, pack
 from vidlens.model.net import Config, fingerprint, make_tokenizer, read_checkpoint
-from vidlens.model.vae import VaeConfig, VaeTraining, restore_vae, save_vae
+from vidlens.model.vae import VaeConfig, VaeTraining, _train_vae, restore_vae, save_vae, vae_verdict
 from vidlens.model.vae import _arguments as _vae_arguments
 
 ROOT = Path(__file__).parent.parent
+QUALITIES = ('decoder', 'decoder, objects', 'both', 'both, objects', 'codec', 'codec, objects')
 
 TINY = dict(layers=2, heads=2, head_width=16, text_width=32, text_layers=1, warmup=64, batch=8, long_text=.2, tell=.1)
 SETUP = f"""
@@ -222,6 +225,45 @@ def test_bad_configurations_are_told(tmp_path, capsys):
         (tmp_path / 'config.json').write_text(text)
         assert main(['--out', str(tmp_path / 'run'), '--config', str(tmp_path / 'config.json')]) == 2
         assert message in capsys.readouterr().err
+
+
+def planted(verdict):
+    "A gate that says so at once, and is silent when the run is over."
+    return lambda rows, over=False: None if over else verdict
+
+
+def test_a_gate_that_stops_a_run_leaves_its_pictures(run, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(dit_module, 'verdict', planted('gate out of reach: planted'))
+    caplog.set_level('INFO', 'vidlens')
+    train(run, tmp_path, save_every=0, swaps_every=0)
+    assert run.seen == 8 and 'gate out of reach: planted' in caplog.text
+    assert (tmp_path / 'samples.png').stat().st_size > 1000 and (tmp_path / 'progress.png').is_file()
+    assert 'swaps' in json.loads((tmp_path / 'progress.jsonl').read_text().splitlines()[-1])
+
+
+def test_a_gate_that_stops_the_vae_leaves_its_pictures(codec, tmp_path, monkeypatch, caplog):
+    vae = VaeTraining(VaeConfig(channels=(8, 8, 8), batch=2), codec)
+    monkeypatch.setattr(vae_module, 'vae_verdict', planted('gate met: planted'))
+    monkeypatch.setattr(vae_module, 'vae_quality', lambda *a: dict.fromkeys(QUALITIES, 30.))
+    caplog.set_level('INFO', 'vidlens')
+    _train_vae(vae, tmp_path, 1., save_every=0, test_every=0)
+    assert vae.seen == 2 and 'gate met: planted' in caplog.text
+    assert (tmp_path / 'samples.png').stat().st_size > 1000 and (tmp_path / 'progress.png').is_file()
+
+
+@pytest.mark.parametrize('gated', [True, False])
+def test_a_run_that_is_over_tells_its_verdict(codec, tmp_path, monkeypatch, caplog, gated):
+    caplog.set_level('INFO', 'vidlens')
+    monkeypatch.setattr(WordSwaps, 'measure', lambda *a: {k: (.3 if k == 'pan' else 1., 0.) for k in SWAPS})
+    monkeypatch.setattr(dit_module.Progress, 'samples', lambda self: None)
+    run = Training(Config(**TINY | {'samples': 16}), world.vocabulary(), codec)
+    train(run, tmp_path / 'dit', gated=gated, save_every=0)
+    assert 'gate not met after all 16 clips: pan 0.30 of 0.85. Go on with --resume --samples 32' in caplog.text
+    monkeypatch.setattr(vae_module, 'vae_quality', lambda *a: dict.fromkeys(QUALITIES, 20.))
+    vae = VaeTraining(VaeConfig(channels=(8, 8, 8), batch=2, samples=2), codec)
+    _train_vae(vae, tmp_path / 'vae', 1., gated=gated, save_every=0)
+    assert 'gate not met after all 2 clips: objects at 20.0 dB, and 24 are asked. Go on with --resume --samples 4' in caplog.text
+    assert vae_verdict({'seen': 2, 'both, objects': 24.2}, over=True) == 'gate met after 2 clips: objects at 24.2 dB'
 
 
 def test_the_cards_commands_are_the_recipe():

@@ -583,27 +583,32 @@ GOALS = {'colour': .97, 'motion': .9, 'motion 850': .9, 'pan': .85, 'shape': .8,
 _MILESTONES = {'colour': (30_000, .7), 'motion near': (80_000, .5), 'pan': (160_000, .5)}
 
 
-def verdict(rows: Sequence[dict[str, Any]]) -> str | None:
-    "Whether a run's gate is met or out of reach, in a sentence, by the last two rows with word swaps; None: go on."
+def verdict(rows: Sequence[dict[str, Any]], over: bool = False) -> str | None:
+    """Whether a run's gate is met or out of reach, in a sentence, by the last two rows with word swaps; None: go on.
+
+    over: the run has seen all its samples, so there is always a sentence if anything was measured."""
     last = [r for r in rows if 'swaps' in r][-2:]
-    if len(last) < 2:
+    if len(last) < (1 if over else 2):
         return None
     seen, low, high = last[-1]['seen'], *({k: f(r['swaps'].get(k, 0.) for r in last) for k in SWAPS} for f in (min, max))
-    if all(low[k] >= goal for k, goal in GOALS.items()):
-        return (f'gate met after {seen} clips: every kind of word is at its goal twice in a row. Bring the run to an end '
-                f'with --resume --no-gate --decay-from {seen} --samples {seen + seen // 3}')
+    short = [f'{k} {low[k]:.2f} of {goal}' for k, goal in GOALS.items() if low[k] < goal]
+    if not short:
+        return f'gate met after {seen} clips: every kind of word is at its goal' + ('' if over else (
+            f' twice in a row. Bring the run to an end with --resume --no-gate --decay-from {seen} --samples {seen + seen // 3}'))
     for name, (by, share) in _MILESTONES.items():
         if seen >= by and high[name] < share:
             return (f'gate out of reach: after {seen} clips the true word has the lowest loss in {high[name]:.0%} of '
                     f'{name!r} clips, and {share:.0%} were due by {by}. Look at the losses, simplify the data or change '
                     'the rates; --resume --no-gate goes on all the same')
-    return None
+    return f'gate not met after all {seen} clips: {", ".join(short)}. Go on with --resume --samples {2 * seen}' if over else None
 
 # %% ../../nbs/model/02_dit.ipynb #16127166
 def train(run: Training, out: str | Path, minutes: float = math.inf, save_every: float = 3., swaps_every: float = 10.,
           samples_every: float = 30., gated: bool = True) -> None:
-    "Go on with a run until its `samples` are seen or the minutes are over; intervals in minutes. Writes into `out`."
-    out = Path(out)
+    """Go on with a run until its `samples` are seen, the minutes are over or its gate says so; intervals in minutes.
+
+    Writes into `out`; a plot and a contact sheet at the end, whatever ended it but a kill."""
+    out, said = Path(out), None
     out.mkdir(parents=True, exist_ok=True)
     (out / 'config.json').write_text(json.dumps(asdict(run.config), indent=1))
     progress, begin = Progress(out, run), time.monotonic()
@@ -620,13 +625,12 @@ def train(run: Training, out: str | Path, minutes: float = math.inf, save_every:
                 raise ValueError(f'the loss is not finite after {run.seen} clips: resume from the last checkpoint in '
                                  f'{out} with lower rates (muon, adam in the configuration)')
             progress.add(errors, t, told)
-            if passed('save', save_every):
+            if run.seen < run.config.samples and passed('save', save_every):    # the end is noted below
                 save_run(run, out / 'checkpoint.safetensors')
                 tested = passed('swaps', swaps_every)
                 progress.row(tested)
                 progress.plot()
                 if gated and tested and (said := verdict(progress.rows)):
-                    _log.info('%s', said)
                     break
             if passed('samples', samples_every):
                 progress.samples()
@@ -637,8 +641,11 @@ def train(run: Training, out: str | Path, minutes: float = math.inf, save_every:
     save_run(run, out / 'checkpoint.safetensors')
     if progress.errors:
         progress.row(True)
+    if progress.rows:
         progress.plot()
         progress.samples()
+    if said := said or (verdict(progress.rows, True) if run.seen >= run.config.samples else None):
+        _log.info('%s', said)
 
 # %% ../../nbs/model/02_dit.ipynb #6e186383
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -182,16 +182,19 @@ def vae_quality(vae, codec: Codec, clips: int = 16, seed: int = 5 * 10**15) -> d
 GOAL = 24.       # dB on objects, there and back
 
 
-def vae_verdict(row: dict[str, Any]) -> str | None:
-    "Whether the gate is met or out of reach, in a sentence, by a row with a test; None: go on."
-    reached = row.get('both, objects', math.nan)
-    if reached >= GOAL + .5:
-        return (f'gate met after {row["seen"]} clips: objects at {reached} dB. Bring the run to an end with --resume --no-gate '
-                f'--decay-from {row["seen"]} --samples {row["seen"] * 5 // 4}')
-    if row['seen'] >= 10_000 and reached < GOAL - 8:
-        return (f'gate out of reach: objects at {reached} dB after {row["seen"]} clips, and {GOAL:.0f} are asked. Look at the '
+def vae_verdict(row: dict[str, Any], over: bool = False) -> str | None:
+    """Whether the gate is met or out of reach, in a sentence, by a row with a test; None: go on.
+
+    over: the run has seen all its samples, so there is always a sentence, and nothing needs to be in reserve."""
+    reached, seen = row.get('both, objects', math.nan), row['seen']
+    if reached >= GOAL + (0 if over else .5):
+        return f'gate met after {seen} clips: objects at {reached} dB' + ('' if over else (
+            f'. Bring the run to an end with --resume --no-gate --decay-from {seen} --samples {seen * 5 // 4}'))
+    if seen >= 10_000 and reached < GOAL - 8:
+        return (f'gate out of reach: objects at {reached} dB after {seen} clips, and {GOAL:.0f} are asked. Look at the '
                 "encoder's error, lower the rate; --resume --no-gate goes on all the same")
-    return None
+    return (f'gate not met after all {seen} clips: objects at {reached} dB, and {GOAL:.0f} are asked. Go on with --resume '
+            f'--samples {2 * seen}' if over else None)
 
 
 def _pictures(run: VaeTraining, out: Path) -> None:
@@ -216,10 +219,14 @@ def _pictures(run: VaeTraining, out: Path) -> None:
 
 def _train_vae(run: VaeTraining, out: Path, minutes: float, save_every: float = 3., test_every: float = 15.,
                gated: bool = True) -> None:
-    "Go on until the run's samples are seen; checkpoint and rows of `progress.jsonl` in `out`."
+    """Go on until the run's samples are seen, the minutes are over or its gate says so; intervals in minutes.
+
+    Checkpoint and rows of `progress.jsonl` in `out`; a plot and a sheet at the end, whatever ended it but a kill."""
     out.mkdir(parents=True, exist_ok=True)
     begin = saved = tested = time.monotonic()
     parts: list[dict[str, float]] = []
+    row: dict[str, Any] = {}
+    said = None
     def note(test: bool) -> dict[str, Any]:
         row: dict[str, Any] = {'seen': run.seen, 'minutes': round(run.elapsed / 60, 1), 'rate': run.rate()}
         row |= {k: round(sum(p[k] for p in parts) / len(parts), 5) for k in parts[0]}
@@ -232,21 +239,24 @@ def _train_vae(run: VaeTraining, out: Path, minutes: float, save_every: float = 
     try:
         while run.seen < run.config.samples and time.monotonic() < begin + 60 * minutes:
             parts.append(run.step())
-            now = time.monotonic()
-            if now > saved + 60 * save_every:
+            now, over = time.monotonic(), run.seen >= run.config.samples
+            if now > saved + 60 * save_every and not over:      # the end is noted below
                 save_vae(run, out / 'checkpoint.safetensors')
                 row = note(now > tested + 60 * test_every)
                 saved, tested = time.monotonic(), time.monotonic() if now > tested + 60 * test_every else tested
                 if gated and (said := vae_verdict(row)):
-                    _log.info('%s', said)
                     break
     except KeyboardInterrupt:
         _log.info('stopped after %s clips', run.seen)
-        parts.clear()
+        save_vae(run, out / 'checkpoint.safetensors')
+        return
     save_vae(run, out / 'checkpoint.safetensors')
     if parts:
-        note(True)
+        row = note(True)
+    if row:
         _pictures(run, out)
+    if row and (said := said or (vae_verdict(row, True) if run.seen >= run.config.samples else None)):
+        _log.info('%s', said)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
