@@ -1,6 +1,8 @@
 """The gates' measures on planted truths: what must reach 1, what must stay at chance; storing, checking, bad input."""
 import json
 import math
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +15,13 @@ import vidlens
 from vidlens import world
 from vidlens.grid import Grid
 from vidlens.model import gates, inside, measures, sampling
+from vidlens.model.dit import mixture
 from vidlens.model.export import weights_hash
 from vidlens.model.gates import Bench, check_subset, evaluate, gates_table, main, merge, read_gates, write_gates
 from vidlens.model.inside import followed, hard_scenes, matching_rows, movers, point_scenes, words_rows
-from vidlens.model.judge import Seen, SeenThing
+from vidlens.model.judge import Judge, Seen, SeenThing
 from vidlens.model.measures import Row, swap_rows, swapped, vae_rows, wilson
-from vidlens.model.modelcard import card_text
+from vidlens.model.modelcard import card_text, trained_words
 from vidlens.model.net import Config, make_net, make_scheduler, make_tokenizer
 from vidlens.model.sampling import GROUPS, caption_rows, check_stock, choose, judged, said_in, sampled
 from vidlens.model.vae import VaeConfig, make_vae
@@ -430,6 +433,39 @@ def test_bad_input_is_told(folder, tmp_path, capsys):
 def test_the_bundled_figures_are_found_again():
     "The subset, measured on this machine with the weights that ship."
     assert main(['--out', str(BUNDLED / 'gates.json'), '--check']) == 0
+
+
+def test_the_judge_is_shown_with_its_classes_and_what_it_is_worth(capsys):
+    assert main(['--out', str(BUNDLED / 'gates.json'), '--table']) == 0
+    said = capsys.readouterr().out
+    motion = next(line for line in said.splitlines() if line.startswith('motion  ') and '1/13' in line).split()
+    exam = Judge.load().facts['exams']['truth']['motion']
+    assert motion[1:4] == ['13', '1/13', f'{exam[0]:.3f}'] and f'{exam[3]:.0f}' in motion
+    card = (BUNDLED / 'README.md').read_text(encoding='utf-8')
+    assert '| motion | 13 | 1/13 | 1.000 (0.991 to 1.000), 400 |' in card and 'finds an object of a caption by its colour' in card
+
+
+def test_the_card_lists_what_was_trained():
+    mix = mixture(Config(), 10**6)
+    scenes = world.sample(3000, 5, **mix)
+    shown = {w for told in (scenes.captions(), scenes.captions(False)) for c in told for w in c.split()}
+    assert sorted(shown) == trained_words()
+    card = (BUNDLED / 'README.md').read_text(encoding='utf-8')
+    known = re.search(r'trained with (\d+) words: ([^.]*)\.', card)
+    assert known[2].split(', ') == trained_words() and int(known[1]) == len(trained_words())
+    assert 'also has brown, cross, hexagon, pink, ring and white,' in card
+
+
+def test_the_cards_evaluation_works_where_only_the_bundled_model_is(tmp_path, monkeypatch, capsys):
+    command = read_gates(BUNDLED / 'gates.json')['command']
+    assert f'`{command}`' in (BUNDLED / 'README.md').read_text(encoding='utf-8')
+    monkeypatch.chdir(tmp_path)
+    for part in gates.PARTS:
+        monkeypatch.setitem(gates._MEASURES, part, lambda b, s, part=part: [replace(r, part=part) for r in rows_of(s)])
+    assert main(shlex.split(command)[3:]) == 0 and 'PSNR on objects' in capsys.readouterr().out
+    assert read_gates(tmp_path / 'gates.json', weights_hash(BUNDLED))['command'] == command
+    copied = gates._arguments(['--pipeline', str(BUNDLED), '--out', 'gates.json'])
+    assert gates._command(copied, gates.PARTS, gates.SPLITS) == command
 
 
 def test_the_bundled_card_is_that_of_the_bundled_figures():
