@@ -18,9 +18,10 @@ from vidlens.model import net as net_module
 from vidlens.model import vae as vae_module
 from vidlens.model.codec import fit_codec
 from vidlens.model.dit import (
-    SWAPS, Clips, Training, WordSwaps, _arguments, _noise_times, _noisy, _pairs, main, restore_run, save_run, train, v_loss)
+    SWAPS, Clips, Progress, Training, WordSwaps, _arguments, _noise_times, _noisy, _pairs, main, restore_run, save_run, train,
+    v_loss)
 from vidlens.model.export import check_pipeline, pack
-from vidlens.model.net import Config, fingerprint, make_tokenizer, read_checkpoint
+from vidlens.model.net import Config, fingerprint, make_tokenizer, read_checkpoint, read_progress, write_checkpoint
 from vidlens.model.vae import VaeConfig, VaeTraining, _train_vae, restore_vae, save_vae, vae_verdict
 from vidlens.model.vae import _arguments as _vae_arguments
 
@@ -221,10 +222,62 @@ def test_a_broken_write_leaves_the_old_checkpoint(run, tmp_path, monkeypatch):
 
 
 def test_bad_configurations_are_told(tmp_path, capsys):
-    for text, message in (('{', 'is not JSON'), ('{"layer": 2}', 'has no layer'), ('{"head_width": 20}', 'multiple of 16')):
+    cases = (('{', 'is not JSON'), ('{"layer": 2}', 'has no layer'), ('{"head_width": 20}', 'multiple of 16'),
+             ('{"layers": "6"}', 'has "6" as layers, but it must be a whole number such as 6'),
+             ('{"muon": [0.1]}', 'has [0.1] as muon, but it must be a number such as 0.004'),
+             ('{"batch": true}', 'has true as batch'), ('{"adam": NaN}', 'has NaN as adam'), ('[1]', 'is a list, but must be'),
+             ('{"levels": 0.3}', 'has 0.3 as levels, but it must be a list of 2 numbers such as [0.3, 0.6]'),
+             ('{"decay_from": 0.5}', 'has 0.5 as decay_from, but it must be a whole number'))
+    for text, message in cases:
         (tmp_path / 'config.json').write_text(text)
         assert main(['--out', str(tmp_path / 'run'), '--config', str(tmp_path / 'config.json')]) == 2
         assert message in capsys.readouterr().err
+    assert main(['--out', str(tmp_path / 'run'), '--set', 'muon="x"']) == 2
+    assert '--set muon="x" has "x" as muon' in capsys.readouterr().err
+    assert Config.of({'decay_from': None, 'levels': [.2, .4], 'muon': 1}).levels == (.2, .4)
+
+
+@pytest.mark.parametrize('command', [main, vae_module.main])
+def test_devices_that_are_not_there_are_told(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch, 'empty', lambda *a, device, **k: torch.zeros(0, device=no_cuda(device)))
+    for device in ('gpu', 'cuda'):
+        assert command(['--out', str(tmp_path), '--device', device]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: device='{device}' cannot be used with this torch") and "use 'cpu'" in said
+
+
+def no_cuda(device):
+    if torch.device(device).type == 'cuda':
+        raise AssertionError('Torch not compiled with CUDA enabled')
+    return device
+
+
+def test_bad_input_to_the_vae_is_told(codec, tmp_path, capsys):
+    vae = VaeTraining(VaeConfig(channels=(8, 8, 8), batch=2), codec)
+    vae.step()
+    save_vae(vae, tmp_path / 'checkpoint.safetensors')
+    resume = ['--out', str(tmp_path), '--resume']
+    assert vae_module.main([*resume, '--batch', '0']) == 2 and 'batch is 0, but must be at least 1' in capsys.readouterr().err
+    assert vae_module.main([*resume, '--decay-from', '99', '--samples', '9']) == 2
+    assert 'decay_from is 99, but must lie' in capsys.readouterr().err
+    with pytest.raises(ValueError, match='multiples of 8'):
+        VaeConfig(channels=(8, 12, 8))
+    tensors, facts = read_checkpoint(tmp_path / 'checkpoint.safetensors', 'vae')
+    write_checkpoint(tmp_path / 'new', 'vae', tensors, facts | {'config': facts['config'] | {'wavelets': 2}})
+    with pytest.raises(ValueError, match='the configuration in .*new has no wavelets: choose from seed, channels'):
+        restore_vae(tmp_path / 'new')
+
+
+def test_a_half_written_line_of_progress_stops_nothing(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(dit_module, 'WordSwaps', lambda *a, **k: None)
+    run.step()
+    for broken in ('{"seen": 8, "swaps": {"pan": 1.0}', '{"seen": 8, "los', '7', '"x"}'):
+        (tmp_path / 'progress.jsonl').write_text(f'{json.dumps({"seen": 4, "loss 0": 1.})}\n{broken}')
+        progress = Progress(tmp_path, run)
+        assert [r['seen'] for r in progress.rows] == [4]
+        progress.add(*run.step())
+        progress.row(False)
+        assert [r['seen'] for r in read_progress(tmp_path)] == [4, run.seen]
 
 
 def planted(verdict):

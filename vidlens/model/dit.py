@@ -25,8 +25,10 @@ from torch import Tensor, nn
 
 from .. import world
 from .codec import Codec, fit_codec, token_mask
-from .net import (LONG, SHORT, Config, check_world, command, fingerprint, load_weights, make_net,
-                               make_scheduler, make_tokenizer, read_checkpoint, token_ids, write_checkpoint)
+from ..hooks import _device
+from .net import (LONG, SHORT, Config, add_progress, check_world, command, fingerprint, load_weights, make_net,
+                               make_scheduler, make_tokenizer, read_checkpoint, read_progress, settings_of, token_ids,
+                               write_checkpoint)
 from ..video import contact_sheet
 
 _log = logging.getLogger('vidlens')
@@ -400,8 +402,8 @@ def restore_run(path: str | Path, device: str | torch.device = 'cpu', half: bool
     tensors, facts = read_checkpoint(path, 'dit')
     check_world(facts['words'], facts['world'], accept_world, str(path))
     def part(name): return {k.removeprefix(name + '.'): v for k, v in tensors.items() if k.startswith(name + '.')}
-    run = Training(replace(Config.of(facts['config']), **changes), facts['words'], Codec(**part('codec')), device,
-                   half)
+    config = replace(Config.of(facts['config'], f'the configuration in {path}'), **changes)
+    run = Training(config, facts['words'], Codec(**part('codec')), device, half)
     for name, module in (('net', run.net), ('mean', run.mean)):
         load_weights(module, part(name), str(path))
     for k, v in part('muon').items():
@@ -514,10 +516,7 @@ class Progress:
 
     def __init__(self, out: Path, run: Training) -> None:
         self.out, self.run, self.swaps, self.rows = out, run, WordSwaps(run.codec, device=run.device), []
-        path = out / 'progress.jsonl'
-        if path.exists():
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith('}')]
-            self.rows = [r for r in rows if r['seen'] <= run.seen]
+        self.rows += [r for r in read_progress(out) if r['seen'] <= run.seen]
         self._reset()
 
     def _reset(self) -> None:
@@ -549,8 +548,7 @@ class Progress:
             found = self.swaps.measure(run.mean, run.tokenizer, length)
             row |= {name: {k: round(v[i], 4) for k, v in found.items()} for i, name in enumerate(('swaps', 'excess'))}
         self.rows.append(row)
-        with open(self.out / 'progress.jsonl', 'a') as f:
-            f.write(json.dumps(row) + '\n')
+        add_progress(self.out, row)
         _log.info('%s', '  '.join(f'{k} {v}' for k, v in row.items()))
         self._reset()
         return row
@@ -670,7 +668,7 @@ def _setting(text: str) -> tuple[str, Any]:
     "NAME=VALUE of an entry of the configuration; raises ValueError."
     name, _, value = text.partition('=')
     try:
-        return name, getattr(Config.of({name: json.loads(value)}), name)
+        return name, settings_of(Config, {name: json.loads(value)}, f'--set {text}')[name]
     except json.JSONDecodeError:
         raise ValueError(f'--set {text}: give NAME=VALUE with a number or a list, such as muon=0.002') from None
 
@@ -680,9 +678,7 @@ def _begin(a: argparse.Namespace) -> Training:
     path = a.out / 'checkpoint.safetensors'
     changes: dict[str, Any] = dict(_setting(s) for s in a.set)
     changes |= {k: v for k in ('samples', 'decay_from', 'batch') if (v := getattr(a, k)) is not None}
-    if a.device.startswith('cuda') and not torch.cuda.is_available():
-        raise ValueError(f'device {a.device!r}, but this torch ({torch.__version__}) sees no CUDA device: '
-                         'use --device cpu')
+    _device(a.device)
     half = (a.precision or ('bfloat16' if a.device.startswith('cuda') else 'float32')) == 'bfloat16'
     if a.resume:
         return restore_run(path, a.device, half, a.accept_world, **changes)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import logging
 import math
 import sys
@@ -22,7 +21,9 @@ from torch import Tensor, nn
 
 from .. import world
 from .codec import Codec
-from .net import command, fingerprint, load_weights, read_checkpoint, write_checkpoint
+from ..hooks import _device
+from .net import (add_progress, check_counts, command, fingerprint, load_weights, read_checkpoint, read_progress,
+                               settings_of, write_checkpoint)
 from ..video import strip
 
 _log = logging.getLogger('vidlens')
@@ -34,7 +35,9 @@ __all__ = ['GOAL', 'VaeConfig', 'make_vae', 'vae_loss', 'VaeTraining', 'save_vae
 # %% ../../nbs/model/03_vae.ipynb #3bb95ad4
 @dataclass(frozen=True)
 class VaeConfig:
-    "How the VAE is built and trained; counts are clips."
+    """How the VAE is built and trained; counts are clips, crop is pixels.
+
+    Raises ValueError for values that cannot work."""
     seed: int = 0
     channels: tuple[int, int, int] = (16, 32, 64)
     batch: int = 4
@@ -46,6 +49,12 @@ class VaeConfig:
     decay_from: int | None = None
     noise: float = .15
     object_weight: float = 4.
+
+    def __post_init__(self) -> None:
+        check_counts(self, 'batch', 'samples')
+        if self.crop not in range(4, 65, 4) or any(n < 8 or n % 8 for n in self.channels):
+            raise ValueError(f'crop is {self.crop} and channels are {self.channels}, but must be a multiple of 4 up to 64, and '
+                             'multiples of 8: crop 32, channels (16, 32, 64)')
 
 
 def make_vae(config: VaeConfig):
@@ -148,8 +157,8 @@ def restore_vae(path: str | Path, device: str | torch.device = 'cpu', half: bool
     "The run that a checkpoint holds; raises FileNotFoundError or ValueError."
     tensors, facts = read_checkpoint(path, 'vae')
     def part(name): return {k.removeprefix(name + '.'): v for k, v in tensors.items() if k.startswith(name + '.')}
-    given = facts['config'] | {'channels': tuple(facts['config']['channels'])} | changes
-    run = VaeTraining(VaeConfig(**given), Codec(**part('codec')), device, half)
+    config = VaeConfig(**settings_of(VaeConfig, facts['config'], f'the configuration in {path}'))
+    run = VaeTraining(replace(config, **changes), Codec(**part('codec')), device, half)
     for name, module in (('net', run.vae), ('mean', run.mean)):
         load_weights(module, part(name), str(path))
     named = dict(run.vae.named_parameters())
@@ -201,8 +210,7 @@ def _pictures(run: VaeTraining, out: Path) -> None:
     "A plot of the tests and a sheet: clips, and under each what came back."
     from matplotlib.figure import Figure
 
-    rows = [json.loads(line) for line in (out / 'progress.jsonl').read_text().splitlines() if line.endswith('}')]
-    rows = [r for r in rows if 'both' in r]
+    rows = [r for r in read_progress(out) if 'both' in r]
     axes = (figure := Figure((6, 4), layout='constrained')).subplots()
     for name in ('decoder', 'decoder, objects', 'both', 'both, objects', 'codec, objects'):
         axes.plot([r['seen'] for r in rows], [r[name] for r in rows], '.-', label=name)
@@ -231,8 +239,7 @@ def _train_vae(run: VaeTraining, out: Path, minutes: float, save_every: float = 
         row: dict[str, Any] = {'seen': run.seen, 'minutes': round(run.elapsed / 60, 1), 'rate': run.rate()}
         row |= {k: round(sum(p[k] for p in parts) / len(parts), 5) for k in parts[0]}
         row |= vae_quality(run.mean, run.codec) if test else {}
-        with open(out / 'progress.jsonl', 'a') as f:
-            f.write(json.dumps(row) + '\n')
+        add_progress(out, row)
         _log.info('%s', '  '.join(f'{k} {v}' for k, v in row.items()))
         parts.clear()
         return row
@@ -278,6 +285,7 @@ def _begin(a: argparse.Namespace) -> VaeTraining:
     "A new run or the one in --out; raises FileNotFoundError or ValueError."
     path = a.out / 'checkpoint.safetensors'
     changes = {k: v for k in ('samples', 'decay_from', 'batch') if (v := getattr(a, k)) is not None}
+    _device(a.device)
     half = (a.precision or ('bfloat16' if a.device.startswith('cuda') else 'float32')) == 'bfloat16'
     if a.resume:
         return restore_vae(path, a.device, half, **changes)
