@@ -470,3 +470,9 @@ def test_the_cards_evaluation_works_where_only_the_bundled_model_is(tmp_path, mo
 
 def test_the_bundled_card_is_that_of_the_bundled_figures():
     assert (BUNDLED / 'README.md').read_text(encoding='utf-8') == card_text(BUNDLED)
+
+
+def test_the_card_tells_what_experiments_found():
+    made = json.loads((BUNDLED / 'made.json').read_text(encoding='utf-8'))
+    cannot = card_text(BUNDLED).split('## What it cannot do')[1].split('![')[0]
+    assert 'captions, zoom out: camera' in cannot and made['cannot'] and all(f'\n\n{said}\n' in cannot for said in made['cannot'])

@@ -131,6 +131,8 @@ def trained_words() -> list[str]:
 def card_text(folder: str | Path) -> str:
     """The card of a pipeline's folder, in markdown, from its `made.json`, `gates.json` and configuration.
 
+    `cannot` in `made.json` is a list of what experiments found these weights unable to do; it follows the figures that fall
+    short.
     Raises FileNotFoundError, or ValueError for figures of other weights."""
     folder = Path(folder)
     gates = read_gates(folder / 'gates.json', weights_hash(folder))
@@ -144,6 +146,7 @@ def card_text(folder: str | Path) -> str:
                       vae_clips=made['vae clips'], vae_hours=made['vae hours'], machine=made['machine'],
                       weights=gates['weights'], note=' ' + made['note'] if made.get('note') else '')
     lacks = ''.join(f'- {s}\n' for s in shortcomings(gates['rows'])) or '- every gate is met\n'
+    lacks += ''.join(f'\n{s}\n' for s in made.get('cannot', ()))
     table = gates_table(gates['rows'], markdown=True)
     judge = judge_table(gates['judge'], markdown=True) if gates['judge'].get('exams') else 'not measured'
     return top + _GATES.format(command=gates['command'], table=table, judge=judge, lacks=lacks) + _END
