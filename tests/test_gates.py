@@ -259,6 +259,21 @@ def test_captions_are_judged():
     assert not bad['one object: motion'].met
 
 
+def test_a_video_is_good_only_if_all_that_its_caption_says_is_right():
+    caption = 'a cyan circle stays still while the camera zooms in'
+    cases = [('cyan', 'circle', 'still', 'zoom in', True), ('cyan', 'square', 'still', 'zoom in', False),
+             ('cyan', 'circle', 'grow', 'zoom in', False), ('cyan', 'circle', 'still', 'still', False)]
+    for colour, shape, motion, camera, good in cases:
+        seen = Seen((SeenThing(colour, shape, motion, 'whole', 'slow', .1),), camera)
+        judge = SimpleNamespace(look=lambda v, seen=seen: [seen])
+        shown = judged([('zoom in', caption)], torch.zeros(1, 17, 8, 8, 3, dtype=torch.uint8), judge)[0]
+        assert shown.good == good and shown.right == {'camera': camera == 'zoom in'}
+    hasty = SimpleNamespace(look=lambda v: [Seen((SeenThing('red', 'circle', 'left', 'stops', 'fast', .1),), 'still')])
+    for caption, good in (('a red circle moves left', True), ('a red circle moves left slowly', False),
+                          ('a red circle moves left then turns back', False), ('a red circle moves left then stops', True)):
+        assert judged([('one object', caption)], torch.zeros(1, 17, 8, 8, 3, dtype=torch.uint8), hasty)[0].good == good
+
+
 def test_contact_sheet(tmp_path):
     asked = [('pan', c) for c in said_in('pan', 4)]
     videos = (world.from_captions([c for _, c in asked]).render()[0] * 255).round().byte()
