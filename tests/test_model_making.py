@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from vidlens.model.dit import (
     v_loss)
 from vidlens.model.export import check_pipeline, pack
 from vidlens.model.net import Config, fingerprint, make_tokenizer, read_checkpoint, read_progress, write_checkpoint
-from vidlens.model.vae import VaeConfig, VaeTraining, _train_vae, restore_vae, save_vae, vae_verdict
+from vidlens.model.vae import VaeConfig, VaeTraining, _train_vae, make_vae, restore_vae, save_vae, vae_verdict
 from vidlens.model.vae import _arguments as _vae_arguments
 
 ROOT = Path(__file__).parent.parent
@@ -317,6 +318,26 @@ def test_a_run_that_is_over_tells_its_verdict(codec, tmp_path, monkeypatch, capl
     _train_vae(vae, tmp_path / 'vae', 1., gated=gated, save_every=0)
     assert 'gate not met after all 2 clips: objects at 20.0 dB, and 24 are asked. Go on with --resume --samples 4' in caplog.text
     assert vae_verdict({'seen': 2, 'both, objects': 24.2}, over=True) == 'gate met after 2 clips: objects at 24.2 dB'
+
+
+def test_both_commands_train_and_resume(codec, tmp_path, monkeypatch):
+    monkeypatch.setattr(dit_module, 'fit_codec', lambda: codec)
+    monkeypatch.setattr(WordSwaps, 'measure', lambda *a: dict.fromkeys(SWAPS, (.5, 0.)))
+    monkeypatch.setattr(Progress, 'samples', lambda self: None)
+    monkeypatch.setattr(vae_module, 'vae_quality', lambda *a: dict.fromkeys(QUALITIES, 30.))
+    monkeypatch.setattr(vae_module, 'make_vae', lambda config: make_vae(replace(config, channels=(8, 8, 8))))
+    (tmp_path / 'config.json').write_text(json.dumps(TINY | {'samples': 16}))
+    dit, vae = (['--out', str(tmp_path / name)] for name in ('dit', 'vae'))
+    assert main([*dit, '--config', str(tmp_path / 'config.json'), '--set', 'muon=0.003']) == 0
+    assert main([*dit, '--resume', '--samples', '32', '--decay-from', '16', '--precision', 'bfloat16']) == 0
+    run = restore_run(tmp_path / 'dit' / 'checkpoint.safetensors')
+    assert run.seen == 32 and run.config.muon == .003 and run.config.decay_from == 16
+    assert [r['seen'] for r in read_progress(tmp_path / 'dit')] == [16, 32]
+    assert vae_module.main([*vae, '--dit', str(tmp_path / 'dit'), '--samples', '2', '--batch', '2']) == 0
+    assert vae_module.main([*vae, '--resume', '--samples', '4']) == 0
+    again = restore_vae(tmp_path / 'vae' / 'checkpoint.safetensors')
+    assert again.seen == 4 and torch.equal(again.codec.basis, run.codec.basis)
+    assert [r['seen'] for r in read_progress(tmp_path / 'vae')] == [2, 4] and (tmp_path / 'vae' / 'samples.png').is_file()
 
 
 def test_the_cards_commands_are_the_recipe():
