@@ -238,6 +238,14 @@ def _line(name: str, by: dict[str, Row]) -> list[str]:
             _chance(r.chance), need, mark, *others]
 
 
+def _typeset(rows: list[list[str]], markdown: bool) -> str:
+    "Rows of cells, the first as a head, as a table in markdown or in columns."
+    if markdown:
+        return '\n'.join(f'| {" | ".join(line)} |' for line in [rows[0], ['---'] * len(rows[0]), *rows[1:]])
+    widths = [max(len(line[i]) for line in rows) for i in range(len(rows[0]))]
+    return '\n'.join('  '.join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in rows)
+
+
 _HEAD = ('gate', 'figure', '95 %', 'n', 'chance', 'required', 'met', 'random twin', 'held-out family')
 
 
@@ -267,14 +275,6 @@ def judge_table(facts: dict[str, Any], markdown: bool = False) -> str:
         exams = [facts['exams'][name][kind] for name in _EXAMS]
         rows.append([kind, str(n), _chance(1 / n), *(f'{x:.3f} ({lo:.3f} to {hi:.3f}), {m:.0f}' for x, lo, hi, m in exams)])
     return _typeset(rows, markdown)
-
-
-def _typeset(rows: list[list[str]], markdown: bool) -> str:
-    "Rows of cells, the first as a head, as a table in markdown or in columns."
-    if markdown:
-        return '\n'.join(f'| {" | ".join(line)} |' for line in [rows[0], ['---'] * len(rows[0]), *rows[1:]])
-    widths = [max(len(line[i]) for line in rows) for i in range(len(rows[0]))]
-    return '\n'.join('  '.join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in rows)
 
 
 def _report(found: dict[str, Any]) -> str:
