@@ -1,6 +1,8 @@
 """The gates' measures on planted truths: what must reach 1, what must stay at chance; storing, checking, bad input."""
 import json
 import math
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +15,13 @@ import vidlens
 from vidlens import world
 from vidlens.grid import Grid
 from vidlens.model import gates, inside, measures, sampling
+from vidlens.model.dit import mixture
 from vidlens.model.export import weights_hash
 from vidlens.model.gates import Bench, check_subset, evaluate, gates_table, main, merge, read_gates, write_gates
-from vidlens.model.inside import followed, matching_rows, movers, point_scenes, words_rows
-from vidlens.model.judge import Seen, SeenThing
+from vidlens.model.inside import followed, hard_scenes, matching_rows, movers, point_scenes, words_rows
+from vidlens.model.judge import Judge, Seen, SeenThing
 from vidlens.model.measures import Row, swap_rows, swapped, vae_rows, wilson
-from vidlens.model.modelcard import card_text
+from vidlens.model.modelcard import card_text, trained_words
 from vidlens.model.net import Config, make_net, make_scheduler, make_tokenizer
 from vidlens.model.sampling import GROUPS, caption_rows, check_stock, choose, judged, said_in, sampled
 from vidlens.model.vae import VaeConfig, make_vae
@@ -165,7 +168,7 @@ def planted(clip, points, grid, i, wrong=8.):
 
 
 def test_matching():
-    chosen, easy, hard = (followed(planted, GRID, point_scenes(6, s, hard=s == 2)) for s in range(3))
+    chosen, easy, hard = (followed(planted, GRID, scenes) for scenes in (point_scenes(6, 0), point_scenes(6, 1), hard_scenes(6, 2)))
     rows = named(matching_rows('trained', chosen, easy, hard))
     for where in ('objects', 'background'):
         best = rows[f'{where}: within a token, best layer']
@@ -177,6 +180,28 @@ def test_matching():
     assert rows['objects: within a token, noisy latents'].value == 1, 'one token to the right and down is within one'
     assert not rows['objects: best layer minus noisy latents'].met, 'equal is not above'
     assert 'objects, hard: best layer minus noisy RGB' in rows and not any('background, hard' in name for name in rows)
+
+
+def test_hard_clips_are_hard_all_of_them():
+    "A lone object without a turn, or a pan over it, would make the split easier than its name says."
+    hard, easy = hard_scenes(8, 3), point_scenes(8, 3)
+    assert len(hard) == 8 and len(easy) == 16 and {d.camera for d in hard.describe()} == {'still'}
+    for said in hard.describe():
+        assert len(said.things) == 2 and said.things[0].colour == said.things[1].colour
+        assert said.things[0].shape != said.things[1].shape
+    assert bool((hard.turn.abs() >= .5).all()) and bool((hard.light >= .1).all())
+
+
+def test_the_gate_asks_the_hard_clips_alone(monkeypatch):
+    asked = []
+    def noted(find, grid, scenes):
+        asked.append({len(d.things) for d in scenes.describe()})
+        return followed(planted, GRID, scenes[:2])
+    monkeypatch.setattr(gates, 'followed', noted)
+    monkeypatch.setattr(gates, 'finder', lambda pipe: None)
+    bench = Bench(BUNDLED, clips=4)
+    gates._matching(bench, 'trained')
+    assert asked == [{1}, {1}, {2}]
 
 
 def test_the_layer_is_chosen_on_other_clips():
@@ -232,6 +257,21 @@ def test_captions_are_judged():
     bad = named(caption_rows(judged(wrong, videos, judge), 'trained'))
     assert bad['one object: motion'].value < 1 and bad['pan: camera'].value < 1 and bad['stops: schedule'].value == 1
     assert not bad['one object: motion'].met
+
+
+def test_a_video_is_good_only_if_all_that_its_caption_says_is_right():
+    caption = 'a cyan circle stays still while the camera zooms in'
+    cases = [('cyan', 'circle', 'still', 'zoom in', True), ('cyan', 'square', 'still', 'zoom in', False),
+             ('cyan', 'circle', 'grow', 'zoom in', False), ('cyan', 'circle', 'still', 'still', False)]
+    for colour, shape, motion, camera, good in cases:
+        seen = Seen((SeenThing(colour, shape, motion, 'whole', 'slow', .1),), camera)
+        judge = SimpleNamespace(look=lambda v, seen=seen: [seen])
+        shown = judged([('zoom in', caption)], torch.zeros(1, 17, 8, 8, 3, dtype=torch.uint8), judge)[0]
+        assert shown.good == good and shown.right == {'camera': camera == 'zoom in'}
+    hasty = SimpleNamespace(look=lambda v: [Seen((SeenThing('red', 'circle', 'left', 'stops', 'fast', .1),), 'still')])
+    for caption, good in (('a red circle moves left', True), ('a red circle moves left slowly', False),
+                          ('a red circle moves left then turns back', False), ('a red circle moves left then stops', True)):
+        assert judged([('one object', caption)], torch.zeros(1, 17, 8, 8, 3, dtype=torch.uint8), hasty)[0].good == good
 
 
 def test_contact_sheet(tmp_path):
@@ -410,5 +450,44 @@ def test_the_bundled_figures_are_found_again():
     assert main(['--out', str(BUNDLED / 'gates.json'), '--check']) == 0
 
 
+def test_the_judge_is_shown_with_its_classes_and_what_it_is_worth(capsys):
+    assert main(['--out', str(BUNDLED / 'gates.json'), '--table']) == 0
+    said = capsys.readouterr().out
+    motion = next(line for line in said.splitlines() if line.startswith('motion  ') and '1/13' in line).split()
+    exam = Judge.load().facts['exams']['truth']['motion']
+    assert motion[1:4] == ['13', '1/13', f'{exam[0]:.3f}'] and f'{exam[3]:.0f}' in motion
+    card = (BUNDLED / 'README.md').read_text(encoding='utf-8')
+    assert '| motion | 13 | 1/13 | 1.000 (0.991 to 1.000), 400 |' in card and 'finds an object of a caption by its colour' in card
+
+
+def test_the_card_lists_what_was_trained():
+    mix = mixture(Config(), 10**6)
+    scenes = world.sample(3000, 5, **mix)
+    shown = {w for told in (scenes.captions(), scenes.captions(False)) for c in told for w in c.split()}
+    assert sorted(shown) == trained_words()
+    card = (BUNDLED / 'README.md').read_text(encoding='utf-8')
+    known = re.search(r'trained with (\d+) words: ([^.]*)\.', card)
+    assert known[2].split(', ') == trained_words() and int(known[1]) == len(trained_words())
+    assert 'also has brown, cross, hexagon, pink, ring and white,' in card
+
+
+def test_the_cards_evaluation_works_where_only_the_bundled_model_is(tmp_path, monkeypatch, capsys):
+    command = read_gates(BUNDLED / 'gates.json')['command']
+    assert f'`{command}`' in (BUNDLED / 'README.md').read_text(encoding='utf-8')
+    monkeypatch.chdir(tmp_path)
+    for part in gates.PARTS:
+        monkeypatch.setitem(gates._MEASURES, part, lambda b, s, part=part: [replace(r, part=part) for r in rows_of(s)])
+    assert main(shlex.split(command)[3:]) == 0 and 'PSNR on objects' in capsys.readouterr().out
+    assert read_gates(tmp_path / 'gates.json', weights_hash(BUNDLED))['command'] == command
+    copied = gates._arguments(['--pipeline', str(BUNDLED), '--out', 'gates.json'])
+    assert gates._command(copied, gates.PARTS, gates.SPLITS) == command
+
+
 def test_the_bundled_card_is_that_of_the_bundled_figures():
     assert (BUNDLED / 'README.md').read_text(encoding='utf-8') == card_text(BUNDLED)
+
+
+def test_the_card_tells_what_experiments_found():
+    made = json.loads((BUNDLED / 'made.json').read_text(encoding='utf-8'))
+    cannot = card_text(BUNDLED).split('## What it cannot do')[1].split('![')[0]
+    assert 'captions, zoom out: camera' in cannot and made['cannot'] and all(f'\n\n{said}\n' in cannot for said in made['cannot'])

@@ -1,23 +1,33 @@
 """The making of the bundled model, shortened: it trains, survives being killed, refuses bad checkpoints, and packs."""
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from vidlens import world
+from vidlens.model import dit as dit_module
 from vidlens.model import net as net_module
+from vidlens.model import vae as vae_module
 from vidlens.model.codec import fit_codec
 from vidlens.model.dit import (
-    Clips, Training, _noise_times, _noisy, _pairs, main, restore_run, save_run, train, v_loss)
+    SWAPS, Clips, Progress, Training, WordSwaps, _arguments, _noise_times, _noisy, _pairs, main, restore_run, save_run, train,
+    v_loss)
 from vidlens.model.export import check_pipeline, pack
-from vidlens.model.net import Config, fingerprint, make_tokenizer, read_checkpoint
-from vidlens.model.vae import VaeConfig, VaeTraining, restore_vae, save_vae
+from vidlens.model.net import Config, fingerprint, make_tokenizer, read_checkpoint, read_progress, write_checkpoint
+from vidlens.model.vae import VaeConfig, VaeTraining, _train_vae, make_vae, restore_vae, save_vae, vae_verdict
+from vidlens.model.vae import _arguments as _vae_arguments
+
+ROOT = Path(__file__).parent.parent
+QUALITIES = ('decoder', 'decoder, objects', 'both', 'both, objects', 'codec', 'codec, objects')
 
 TINY = dict(layers=2, heads=2, head_width=16, text_width=32, text_layers=1, warmup=64, batch=8, long_text=.2, tell=.1)
 SETUP = f"""
@@ -213,10 +223,137 @@ def test_a_broken_write_leaves_the_old_checkpoint(run, tmp_path, monkeypatch):
 
 
 def test_bad_configurations_are_told(tmp_path, capsys):
-    for text, message in (('{', 'is not JSON'), ('{"layer": 2}', 'has no layer'), ('{"head_width": 20}', 'multiple of 16')):
+    cases = (('{', 'is not JSON'), ('{"layer": 2}', 'has no layer'), ('{"head_width": 20}', 'multiple of 16'),
+             ('{"layers": "6"}', 'has "6" as layers, but it must be a whole number such as 6'),
+             ('{"muon": [0.1]}', 'has [0.1] as muon, but it must be a number such as 0.004'),
+             ('{"batch": true}', 'has true as batch'), ('{"adam": NaN}', 'has NaN as adam'), ('[1]', 'is a list, but must be'),
+             ('{"levels": 0.3}', 'has 0.3 as levels, but it must be a list of 2 numbers such as [0.3, 0.6]'),
+             ('{"decay_from": 0.5}', 'has 0.5 as decay_from, but it must be a whole number'))
+    for text, message in cases:
         (tmp_path / 'config.json').write_text(text)
         assert main(['--out', str(tmp_path / 'run'), '--config', str(tmp_path / 'config.json')]) == 2
         assert message in capsys.readouterr().err
+    assert main(['--out', str(tmp_path / 'run'), '--set', 'muon="x"']) == 2
+    assert '--set muon="x" has "x" as muon' in capsys.readouterr().err
+    assert Config.of({'decay_from': None, 'levels': [.2, .4], 'muon': 1}).levels == (.2, .4)
+
+
+@pytest.mark.parametrize('command', [main, vae_module.main])
+def test_devices_that_are_not_there_are_told(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch, 'empty', lambda *a, device, **k: torch.zeros(0, device=no_cuda(device)))
+    for device in ('gpu', 'cuda'):
+        assert command(['--out', str(tmp_path), '--device', device]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: device='{device}' cannot be used with this torch") and "use 'cpu'" in said
+
+
+def no_cuda(device):
+    if torch.device(device).type == 'cuda':
+        raise AssertionError('Torch not compiled with CUDA enabled')
+    return device
+
+
+def test_bad_input_to_the_vae_is_told(codec, tmp_path, capsys):
+    vae = VaeTraining(VaeConfig(channels=(8, 8, 8), batch=2), codec)
+    vae.step()
+    save_vae(vae, tmp_path / 'checkpoint.safetensors')
+    resume = ['--out', str(tmp_path), '--resume']
+    assert vae_module.main([*resume, '--batch', '0']) == 2 and 'batch is 0, but must be at least 1' in capsys.readouterr().err
+    assert vae_module.main([*resume, '--decay-from', '99', '--samples', '9']) == 2
+    assert 'decay_from is 99, but must lie' in capsys.readouterr().err
+    with pytest.raises(ValueError, match='multiples of 8'):
+        VaeConfig(channels=(8, 12, 8))
+    tensors, facts = read_checkpoint(tmp_path / 'checkpoint.safetensors', 'vae')
+    write_checkpoint(tmp_path / 'new', 'vae', tensors, facts | {'config': facts['config'] | {'wavelets': 2}})
+    with pytest.raises(ValueError, match='the configuration in .*new has no wavelets: choose from seed, channels'):
+        restore_vae(tmp_path / 'new')
+
+
+def test_a_half_written_line_of_progress_stops_nothing(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(dit_module, 'WordSwaps', lambda *a, **k: None)
+    run.step()
+    for broken in ('{"seen": 8, "swaps": {"pan": 1.0}', '{"seen": 8, "los', '7', '"x"}'):
+        (tmp_path / 'progress.jsonl').write_text(f'{json.dumps({"seen": 4, "loss 0": 1.})}\n{broken}')
+        progress = Progress(tmp_path, run)
+        assert [r['seen'] for r in progress.rows] == [4]
+        progress.add(*run.step())
+        progress.row(False)
+        assert [r['seen'] for r in read_progress(tmp_path)] == [4, run.seen]
+
+
+def planted(verdict):
+    "A gate that says so at once, and is silent when the run is over."
+    return lambda rows, over=False: None if over else verdict
+
+
+def test_a_gate_that_stops_a_run_leaves_its_pictures(run, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(dit_module, 'verdict', planted('gate out of reach: planted'))
+    caplog.set_level('INFO', 'vidlens')
+    train(run, tmp_path, save_every=0, swaps_every=0)
+    assert run.seen == 8 and 'gate out of reach: planted' in caplog.text
+    assert (tmp_path / 'samples.png').stat().st_size > 1000 and (tmp_path / 'progress.png').is_file()
+    assert 'swaps' in json.loads((tmp_path / 'progress.jsonl').read_text().splitlines()[-1])
+
+
+def test_a_gate_that_stops_the_vae_leaves_its_pictures(codec, tmp_path, monkeypatch, caplog):
+    vae = VaeTraining(VaeConfig(channels=(8, 8, 8), batch=2), codec)
+    monkeypatch.setattr(vae_module, 'vae_verdict', planted('gate met: planted'))
+    monkeypatch.setattr(vae_module, 'vae_quality', lambda *a: dict.fromkeys(QUALITIES, 30.))
+    caplog.set_level('INFO', 'vidlens')
+    _train_vae(vae, tmp_path, 1., save_every=0, test_every=0)
+    assert vae.seen == 2 and 'gate met: planted' in caplog.text
+    assert (tmp_path / 'samples.png').stat().st_size > 1000 and (tmp_path / 'progress.png').is_file()
+
+
+@pytest.mark.parametrize('gated', [True, False])
+def test_a_run_that_is_over_tells_its_verdict(codec, tmp_path, monkeypatch, caplog, gated):
+    caplog.set_level('INFO', 'vidlens')
+    monkeypatch.setattr(WordSwaps, 'measure', lambda *a: {k: (.3 if k == 'pan' else 1., 0.) for k in SWAPS})
+    monkeypatch.setattr(dit_module.Progress, 'samples', lambda self: None)
+    run = Training(Config(**TINY | {'samples': 16}), world.vocabulary(), codec)
+    train(run, tmp_path / 'dit', gated=gated, save_every=0)
+    assert 'gate not met after all 16 clips: pan 0.30 of 0.85. Go on with --resume --samples 32' in caplog.text
+    monkeypatch.setattr(vae_module, 'vae_quality', lambda *a: dict.fromkeys(QUALITIES, 20.))
+    vae = VaeTraining(VaeConfig(channels=(8, 8, 8), batch=2, samples=2), codec)
+    _train_vae(vae, tmp_path / 'vae', 1., gated=gated, save_every=0)
+    assert 'gate not met after all 2 clips: objects at 20.0 dB, and 24 are asked. Go on with --resume --samples 4' in caplog.text
+    assert vae_verdict({'seen': 2, 'both, objects': 24.2}, over=True) == 'gate met after 2 clips: objects at 24.2 dB'
+
+
+def test_both_commands_train_and_resume(codec, tmp_path, monkeypatch):
+    monkeypatch.setattr(dit_module, 'fit_codec', lambda: codec)
+    monkeypatch.setattr(WordSwaps, 'measure', lambda *a: dict.fromkeys(SWAPS, (.5, 0.)))
+    monkeypatch.setattr(Progress, 'samples', lambda self: None)
+    monkeypatch.setattr(vae_module, 'vae_quality', lambda *a: dict.fromkeys(QUALITIES, 30.))
+    monkeypatch.setattr(vae_module, 'make_vae', lambda config: make_vae(replace(config, channels=(8, 8, 8))))
+    (tmp_path / 'config.json').write_text(json.dumps(TINY | {'samples': 16}))
+    dit, vae = (['--out', str(tmp_path / name)] for name in ('dit', 'vae'))
+    assert main([*dit, '--config', str(tmp_path / 'config.json'), '--set', 'muon=0.003']) == 0
+    assert main([*dit, '--resume', '--samples', '32', '--decay-from', '16', '--precision', 'bfloat16']) == 0
+    run = restore_run(tmp_path / 'dit' / 'checkpoint.safetensors')
+    assert run.seen == 32 and run.config.muon == .003 and run.config.decay_from == 16
+    assert [r['seen'] for r in read_progress(tmp_path / 'dit')] == [16, 32]
+    assert vae_module.main([*vae, '--dit', str(tmp_path / 'dit'), '--samples', '2', '--batch', '2']) == 0
+    assert vae_module.main([*vae, '--resume', '--samples', '4']) == 0
+    again = restore_vae(tmp_path / 'vae' / 'checkpoint.safetensors')
+    assert again.seen == 4 and torch.equal(again.codec.basis, run.codec.basis)
+    assert [r['seen'] for r in read_progress(tmp_path / 'vae')] == [2, 4] and (tmp_path / 'vae' / 'samples.png').is_file()
+
+
+def test_the_cards_commands_are_the_recipe():
+    "Typed in a clone they train with the settings that the shipped weights ended with, contrary pairs among them."
+    folder = ROOT / 'vidlens' / 'assets' / 'pipeline'
+    made = json.loads((folder / 'made.json').read_text(encoding='utf-8'))
+    card = (folder / 'README.md').read_text(encoding='utf-8')
+    lines = [shlex.split(line, comments=True) for line in card.splitlines() if line.startswith('python -m vidlens.model.')]
+    asked = {words[2].rpartition('.')[2]: words[3:] for words in lines}
+    assert list(asked) == ['dit', 'vae', 'export', 'gates', 'modelcard']
+    config = Config.read(ROOT / _arguments(asked['dit']).config)
+    assert config == Config.of(made['config']) and config.contrast == 1 and config.samples == made['clips']
+    facts = read_checkpoint(ROOT / 'nbs/model/training/vae/checkpoint.safetensors', 'vae')[1]
+    vae = _vae_arguments(asked['vae'])
+    assert (vae.samples, vae.decay_from) == (facts['config']['samples'], facts['config']['decay_from'])
+    assert vae.samples == made['vae clips'] and 'several resumed runs' in card and 'never run' in card
 
 
 def test_from_nothing_to_a_stock_pipeline(codec, tmp_path):

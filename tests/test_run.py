@@ -1,8 +1,10 @@
 """Loading a model and driving it in three ways: against the parts of the stock pipelines themselves."""
 import copy
+import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from seam import FAMILIES, blocks, call, kept_hooks, pipe_of
 from torch import nn
 
@@ -109,6 +111,54 @@ def test_a_saved_pipeline_loads_again(tmp_path):
     (tmp_path / 'wan/transformer/diffusion_pytorch_model.safetensors').write_bytes(b'cut')
     with pytest.raises(ValueError, match='wan could not be loaded .*whole .safetensors'):
         load(tmp_path / 'wan')
+
+
+def altered(bundled, folder, part, change=None, **config):
+    "A copy of the bundled pipeline with other weights or another configuration of one part."
+    bundled.save_pretrained(str(folder), safe_serialization=True)
+    file = next((folder / part).glob('*.safetensors'))
+    tensors = load_file(file)
+    if change:
+        change(tensors)
+    save_file(tensors, file, {'format': 'pt'})
+    about = folder / part / 'config.json'
+    about.write_text(json.dumps(json.loads(about.read_text()) | config))
+    return folder
+
+
+WEIGHT = {'transformer': 'norm_out.linear.weight', 'vae': 'decoder.conv_out.conv.weight',
+          'text_encoder': 'encoder.block.0.layer.0.SelfAttention.q.weight'}
+
+
+@pytest.mark.parametrize('part', WEIGHT)
+def test_a_pipeline_with_a_weight_missing_is_refused(bundled, tmp_path, part):
+    folder = altered(bundled, tmp_path / 'copy', part, lambda tensors: tensors.pop(WEIGHT[part]))
+    with pytest.raises(ValueError, match=f'copy lacks 1 weights of its {part}, first {WEIGHT[part]}: .*save_pretrained'):
+        load(folder, device='cpu')
+
+
+@pytest.mark.parametrize('part', ['transformer', 'text_encoder'])
+def test_a_configuration_of_more_layers_is_refused(bundled, tmp_path, part):
+    layers = getattr(bundled, part).config.num_layers
+    folder = altered(bundled, tmp_path / 'copy', part, num_layers=layers + 1)
+    with pytest.raises(ValueError, match=rf'copy lacks \d+ weights of its {part}, first .*\.{layers}\..*more layers'):
+        load(folder, device='cpu')
+
+
+@pytest.mark.parametrize('part', WEIGHT)
+@pytest.mark.parametrize('value', [float('nan'), float('-inf')])
+def test_weights_that_are_no_numbers_are_refused(bundled, tmp_path, part, value):
+    def spoil(tensors):
+        tensors[WEIGHT[part]].view(-1)[3] = value
+    folder = altered(bundled, tmp_path / 'copy', part, spoil)
+    with pytest.raises(ValueError, match=f'1 weights of its {part} that are not finite numbers, first {WEIGHT[part]}'):
+        load(folder, device='cpu')
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_whole_folders_of_all_families_are_taken(family, tmp_path):
+    tiny(family).save_pretrained(tmp_path / 'whole')
+    assert load(tmp_path / 'whole', device='cpu', dtype='bf16').transformer.dtype == torch.bfloat16
 
 
 # -- generate

@@ -53,7 +53,9 @@ def load(name: str | os.PathLike = BUNDLED, device: str | None = None, dtype: st
         pipe = tiny(str(name).removeprefix('tiny/'), seed)
         pipe = pipe if kind == torch.float32 else pipe.to(dtype=kind)
     else:
-        pipe = _from_pretrained(_folder(name), kind)
+        folder = _folder(name)
+        pipe = _from_pretrained(folder, kind)
+        _check_weights(pipe, Path(folder))
     card_of(pipe)
     if random:
         randomise(pipe, seed)
@@ -113,6 +115,45 @@ def _from_pretrained(folder: str, dtype: torch.dtype):
         why = f'{type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ""}'
         raise ValueError(f'{folder} could not be loaded ({why}): it must be a diffusers pipeline with whole '
                          f'.safetensors weights, or a hub name that can be reached') from e
+
+
+def _check_weights(pipe, folder: Path) -> None:
+    "Raise ValueError if a part of a pipeline has weights that its files do not give, or that are not finite numbers."
+    for name, part in pipe.components.items():
+        if isinstance(part, nn.Module):
+            again = 'restore a copy of the folder, or write it again with pipe.save_pretrained(folder)'
+            if missing := _missing(part, folder / name):
+                raise ValueError(f'{folder} lacks {len(missing)} weights of its {name}, first {missing[0]}: the file is not whole, '
+                                 f'or {name}/config.json is that of another network, for example of more layers; {again}')
+            if broken := [k for k, p in part.named_parameters() if not _finite(p)]:
+                raise ValueError(f'{folder} holds {len(broken)} weights of its {name} that are not finite numbers, first '
+                                 f'{broken[0]}: {again}')
+
+
+def _missing(part: nn.Module, folder: Path) -> list[str]:
+    """Names of a part's parameters that were not loaded: those that diffusers left without data, and, since transformers
+    draws them without a word, those that no file has. Files with names that the part does not know are not judged: the
+    library renames them as it reads."""
+    from safetensors import safe_open
+
+    names: dict[int, list[str]] = {}        # tied parameters have several
+    for k, p in part.named_parameters(remove_duplicate=False):
+        names.setdefault(id(p), []).append(k)
+    empty = [k for k, p in part.named_parameters() if p.is_meta]
+    stored: set[str] = set()
+    for file in sorted(folder.glob('*.safetensors')):
+        with safe_open(str(file), 'pt') as f:
+            stored |= set(f.keys())
+    if not stored or not stored <= {*part.state_dict(), *(k for many in names.values() for k in many)}:
+        return empty
+    return empty or [many[0] for many in names.values() if not stored.intersection(many)]
+
+
+def _finite(p: Tensor) -> bool:
+    "Whether a parameter has no NaN and no infinity; by its extremes, which takes no memory."
+    if p.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64) or not p.numel():
+        return True
+    return all(bool(x.isfinite()) for x in p.aminmax())
 
 
 def randomise(pipe, seed: int = 0, parts: tuple[str, ...] = ('transformer', 'transformer_2', 'unet', 'text_encoder')) -> None:

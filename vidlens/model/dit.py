@@ -25,8 +25,10 @@ from torch import Tensor, nn
 
 from .. import world
 from .codec import Codec, fit_codec, token_mask
-from .net import (LONG, SHORT, Config, check_world, command, fingerprint, load_weights, make_net,
-                               make_scheduler, make_tokenizer, read_checkpoint, token_ids, write_checkpoint)
+from ..hooks import _device
+from .net import (LONG, SHORT, Config, add_progress, check_world, command, fingerprint, load_weights, make_net,
+                               make_scheduler, make_tokenizer, read_checkpoint, read_progress, settings_of, token_ids,
+                               write_checkpoint)
 from ..video import contact_sheet
 
 _log = logging.getLogger('vidlens')
@@ -400,8 +402,8 @@ def restore_run(path: str | Path, device: str | torch.device = 'cpu', half: bool
     tensors, facts = read_checkpoint(path, 'dit')
     check_world(facts['words'], facts['world'], accept_world, str(path))
     def part(name): return {k.removeprefix(name + '.'): v for k, v in tensors.items() if k.startswith(name + '.')}
-    run = Training(replace(Config.of(facts['config']), **changes), facts['words'], Codec(**part('codec')), device,
-                   half)
+    config = replace(Config.of(facts['config'], f'the configuration in {path}'), **changes)
+    run = Training(config, facts['words'], Codec(**part('codec')), device, half)
     for name, module in (('net', run.net), ('mean', run.mean)):
         load_weights(module, part(name), str(path))
     for k, v in part('muon').items():
@@ -514,10 +516,7 @@ class Progress:
 
     def __init__(self, out: Path, run: Training) -> None:
         self.out, self.run, self.swaps, self.rows = out, run, WordSwaps(run.codec, device=run.device), []
-        path = out / 'progress.jsonl'
-        if path.exists():
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith('}')]
-            self.rows = [r for r in rows if r['seen'] <= run.seen]
+        self.rows += [r for r in read_progress(out) if r['seen'] <= run.seen]
         self._reset()
 
     def _reset(self) -> None:
@@ -549,8 +548,7 @@ class Progress:
             found = self.swaps.measure(run.mean, run.tokenizer, length)
             row |= {name: {k: round(v[i], 4) for k, v in found.items()} for i, name in enumerate(('swaps', 'excess'))}
         self.rows.append(row)
-        with open(self.out / 'progress.jsonl', 'a') as f:
-            f.write(json.dumps(row) + '\n')
+        add_progress(self.out, row)
         _log.info('%s', '  '.join(f'{k} {v}' for k, v in row.items()))
         self._reset()
         return row
@@ -583,27 +581,32 @@ GOALS = {'colour': .97, 'motion': .9, 'motion 850': .9, 'pan': .85, 'shape': .8,
 _MILESTONES = {'colour': (30_000, .7), 'motion near': (80_000, .5), 'pan': (160_000, .5)}
 
 
-def verdict(rows: Sequence[dict[str, Any]]) -> str | None:
-    "Whether a run's gate is met or out of reach, in a sentence, by the last two rows with word swaps; None: go on."
+def verdict(rows: Sequence[dict[str, Any]], over: bool = False) -> str | None:
+    """Whether a run's gate is met or out of reach, in a sentence, by the last two rows with word swaps; None: go on.
+
+    over: the run has seen all its samples, so there is always a sentence if anything was measured."""
     last = [r for r in rows if 'swaps' in r][-2:]
-    if len(last) < 2:
+    if len(last) < (1 if over else 2):
         return None
     seen, low, high = last[-1]['seen'], *({k: f(r['swaps'].get(k, 0.) for r in last) for k in SWAPS} for f in (min, max))
-    if all(low[k] >= goal for k, goal in GOALS.items()):
-        return (f'gate met after {seen} clips: every kind of word is at its goal twice in a row. Bring the run to an end '
-                f'with --resume --no-gate --decay-from {seen} --samples {seen + seen // 3}')
+    short = [f'{k} {low[k]:.2f} of {goal}' for k, goal in GOALS.items() if low[k] < goal]
+    if not short:
+        return f'gate met after {seen} clips: every kind of word is at its goal' + ('' if over else (
+            f' twice in a row. Bring the run to an end with --resume --no-gate --decay-from {seen} --samples {seen + seen // 3}'))
     for name, (by, share) in _MILESTONES.items():
         if seen >= by and high[name] < share:
             return (f'gate out of reach: after {seen} clips the true word has the lowest loss in {high[name]:.0%} of '
                     f'{name!r} clips, and {share:.0%} were due by {by}. Look at the losses, simplify the data or change '
                     'the rates; --resume --no-gate goes on all the same')
-    return None
+    return f'gate not met after all {seen} clips: {", ".join(short)}. Go on with --resume --samples {2 * seen}' if over else None
 
 # %% ../../nbs/model/02_dit.ipynb #16127166
 def train(run: Training, out: str | Path, minutes: float = math.inf, save_every: float = 3., swaps_every: float = 10.,
           samples_every: float = 30., gated: bool = True) -> None:
-    "Go on with a run until its `samples` are seen or the minutes are over; intervals in minutes. Writes into `out`."
-    out = Path(out)
+    """Go on with a run until its `samples` are seen, the minutes are over or its gate says so; intervals in minutes.
+
+    Writes into `out`; a plot and a contact sheet at the end, whatever ended it but a kill."""
+    out, said = Path(out), None
     out.mkdir(parents=True, exist_ok=True)
     (out / 'config.json').write_text(json.dumps(asdict(run.config), indent=1))
     progress, begin = Progress(out, run), time.monotonic()
@@ -620,13 +623,12 @@ def train(run: Training, out: str | Path, minutes: float = math.inf, save_every:
                 raise ValueError(f'the loss is not finite after {run.seen} clips: resume from the last checkpoint in '
                                  f'{out} with lower rates (muon, adam in the configuration)')
             progress.add(errors, t, told)
-            if passed('save', save_every):
+            if run.seen < run.config.samples and passed('save', save_every):    # the end is noted below
                 save_run(run, out / 'checkpoint.safetensors')
                 tested = passed('swaps', swaps_every)
                 progress.row(tested)
                 progress.plot()
                 if gated and tested and (said := verdict(progress.rows)):
-                    _log.info('%s', said)
                     break
             if passed('samples', samples_every):
                 progress.samples()
@@ -637,8 +639,11 @@ def train(run: Training, out: str | Path, minutes: float = math.inf, save_every:
     save_run(run, out / 'checkpoint.safetensors')
     if progress.errors:
         progress.row(True)
+    if progress.rows:
         progress.plot()
         progress.samples()
+    if said := said or (verdict(progress.rows, True) if run.seen >= run.config.samples else None):
+        _log.info('%s', said)
 
 # %% ../../nbs/model/02_dit.ipynb #6e186383
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -663,7 +668,7 @@ def _setting(text: str) -> tuple[str, Any]:
     "NAME=VALUE of an entry of the configuration; raises ValueError."
     name, _, value = text.partition('=')
     try:
-        return name, getattr(Config.of({name: json.loads(value)}), name)
+        return name, settings_of(Config, {name: json.loads(value)}, f'--set {text}')[name]
     except json.JSONDecodeError:
         raise ValueError(f'--set {text}: give NAME=VALUE with a number or a list, such as muon=0.002') from None
 
@@ -673,9 +678,7 @@ def _begin(a: argparse.Namespace) -> Training:
     path = a.out / 'checkpoint.safetensors'
     changes: dict[str, Any] = dict(_setting(s) for s in a.set)
     changes |= {k: v for k in ('samples', 'decay_from', 'batch') if (v := getattr(a, k)) is not None}
-    if a.device.startswith('cuda') and not torch.cuda.is_available():
-        raise ValueError(f'device {a.device!r}, but this torch ({torch.__version__}) sees no CUDA device: '
-                         'use --device cpu')
+    _device(a.device)
     half = (a.precision or ('bfloat16' if a.device.startswith('cuda') else 'float32')) == 'bfloat16'
     if a.resume:
         return restore_run(path, a.device, half, a.accept_world, **changes)

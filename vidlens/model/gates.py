@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 
+from .. import world
 from ..card import card_of
 from ..files import whole_file
 from ..metrics import bootstrap
 from .export import weights_hash
 from .judge import Judge
-from .inside import finder, followed, mapper, matching_rows, point_scenes, words_rows
+from .inside import finder, followed, hard_scenes, mapper, matching_rows, point_scenes, words_rows
 from .measures import Row, answer_of, check_words, code_by, redraw_by, swap_rows, vae_rows
 from .sampling import GROUPS, Shown, caption_rows, check_stock, choose, sheet_of, show_all
 from ..run import _no_bars, default_size, load
@@ -33,8 +34,8 @@ from ..run import _no_bars, default_size, load
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['PARTS', 'SPLITS', 'Bench', 'measure', 'read_gates', 'write_gates', 'merge', 'gates_table', 'check_subset', 'evaluate',
-           'check', 'main']
+__all__ = ['PARTS', 'SPLITS', 'Bench', 'measure', 'read_gates', 'write_gates', 'merge', 'gates_table', 'judge_table',
+           'check_subset', 'evaluate', 'check', 'main']
 
 # %% ../../nbs/model/06_gates.ipynb #96432ffa
 PARTS = ('vae', 'captions', 'swaps', 'matching', 'words')
@@ -149,7 +150,7 @@ def _matching(b: Bench, split: str) -> list[Row]:
     if split == 'subset':
         return [r for r in matching_rows(split, easy, easy, None) if 'within a token, layer' in r.name]
     chosen = followed(find, grid, point_scenes(max(2, n * 3 // 8), 211, family))
-    return matching_rows(split, chosen, easy, followed(find, grid, point_scenes(n, 221, family, hard=True)))
+    return matching_rows(split, chosen, easy, followed(find, grid, hard_scenes(n, 221, family)))
 
 
 def _words(b: Bench, split: str) -> list[Row]:
@@ -237,6 +238,14 @@ def _line(name: str, by: dict[str, Row]) -> list[str]:
             _chance(r.chance), need, mark, *others]
 
 
+def _typeset(rows: list[list[str]], markdown: bool) -> str:
+    "Rows of cells, the first as a head, as a table in markdown or in columns."
+    if markdown:
+        return '\n'.join(f'| {" | ".join(line)} |' for line in [rows[0], ['---'] * len(rows[0]), *rows[1:]])
+    widths = [max(len(line[i]) for line in rows) for i in range(len(rows[0]))]
+    return '\n'.join('  '.join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in rows)
+
+
 _HEAD = ('gate', 'figure', '95 %', 'n', 'chance', 'required', 'met', 'random twin', 'held-out family')
 
 
@@ -251,11 +260,27 @@ def gates_table(rows: Sequence[Row], markdown: bool = False, only_required: bool
         body = [_line(name, by) for name, by in names.items()
                 if not only_required or any(r.required is not None for r in by.values())]
         out += [[f'**{part}**' if markdown else part.upper(), *[''] * (len(_HEAD) - 1)], *body] if body else []
-    if markdown:
-        table = [list(_HEAD), ['---'] * len(_HEAD), *out]
-        return '\n'.join(f'| {" | ".join(line)} |' for line in table)
-    widths = [max(len(line[i]) for line in [list(_HEAD), *out]) for i in range(len(_HEAD))]
-    return '\n'.join('  '.join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in [list(_HEAD), *out])
+    return _typeset([list(_HEAD), *out], markdown)
+
+# %% ../../nbs/model/06_gates.ipynb #5d0c41af
+_EXAMS = {'truth': 'true clips, held out', 'spread 14': 'as far from the centre as here', 'held-out family': 'held-out family',
+          'and photographs': 'and photographs behind it'}
+
+
+def judge_table(facts: dict[str, Any], markdown: bool = False) -> str:
+    """The judge's classes, chance and accuracies with 95 % intervals on true clips that it never saw, as a table, in plain
+    text or markdown; facts as a gates file has them."""
+    rows = [['judge', 'classes', 'chance', *(f'{said}, n' for said in _EXAMS.values())]]
+    for kind, n in facts['classes'].items():
+        exams = [facts['exams'][name][kind] for name in _EXAMS]
+        rows.append([kind, str(n), _chance(1 / n), *(f'{x:.3f} ({lo:.3f} to {hi:.3f}), {m:.0f}' for x, lo, hi, m in exams)])
+    return _typeset(rows, markdown)
+
+
+def _report(found: dict[str, Any]) -> str:
+    "All tables of a gates file."
+    judge = f'\n\n{judge_table(found["judge"])}' if found['judge'].get('exams') else ''
+    return f'{gates_table(found["rows"])}{judge}\n'
 
 # %% ../../nbs/model/06_gates.ipynb #7f985c6e
 _TOLERANCE = {'dB': .1, 'px': .5, 'mass': .01, 'difference': .01, 'loss': .002, 'level': .01}
@@ -309,6 +334,9 @@ def check(bench: Bench, path: Path, parts: Sequence[str] = PARTS) -> list[str]:
     return check_subset(stored, found)
 
 
+_BUNDLED = Path(world.__file__).parent / 'assets' / 'pipeline'
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog='python -m vidlens.model.gates', description='Measure what the model can do.')
     p.add_argument('--pipeline', type=Path, help='folder of the pipeline; default the bundled one')
@@ -332,9 +360,9 @@ def _known(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[str, 
 
 
 def _command(a: argparse.Namespace, parts: Sequence[str], splits: Sequence[str]) -> str:
-    "What to type; of paths the names only, since other machines have other folders."
-    words = ['python', '-m', 'vidlens.model.gates', *(['--pipeline', a.pipeline.name] if a.pipeline else []),
-             '--out', a.out.name]
+    "What to type; of paths the names only, since other machines have other folders. What ships needs no folder."
+    other = a.pipeline and weights_hash(a.pipeline) != weights_hash(_BUNDLED)
+    words = ['python', '-m', 'vidlens.model.gates', *(['--pipeline', a.pipeline.name] if other else []), '--out', a.out.name]
     words += [] if parts == PARTS else ['--parts', *parts]
     words += [] if splits == SPLITS else ['--splits', *splits]
     return shlex.join(words + ([] if a.clips is None else ['--clips', str(a.clips)]))
@@ -343,16 +371,15 @@ def _command(a: argparse.Namespace, parts: Sequence[str], splits: Sequence[str])
 def _run(a: argparse.Namespace) -> int:
     parts, splits = _known('parts', a.parts, PARTS), _known('splits', a.splits, SPLITS)
     if a.table:
-        sys.stdout.write(gates_table(read_gates(a.out)['rows']) + '\n')
+        sys.stdout.write(_report(read_gates(a.out)))
         return 0
-    folder = a.pipeline or Path(__file__).parent.parent / 'assets' / 'pipeline'
-    bench = Bench(folder, a.cache or a.out.with_suffix('.videos'), a.sheets, a.clips)
+    bench = Bench(a.pipeline or _BUNDLED, a.cache or a.out.with_suffix('.videos'), a.sheets, a.clips)
     if a.check:
         differences = check(bench, a.out, parts)
         sys.stdout.write('\n'.join(differences or ['the subset is as stored']) + '\n')
         return 1 if differences else 0
     found = evaluate(bench, a.out, parts, splits, a.anew, _command(a, parts, splits))
-    sys.stdout.write(gates_table(found['rows']) + '\n')
+    sys.stdout.write(_report(found))
     return 0
 
 

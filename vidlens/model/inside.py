@@ -28,7 +28,7 @@ from ..tape import Site
 
 # %% auto #0
 __all__ = ['Finder', 'HALF', 'RIVALS', 'Mapper', 'Followed', 'followed', 'in_layers', 'in_input', 'finder', 'point_scenes',
-           'matching_rows', 'movers', 'coverage', 'mass', 'mapper', 'masses', 'words_rows']
+           'hard_scenes', 'matching_rows', 'movers', 'coverage', 'mass', 'mapper', 'masses', 'words_rows']
 
 # %% ../../nbs/model/05b_inside.ipynb #c49f6042
 Finder = Callable[[Any, Tensor, Grid, int], dict[str, Tensor]]
@@ -105,14 +105,20 @@ def finder(pipe) -> Finder:
     return find
 
 
-def point_scenes(n: int, seed: int, family: str = 'train', hard: bool = False) -> world.Scenes:
-    """2 n scenes: moving objects and a resting camera, then a camera that pans.
+_LIGHT = (.1, .35)
 
-    hard: two objects of one colour that turn on their way, in changing light."""
-    more: dict[str, Any] = dict(same_colour=1, light=(.1, .35), turn=(.5, 1.5)) if hard else {}
-    moving = fresh(n, seed, family, kind='two' if hard else 'single', motions=_EIGHT, **more)
-    more.pop('turn', None), more.pop('same_colour', None)
-    return _join(moving, fresh(n, seed + 1, family, kind='pan', **more))
+
+def point_scenes(n: int, seed: int, family: str = 'train', hard: bool = False) -> world.Scenes:
+    """2 n scenes: moving objects and a resting camera, then a camera that pans over one object.
+
+    hard: the first are `hard_scenes`, the pans are in changing light."""
+    moving = hard_scenes(n, seed, family) if hard else fresh(n, seed, family, kind='single', motions=_EIGHT)
+    return _join(moving, fresh(n, seed + 1, family, kind='pan', **(dict(light=_LIGHT) if hard else {})))
+
+
+def hard_scenes(n: int, seed: int, family: str = 'train') -> world.Scenes:
+    "n scenes of two objects of one colour that turn on their way, in changing light; nothing easier among them."
+    return fresh(n, seed, family, kind='two', motions=_EIGHT, same_colour=1, light=_LIGHT, turn=(.5, 1.5))
 
 
 def _join(a: world.Scenes, b: world.Scenes) -> world.Scenes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -23,10 +24,53 @@ from .. import world
 from ..files import whole_file
 
 # %% auto #0
-__all__ = ['SHORT', 'LONG', 'Config', 'make_tokenizer', 'token_ids', 'look_beside', 'make_scheduler', 'Net', 'make_net',
-           'fingerprint', 'write_checkpoint', 'read_checkpoint', 'load_weights', 'check_world', 'command']
+__all__ = ['SHORT', 'LONG', 'settings_of', 'check_counts', 'Config', 'make_tokenizer', 'token_ids', 'look_beside',
+           'make_scheduler', 'Net', 'make_net', 'fingerprint', 'write_checkpoint', 'read_checkpoint', 'load_weights',
+           'check_world', 'read_progress', 'add_progress', 'command']
 
 # %% ../../nbs/model/01_net.ipynb #09e80cca
+def settings_of(kind: type, given: Any, where: str = 'the configuration') -> dict[str, Any]:
+    """What a dictionary, as JSON gives it, holds for a dataclass of settings; lists become tuples.
+
+    Raises ValueError for unknown names, and for values that are not of the default's kind."""
+    known = {f.name: f.default for f in fields(kind)}
+    if not isinstance(given, dict):
+        raise ValueError(f'{where} is a {type(given).__name__}, but must be an object with names: {{"batch": 16}}')
+    if odd := sorted(set(given) - set(known)):
+        raise ValueError(f'{where} has no {", ".join(odd)}: choose from {", ".join(known)}')
+    for name, value in given.items():
+        if not (_fits(value, known[name]) or value is None is known[name]):
+            raise ValueError(f'{where} has {json.dumps(value)} as {name}, but it must be {_expected(known[name])}')
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+
+
+def _fits(value: Any, default: Any) -> bool:
+    "Whether a value can stand where the default does; None there stands for a count."
+    if isinstance(default, tuple):
+        return isinstance(value, (list, tuple)) and len(value) == len(default) and all(map(_fits, value, default))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) if isinstance(default, float) else isinstance(value, int)
+
+
+def _expected(default: Any) -> str:
+    if isinstance(default, tuple):
+        return f'a list of {len(default)} numbers such as {json.dumps(default)}'
+    if isinstance(default, float):
+        return f'a number such as {default:g}'
+    return 'a whole number' + ('' if default is None else f' such as {default}')
+
+
+def check_counts(settings: Any, *names: str) -> None:
+    "Raise ValueError for counts below 1, and for a decay that does not begin within the run."
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ValueError(f'{name} is {getattr(settings, name)}, but must be at least 1')
+    if settings.decay_from is not None and not 0 <= settings.decay_from < settings.samples:
+        raise ValueError(f'decay_from is {settings.decay_from}, but must lie between 0 and the end of the run at '
+                         f'{settings.samples} samples')
+
+
 @dataclass(frozen=True)
 class Config:
     """How the network is built and trained. Counts are clips; a pair is where a ramp begins and ends.
@@ -62,9 +106,7 @@ class Config:
     long_text: float = .05
 
     def __post_init__(self) -> None:
-        for name in ('layers', 'heads', 'head_width', 'text_width', 'text_layers', 'batch', 'samples'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name} is {getattr(self, name)}, but must be at least 1')
+        check_counts(self, 'layers', 'heads', 'head_width', 'text_width', 'text_layers', 'batch', 'samples')
         if self.head_width % 16:
             raise ValueError(f'head_width is {self.head_width}, but must be a multiple of 16: rotary embeddings part '
                              'it between time, height and width')
@@ -72,24 +114,17 @@ class Config:
             raise ValueError(f'batch is {self.batch}, but with contrast clips come in pairs: give an even number')
         if not 0 < self.levels[0] < self.levels[1] < 1:
             raise ValueError(f'levels are {self.levels}, but must be two shares that grow, between 0 and 1: (0.3, 0.6)')
-        if self.decay_from is not None and not 0 <= self.decay_from < self.samples:
-            raise ValueError(f'decay_from is {self.decay_from}, but must lie between 0 and the end of the run at '
-                             f'{self.samples} samples')
 
     @classmethod
-    def of(cls, given: dict[str, Any]) -> Config:
-        "From a dictionary, as JSON gives it; raises ValueError for unknown names."
-        known = [f.name for f in fields(cls)]
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        if odd := sorted(set(given) - set(known)):
-            raise ValueError(f'the configuration has no {", ".join(odd)}: choose from {", ".join(known)}')
-        return cls(**values)
+    def of(cls, given: dict[str, Any], where: str = 'the configuration') -> Config:
+        "From a dictionary, as JSON gives it; raises ValueError for unknown names and values of another kind."
+        return cls(**settings_of(cls, given, where))
 
     @classmethod
     def read(cls, path: str | Path) -> Config:
         "From a JSON file; raises FileNotFoundError or ValueError."
         try:
-            return cls.of(json.loads(Path(path).read_text(encoding='utf-8')))
+            return cls.of(json.loads(Path(path).read_text(encoding='utf-8')), str(path))
         except FileNotFoundError:
             raise FileNotFoundError(f'there is no configuration at {path}: give a JSON file such as '
                                     '{"layers": 6, "samples": 250000}') from None
@@ -280,6 +315,28 @@ def check_world(words: Sequence[str], print_: str, accept: bool, where: str) -> 
     if print_ != fingerprint() and not accept:
         raise ValueError(f'{where} was made in the world {print_}, but this one is {fingerprint()}: tables, knobs or '
                          'words changed; go on all the same with --accept-world, or use the version that wrote it')
+
+# %% ../../nbs/model/01_net.ipynb #71c94d21
+def read_progress(folder: str | Path) -> list[dict[str, Any]]:
+    "The rows of a run's `progress.jsonl`, without lines that a kill left half written; none if there is no file."
+    path, rows = Path(folder) / 'progress.jsonl', []
+    for line in path.read_text(encoding='utf-8', errors='replace').splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        rows += [row] if isinstance(row, dict) and 'seen' in row else []
+    return rows
+
+
+def add_progress(folder: str | Path, row: dict[str, Any]) -> None:
+    "Write a row to a run's `progress.jsonl`, on a line of its own whatever was left half written before it."
+    with open(Path(folder) / 'progress.jsonl', 'ab+') as f:
+        if f.tell():
+            f.seek(-1, os.SEEK_END)
+            if f.read(1) != b'\n':
+                f.write(b'\n')
+        f.write(json.dumps(row).encode() + b'\n')
 
 # %% ../../nbs/model/01_net.ipynb #213d7a68
 def command(go: Callable[[], object]) -> int:

@@ -114,18 +114,15 @@ def sampled(pipe, prompts: Sequence[str], seeds: Sequence[int], cache: Path | No
 # %% ../../nbs/model/05c_sampling.ipynb #082a8518
 @dataclass(frozen=True)
 class Shown:
-    "A sampled video, its caption, what the judge saw, and which of the group's questions it answers right."
+    """A sampled video, its caption, what the judge saw, which of the group's questions it answers right, and whether it is good:
+    everything that the caption says is right, also what the group does not ask."""
 
     group: str
     caption: str
     video: Tensor = field(repr=False)
     saw: str
     right: dict[str, Any]
-
-    @property
-    def good(self) -> bool:
-        "Whether everything that was asked is right."
-        return all(all(v) if isinstance(v, tuple) else bool(v) for v in self.right.values())
+    good: bool
 
 
 def told_seen(seen) -> str:
@@ -139,9 +136,17 @@ def judged(asked: Sequence[tuple[str, str]], videos: Tensor, judge) -> list[Show
     "What a judge says of videos (clips, frames, height, width, 3) uint8; asked: the group and caption of each."
     out = []
     for (name, caption), video, seen in zip(asked, videos, judge.look(videos.float() / 255)):
-        found = agreement(seen, world.parse(caption))
-        out.append(Shown(name, caption, video, told_seen(seen), {k: found[k] for k in GROUPS[name].judged}))
+        said = world.parse(caption)
+        found = agreement(seen, said)
+        right = {k: found[k] for k in GROUPS[name].judged}
+        out.append(Shown(name, caption, video, told_seen(seen), right, _good(found, said)))
     return out
+
+
+def _good(found: dict[str, Any], said: world.Description) -> bool:
+    "Whether all that a caption says is right; of a schedule or pace it says something only if it is not the usual one."
+    told = [k for k, usual in (('schedule', 'whole'), ('pace', 'normal')) if any(getattr(t, k) != usual for t in said.things)]
+    return all(found['motions']) and all(found[k] is not False for k in ('colour', 'shape', 'camera', *told))
 
 
 _TITLES = {'colour': 'colour', 'motion': 'motion', 'shape': 'shape', 'camera': 'camera', 'schedule': 'schedule',

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import logging
 import math
 import sys
@@ -22,7 +21,9 @@ from torch import Tensor, nn
 
 from .. import world
 from .codec import Codec
-from .net import command, fingerprint, load_weights, read_checkpoint, write_checkpoint
+from ..hooks import _device
+from .net import (add_progress, check_counts, command, fingerprint, load_weights, read_checkpoint, read_progress,
+                               settings_of, write_checkpoint)
 from ..video import strip
 
 _log = logging.getLogger('vidlens')
@@ -34,7 +35,9 @@ __all__ = ['GOAL', 'VaeConfig', 'make_vae', 'vae_loss', 'VaeTraining', 'save_vae
 # %% ../../nbs/model/03_vae.ipynb #3bb95ad4
 @dataclass(frozen=True)
 class VaeConfig:
-    "How the VAE is built and trained; counts are clips."
+    """How the VAE is built and trained; counts are clips, crop is pixels.
+
+    Raises ValueError for values that cannot work."""
     seed: int = 0
     channels: tuple[int, int, int] = (16, 32, 64)
     batch: int = 4
@@ -46,6 +49,12 @@ class VaeConfig:
     decay_from: int | None = None
     noise: float = .15
     object_weight: float = 4.
+
+    def __post_init__(self) -> None:
+        check_counts(self, 'batch', 'samples')
+        if self.crop not in range(4, 65, 4) or any(n < 8 or n % 8 for n in self.channels):
+            raise ValueError(f'crop is {self.crop} and channels are {self.channels}, but must be a multiple of 4 up to 64, and '
+                             'multiples of 8: crop 32, channels (16, 32, 64)')
 
 
 def make_vae(config: VaeConfig):
@@ -148,8 +157,8 @@ def restore_vae(path: str | Path, device: str | torch.device = 'cpu', half: bool
     "The run that a checkpoint holds; raises FileNotFoundError or ValueError."
     tensors, facts = read_checkpoint(path, 'vae')
     def part(name): return {k.removeprefix(name + '.'): v for k, v in tensors.items() if k.startswith(name + '.')}
-    given = facts['config'] | {'channels': tuple(facts['config']['channels'])} | changes
-    run = VaeTraining(VaeConfig(**given), Codec(**part('codec')), device, half)
+    config = VaeConfig(**settings_of(VaeConfig, facts['config'], f'the configuration in {path}'))
+    run = VaeTraining(replace(config, **changes), Codec(**part('codec')), device, half)
     for name, module in (('net', run.vae), ('mean', run.mean)):
         load_weights(module, part(name), str(path))
     named = dict(run.vae.named_parameters())
@@ -182,24 +191,26 @@ def vae_quality(vae, codec: Codec, clips: int = 16, seed: int = 5 * 10**15) -> d
 GOAL = 24.       # dB on objects, there and back
 
 
-def vae_verdict(row: dict[str, Any]) -> str | None:
-    "Whether the gate is met or out of reach, in a sentence, by a row with a test; None: go on."
-    reached = row.get('both, objects', math.nan)
-    if reached >= GOAL + .5:
-        return (f'gate met after {row["seen"]} clips: objects at {reached} dB. Bring the run to an end with --resume --no-gate '
-                f'--decay-from {row["seen"]} --samples {row["seen"] * 5 // 4}')
-    if row['seen'] >= 10_000 and reached < GOAL - 8:
-        return (f'gate out of reach: objects at {reached} dB after {row["seen"]} clips, and {GOAL:.0f} are asked. Look at the '
+def vae_verdict(row: dict[str, Any], over: bool = False) -> str | None:
+    """Whether the gate is met or out of reach, in a sentence, by a row with a test; None: go on.
+
+    over: the run has seen all its samples, so there is always a sentence, and nothing needs to be in reserve."""
+    reached, seen = row.get('both, objects', math.nan), row['seen']
+    if reached >= GOAL + (0 if over else .5):
+        return f'gate met after {seen} clips: objects at {reached} dB' + ('' if over else (
+            f'. Bring the run to an end with --resume --no-gate --decay-from {seen} --samples {seen * 5 // 4}'))
+    if seen >= 10_000 and reached < GOAL - 8:
+        return (f'gate out of reach: objects at {reached} dB after {seen} clips, and {GOAL:.0f} are asked. Look at the '
                 "encoder's error, lower the rate; --resume --no-gate goes on all the same")
-    return None
+    return (f'gate not met after all {seen} clips: objects at {reached} dB, and {GOAL:.0f} are asked. Go on with --resume '
+            f'--samples {2 * seen}' if over else None)
 
 
 def _pictures(run: VaeTraining, out: Path) -> None:
     "A plot of the tests and a sheet: clips, and under each what came back."
     from matplotlib.figure import Figure
 
-    rows = [json.loads(line) for line in (out / 'progress.jsonl').read_text().splitlines() if line.endswith('}')]
-    rows = [r for r in rows if 'both' in r]
+    rows = [r for r in read_progress(out) if 'both' in r]
     axes = (figure := Figure((6, 4), layout='constrained')).subplots()
     for name in ('decoder', 'decoder, objects', 'both', 'both, objects', 'codec, objects'):
         axes.plot([r['seen'] for r in rows], [r[name] for r in rows], '.-', label=name)
@@ -216,37 +227,43 @@ def _pictures(run: VaeTraining, out: Path) -> None:
 
 def _train_vae(run: VaeTraining, out: Path, minutes: float, save_every: float = 3., test_every: float = 15.,
                gated: bool = True) -> None:
-    "Go on until the run's samples are seen; checkpoint and rows of `progress.jsonl` in `out`."
+    """Go on until the run's samples are seen, the minutes are over or its gate says so; intervals in minutes.
+
+    Checkpoint and rows of `progress.jsonl` in `out`; a plot and a sheet at the end, whatever ended it but a kill."""
     out.mkdir(parents=True, exist_ok=True)
     begin = saved = tested = time.monotonic()
     parts: list[dict[str, float]] = []
+    row: dict[str, Any] = {}
+    said = None
     def note(test: bool) -> dict[str, Any]:
         row: dict[str, Any] = {'seen': run.seen, 'minutes': round(run.elapsed / 60, 1), 'rate': run.rate()}
         row |= {k: round(sum(p[k] for p in parts) / len(parts), 5) for k in parts[0]}
         row |= vae_quality(run.mean, run.codec) if test else {}
-        with open(out / 'progress.jsonl', 'a') as f:
-            f.write(json.dumps(row) + '\n')
+        add_progress(out, row)
         _log.info('%s', '  '.join(f'{k} {v}' for k, v in row.items()))
         parts.clear()
         return row
     try:
         while run.seen < run.config.samples and time.monotonic() < begin + 60 * minutes:
             parts.append(run.step())
-            now = time.monotonic()
-            if now > saved + 60 * save_every:
+            now, over = time.monotonic(), run.seen >= run.config.samples
+            if now > saved + 60 * save_every and not over:      # the end is noted below
                 save_vae(run, out / 'checkpoint.safetensors')
                 row = note(now > tested + 60 * test_every)
                 saved, tested = time.monotonic(), time.monotonic() if now > tested + 60 * test_every else tested
                 if gated and (said := vae_verdict(row)):
-                    _log.info('%s', said)
                     break
     except KeyboardInterrupt:
         _log.info('stopped after %s clips', run.seen)
-        parts.clear()
+        save_vae(run, out / 'checkpoint.safetensors')
+        return
     save_vae(run, out / 'checkpoint.safetensors')
     if parts:
-        note(True)
+        row = note(True)
+    if row:
         _pictures(run, out)
+    if row and (said := said or (vae_verdict(row, True) if run.seen >= run.config.samples else None)):
+        _log.info('%s', said)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -268,6 +285,7 @@ def _begin(a: argparse.Namespace) -> VaeTraining:
     "A new run or the one in --out; raises FileNotFoundError or ValueError."
     path = a.out / 'checkpoint.safetensors'
     changes = {k: v for k in ('samples', 'decay_from', 'batch') if (v := getattr(a, k)) is not None}
+    _device(a.device)
     half = (a.precision or ('bfloat16' if a.device.startswith('cuda') else 'float32')) == 'bfloat16'
     if a.resume:
         return restore_vae(path, a.device, half, **changes)
