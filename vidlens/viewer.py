@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from html import escape
@@ -232,7 +233,7 @@ def viewer_page(viewer: Viewer, choices: Mapping[str, Mapping[str, Tensor]] | No
         f'<p><label for="choice">{escape(name)}</label> <input id="choice" type="range" title="what is shown" min="0" '
         f'max="{len(listed) - 1}" value="0"> '
         f'<output id="chosen" for="choice">{escape(listed[0][0])}</output></p>')
-    script = viewer._esm.replace('export default { render };', '')
+    script = re.sub(r'(?m)^\s+(//.*\n)?', '', viewer._esm.replace('export default { render };', ''))  # lines without their indent
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title><style>body {{ margin: 16px; max-width: '
             f'980px; font-family: system-ui, sans-serif }}{viewer._css}</style></head><body><h1>{escape(title)}</h1>{slider}'
