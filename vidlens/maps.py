@@ -77,8 +77,8 @@ def _sums(o: Tensor, spread: bool) -> list[Tensor]:
             far = torch.linalg.vector_norm(torch.sub(x, mean.unsqueeze(tokens), out=room[:len(x)]), dim=3)
             out.append((mean, far.square().sum(tokens), far.mean(tokens)))
         else:
-            squares = torch.linalg.vector_norm(x, dim=3).square().sum(tokens)
-            out.append((x.mean(tokens), squares))
+            norm = torch.linalg.vector_norm(x.flatten(2) if tokens == 2 else x, dim=-1).square()
+            out.append((x.mean(tokens), norm if tokens == 2 else norm.sum(tokens)))
     means, within, *far = (torch.cat(x) if tokens == 2 else torch.cat(x).transpose(0, 1) for x in zip(*out))
     return [means, within if spread else within - o.shape[tokens] * means.square().sum(2), *far]
 
