@@ -50,6 +50,21 @@ Q, O, K, EMPTY, TRUTH = planted(0)
 FRAME = GRID.place(torch.arange(GRID.n))[0]
 
 
+class Largest(TorchDispatchMode):
+    "The largest tensor that any operation makes."
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(t, torch.Tensor) and not func.is_view:
+                self.numel = max(self.numel, t.numel())
+        return out
+
+
 # Heads
 
 @pytest.mark.parametrize('seed', range(5))
@@ -60,19 +75,46 @@ def test_planted_heads_are_selected(seed):
         assert set(select_heads(s, 3, lowest=by == 'dbi').tolist()) == set(seeing)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize('inside', [False, True], ids=['heads outside', 'heads inside tokens'])
-@pytest.mark.parametrize('offset', [0., 1., 10., 300.])
-def test_scores_are_scikit_learns(offset, inside):
-    "A large common offset must cost no digits: the reference sees the float32 values in float64."
-    o = O + offset * (torch.arange(HEADS) % 2)[:, None, None]   # heads with and without, in one call
+@pytest.mark.parametrize('offset', [0., 1., 10., 300., 1e3, 1e5])
+def test_scores_are_scikit_learns(offset, inside, dtype):
+    "A large common offset, in spreads, must cost no digits: the reference sees the same numbers in float64."
+    shift = .2 * offset * (torch.arange(HEADS) % 2)[:, None, None]   # heads with and without, in one call
+    o = (O + shift).to(dtype)
     o = o.transpose(0, 1).contiguous().transpose(0, 1) if inside else o
-    s = separability(o, GRID)
+    s, seen = separability(o, GRID), o.double() - shift.double()
+    constant = (GRID.unflatten(seen).flatten(2, 3).var(2) == 0).all(2).all(1)   # half precision has no digits for all
+    assert dtype != torch.float32 or not constant.any()
     for h in range(HEADS):
-        assert abs(s['chi'][h] / calinski_harabasz_score(o[h].double(), FRAME) - 1) < 1e-3
-        assert abs(s['dbi'][h] / davies_bouldin_score(o[h].double(), FRAME) - 1) < 1e-3
-    assert torch.allclose(s['chi'], s['fisher'] * (GRID.n - 5) / 4)
+        want = dict(chi=calinski_harabasz_score(seen[h], FRAME), dbi=davies_bouldin_score(seen[h], FRAME))
+        for by, x in want.items():
+            assert s[by][h].isnan() if constant[h] else abs(s[by][h] / x - 1) < 1e-4
+    assert torch.allclose(s['chi'], s['fisher'] * (GRID.n - 5) / 4, equal_nan=True)
     for by, f in (('chi', calinski_harabasz), ('fisher', fisher), ('dbi', davies_bouldin)):
-        assert torch.allclose(f(o, GRID), s[by], rtol=2e-5)
+        assert torch.allclose(f(o, GRID), s[by], rtol=2e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize('inside', [False, True], ids=['heads outside', 'heads inside tokens'])
+@pytest.mark.parametrize('numbers', [1, 2 * GRID.n * D])
+def test_scores_do_not_depend_on_the_pieces(numbers, inside, monkeypatch):
+    o = O.transpose(0, 1).contiguous().transpose(0, 1) if inside else O
+    whole = separability(o, GRID) | dict(alone=calinski_harabasz(o, GRID))
+    monkeypatch.setattr('vidlens.maps._PIECE', numbers)
+    for x in (o, o.bfloat16()):
+        with Largest() as seen:
+            s = separability(x, GRID) | dict(alone=calinski_harabasz(x, GRID))
+        assert seen.numel <= O.numel() / 4    # no copy larger than two heads, or a frame
+        for by in whole:
+            assert torch.allclose(s[by], whole[by], rtol=1e-5 if x is o else .02)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_a_head_without_numbers_has_no_score(value):
+    o = O.clone()
+    o[2, 50, 3] = value
+    for by, s in (separability(o, GRID) | dict(alone=calinski_harabasz(o, GRID))).items():
+        assert s.isnan().nonzero().tolist() == [[2]] and 2 not in select_heads(s, HEADS, lowest=by == 'dbi').tolist()
 
 
 def test_layouts_and_dtypes_agree():
@@ -87,12 +129,14 @@ def test_layouts_and_dtypes_agree():
     assert torch.allclose(calinski_harabasz(big, GRID), want, rtol=1e-2)
 
 
-@pytest.mark.parametrize('value', [0., 7., .1, 1e-20])
-def test_constant_heads_never_rank(value):
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('value', [0., 7., .1, 1e-20, 6e4])
+def test_constant_heads_never_rank(value, dtype):
     o = O.clone()
     o[0] = value
     o[3] = value + torch.arange(5.)[FRAME, None] * .37   # constant within each frame
-    for by, s in separability(o, GRID).items():
+    alone = calinski_harabasz(o.to(dtype), GRID)
+    for by, s in (separability(o.to(dtype), GRID) | dict(alone=alone)).items():
         assert s[[0, 3]].isnan().all() and not s[[1, 2, 4, 5, 6, 7]].isnan().any()
         assert not {0, 3} & set(select_heads(s, HEADS, lowest=by == 'dbi').tolist())
         assert not {0, 3} & set(select_heads(s, None, 1e9 if by == 'dbi' else -1e9, lowest=by == 'dbi').tolist())
@@ -150,21 +194,6 @@ def test_lambda2_of_known_chains():
     assert lambda2(torch.zeros(1, 40, 8), torch.zeros(1, 40, 8))[0] < 1e-5   # all to all
     ring = 100 * torch.eye(6)[None]
     assert abs(lambda2(ring, ring.roll(1, 1))[0] - 1) < 1e-4     # a cycle never mixes: complex eigenvalues of size 1
-
-
-class Largest(TorchDispatchMode):
-    "The largest tensor that any operation makes."
-
-    def __init__(self):
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for t in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(t, torch.Tensor) and not func.is_view:
-                self.numel = max(self.numel, t.numel())
-        return out
 
 
 def test_nothing_is_tokens_by_tokens():

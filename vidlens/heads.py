@@ -36,8 +36,7 @@ def silhouette(o: Tensor, grid: Grid | None = None, sample: int = 5000, seed: in
     at = np.arange(frames * n) if sample >= frames * n else np.random.RandomState(seed).permutation(frames * n)[:sample]
     index = torch.as_tensor(at, device=o.device)
     frame = torch.div(index, n, rounding_mode='floor')
-    out = torch.stack([_silhouette(x[index].to(s.means.dtype) - m.mean(0), frame, frames)
-                       for x, m in zip(o.flatten(1, 2), s.means)])
+    out = torch.stack([_silhouette(x[index].to(m.dtype) - m, frame, frames) for x, m in zip(o.flatten(1, 2), s.middle)])
     return out if degenerate == 'published' else out.masked_fill(s.constant, torch.nan)
 
 

@@ -43,7 +43,9 @@ def _heads(x: Any, grid: Grid | None, name: str) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Scatter:
-    "means (heads, frames, d); within, sum of squares, and spread, mean distance, (heads, frames); tokens of a frame."
+    """means (heads, frames, d), around middle (heads, 1, d): small numbers keep their digits beside a large common one;
+    within, sum of squares, and spread, mean distance, (heads, frames); tokens of a frame."""
+    middle: Tensor
     means: Tensor
     within: Tensor
     spread: Tensor
@@ -53,39 +55,50 @@ class _Scatter:
     def constant(self) -> Tensor:
         "Heads that are constant within their frames, up to rounding, (heads,) bool: they tell nothing of place."
         within = self.within.sum(1)
-        return ~(within > 1e-10 * (within + self.tokens * self.means.square().sum((1, 2))))
+        return ~(within > 1e-11 * (within + self.tokens * (self.middle + self.means).square().sum((1, 2))))
 
 
-def _squares(x: Tensor, dtype: torch.dtype) -> Tensor:
-    "Sum of squares of each head and frame, (heads, frames); read in the order of memory, which is half of the time."
-    inner = x.stride(0) < x.stride(2)  # the tokens hold the heads, as a model lays them out
-    far = torch.linalg.vector_norm(x.permute(1, 2, 0, 3) if inner else x, dim=3, dtype=dtype).square()
-    return far.sum(1).T if inner else far.sum(2)
+_PIECE = 2 ** 20  # numbers looked at together: what is read once more is still in the cache
 
 
-def _centred(o: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-    "Sums of squares and mean distances around the means, (heads, frames) each: frame by frame, which fits the cache."
-    work, out = torch.empty(o[:, 0].shape, dtype=means.dtype, device=o.device), []
-    for f in range(o.shape[1]):
-        far = torch.linalg.vector_norm(torch.sub(o[:, f], means[:, f, None], out=work), dim=2)
-        out.append((far.square().sum(1), far.mean(1)))
-    return torch.stack([w for w, _ in out], 1), torch.stack([d for _, d in out], 1)
+def _sums(o: Tensor, spread: bool) -> list[Tensor]:
+    """means (heads, frames, d); within, sum of squares around them, and with spread the mean distance, (heads, frames).
+
+    Read in the order of memory: head by head, or frame by frame where tokens hold the heads, as a model lays them out.
+    Without spread it is half of the work, but within loses its digits where a mean outweighs the spread."""
+    o, tokens = (o.permute(1, 2, 0, 3), 1) if o.stride(0) < o.stride(2) else (o, 2)
+    dtype, pieces = torch.float64 if o.dtype == torch.float64 else torch.float32, o.split(max(1, _PIECE // o[0].numel()))
+    room = torch.empty(pieces[0].shape if spread or o.dtype != dtype else 0, dtype=dtype, device=o.device)
+    out: list[tuple[Tensor, ...]] = []
+    for x in pieces:
+        x = x if x.dtype == dtype else room[:len(x)].copy_(x)
+        if spread:
+            mean = x.mean(tokens)
+            far = torch.linalg.vector_norm(torch.sub(x, mean.unsqueeze(tokens), out=room[:len(x)]), dim=3)
+            out.append((mean, far.square().sum(tokens), far.mean(tokens)))
+        else:
+            norm = torch.linalg.vector_norm(x.flatten(2) if tokens == 2 else x, dim=-1).square()
+            out.append((x.mean(tokens), norm if tokens == 2 else norm.sum(tokens)))
+    means, within, *far = (torch.cat(x) if tokens == 2 else torch.cat(x).transpose(0, 1) for x in zip(*out))
+    return [means, within if spread else within - o.shape[tokens] * means.square().sum(2), *far]
 
 
 @torch.no_grad()
 def _scatter(o: Tensor, grid: Grid | None, spread: bool = True) -> _Scatter:
-    "The sums that every criterion needs, without a copy larger than one frame; float32 for half inputs."
+    "The sums that every criterion needs, without a copy larger than a head or a frame; float32 for half inputs."
     o = _heads(o, grid, 'o')
     if o.shape[1] < 2:
         raise ValueError(f'o of shape {tuple(o.shape)} has one frame: at least 2 are needed to tell frames apart')
-    means = o.mean(2, dtype=torch.float64 if o.dtype == torch.float64 else torch.float32)
-    if spread:
-        return _Scatter(means, *_centred(o, means), o.shape[2])
-    squares = _squares(o, means.dtype)
-    within = squares - o.shape[2] * means.square().sum(2)  # half of the reading; keeps its digits where means are small
-    for h in (~(within > .1 * squares)).any(1).nonzero()[:, 0].tolist():
-        within[h] = _centred(o[h:h + 1], means[h:h + 1])[0]
-    return _Scatter(means, within, within.new_empty(0), o.shape[2])
+    means, within, *far = sums = _sums(o, spread)
+    origin, moved = torch.zeros_like(means), None
+    lost = ~(within > (1e-4 if spread else .1) * o.shape[2] * means.square().sum(2))
+    for h in lost.any(1).nonzero()[:, 0].tolist():  # once more, from the means
+        origin[h] = means[h]
+        moved = torch.sub(o[h:h + 1], origin[h:h + 1, :, None], out=moved)
+        for old, new in zip(sums, _sums(moved, spread)):
+            old[h] = new[0]
+    middle = (origin + means).mean(1, keepdim=True)
+    return _Scatter(middle, origin - middle + means, within.clamp(min=0), far[0] if far else within.new_empty(0), o.shape[2])
 
 
 def _criterion(s: _Scatter, by: str, degenerate: str) -> Tensor:
