@@ -152,7 +152,7 @@ def made(name):
 
 def said(x):
     known = dict(engine=x.engine, pipe=x.engine.pipe, control=control, Region=Region, silenced=silenced, moft=moft,
-                 mask=x.viewer.painted)
+                 mask=getattr(x, 'mask', None))
     found = []
     for line in x.viewer.code.splitlines():
         name, is_set, rest = line.partition(' = ')
@@ -172,7 +172,8 @@ def png(frame):
 
 def told(name):
     x = made(name)
-    x.job.result(120)
+    if x.job:
+        x.job.result(120)
     v, want = x.viewer, said(x)
     if v.shown:
         same, drawn = (v.maps, v.ranges) == _packed(want), overlay(v.pixels, want[0], v.grid, v.alpha, v.cmap, smooth=v.smooth)

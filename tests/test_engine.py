@@ -20,7 +20,7 @@ from vidlens.matching import Tracks, match_fields
 from vidlens.run import conditions, generate, predict, renoise, schedule
 from vidlens.selection import score_heads
 from vidlens.words import imap
-from vidlens.worker import Worker
+from vidlens.worker import Job, Worker
 
 PROMPT = 'a cat runs'
 
@@ -371,8 +371,10 @@ def test_a_closed_engine_lets_go(pipe, clip):
 
 
 def test_closing_stops_a_forward_that_runs(pipe, clip):
-    class Closes:
-        def __init__(self, engine): self.engine = engine
+    class Closes(Job):
+        def __init__(self, engine):
+            super().__init__('closes')
+            self.engine = engine
 
         def check(self): self.engine.close()
     engine = hold(pipe, clip)
@@ -406,9 +408,11 @@ def test_layers_far_apart_come_in_one_forward(pipe, clip):
 
 
 def test_a_part_of_a_layer_is_not_taken_for_the_whole(pipe, clip):
-    class Stops:
+    class Stops(Job):
         "A job that is cancelled at its n-th question."
-        def __init__(self, n): self.n = n
+        def __init__(self, n):
+            super().__init__('stops')
+            self.n = n
 
         def check(self):
             self.n -= 1
@@ -532,8 +536,9 @@ def test_errors_wait_for_the_result():
     (lambda e: e.words(['dog']), "'dog' is not in the prompt"),
     (lambda e: e.words(['zebra'], source='concepts'), "does not know 'zebra'"),
     (lambda e: e.similar((99, 3, 3)), 'query 0 is'),
-    (lambda e: hold(e.pipe), 'hold needs a video, or a prompt'),
-    (lambda e: hold(e.pipe, e.video[:, :60]), 'pixels|60'),
+    (lambda e: hold(e.pipe), "neither a video nor a prompt .* give prompt='a red circle"),
+    (lambda e: hold(e.pipe, e.video[:, :60]), r'60.* let fit_video\(pipe, video\) crop and sample it'),
+    (lambda e: hold(e.pipe, e.video[:16]), r'16 frames.*fit_video'),
     (lambda e: hold(e.pipe, e.video).score(), 'no tracks are known'),
     (lambda e: hold(e.pipe, e.video, budget='some'), 'is not a size'),
 ])
@@ -547,6 +552,60 @@ def test_bad_kinds_of_input(engine):
         hold(engine.pipe, engine.video, guidance=3)
     with pytest.raises(TypeError, match='video is a int'):
         hold(engine.pipe, 3)
+    with pytest.raises(TypeError, match="a prompt is given by its name, prompt='a red circle'"):
+        hold(engine.pipe, 'a red circle')
+
+
+@pytest.mark.parametrize('how, message', [
+    (dict(budget='abc'), 'is not a size'), (dict(dtype='float99'), 'float99'), (dict(seed=None), 'seed=None is no whole number'),
+    (dict(of=0), 'of=0, but must be a whole number of at least 1'), (dict(num_videos_per_prompt=2), 'leave num_videos_per_prompt out'),
+    (dict(on_step=print), 'leave on_step out'), (dict(output_type='pil'), 'leave output_type out')])
+def test_what_cannot_be_held_is_said_before_a_video_is_made(pipe, clip, how, message):
+    hook = model_of(pipe).register_forward_pre_hook(lambda *_: pytest.fail('the model ran'))
+    try:
+        with pytest.raises(ValueError, match=message):
+            hold(pipe, prompt='a red circle', **how)
+    finally:
+        hook.remove()
+    if set(how) <= {'budget', 'dtype', 'seed', 'of'}:
+        with pytest.raises(ValueError, match=message):
+            hold(pipe, clip, **how)
+
+
+@pytest.fixture
+def model_elsewhere(pipe):
+    "Another thread has the model until the test ends, or `go` is set."
+    has, go = threading.Event(), threading.Event()
+
+    def run():
+        with hooks.lock_of(pipe):
+            has.set()
+            go.wait(30)
+    thread = threading.Thread(target=run)
+    thread.start()
+    has.wait(10)
+    yield go
+    go.set()
+    thread.join()
+
+
+def test_what_is_held_answers_while_others_run_the_model(pipe, clip, request):
+    engine = hold(pipe, clip)
+    want, words = engine.match((0, 20., 20.), 20, 3), engine.words('circle', 20, 3, source='concepts')
+    go, told = request.getfixturevalue('model_elsewhere'), []
+    with Worker() as worker:
+        assert torch.equal(worker.ask('held', lambda job: engine.match((0, 20., 20.), 20, 3)).result(10), want)
+        again = worker.ask('held', lambda job: engine.words('circle', 20, 3, source='concepts', job=job)).result(10)
+        assert torch.equal(again.maps, words.maps)
+        job = worker.ask('not held', lambda job: engine.tape(5, 3, job), tell=lambda job: told.append(job.note))
+        while not told:
+            time.sleep(.01)
+        assert 'waiting for the model' in told[0]
+        job.cancel()            # it waits for the model, and lets go at once
+        assert worker.ask('next', lambda job: 7).result(10) == 7 and not go.is_set()
+        job = worker.ask('not held', lambda job: engine.tape(5, 3, job), tell=lambda job: told.append(job.note))
+        go.set()
+        assert job.result(30).whole and told[-1] == '' and (5, 3) in engine.held
 
 
 def test_a_model_that_is_run_in_two_threads_is_run_in_turns(pipe, clip):

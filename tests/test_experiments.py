@@ -296,3 +296,75 @@ def test_the_call_of_a_result_stays_while_others_look_elsewhere(engine, steer):
     before, job = steer.viewer.code, steer.job
     steer.state.step, steer.state.frame = 1, 3
     assert steer.job is job and steer.viewer.code == before == steer.call
+
+
+def test_what_was_painted_for_a_result_is_kept(engine, steer):
+    mask = torch.zeros(64, 64, dtype=torch.uint8)
+    mask[16:48, 16:48] = 1
+    steer.viewer.mask, steer.viewer.arrow, steer.last.value = mask.numpy().tobytes(), [26., 32., 42., 32.], 2
+    told = []
+    steer.viewer.observe(lambda change: told.append(change['new']), 'progress')
+    job = steer.start()
+    steer.viewer.mask = torch.ones(64, 64, dtype=torch.uint8).numpy().tobytes()   # painted on
+    job.result(120)
+    assert torch.equal(steer.mask, mask.bool()) and steer.viewer.painted.all()
+    steps = [v for v in told if v > 0]
+    assert steps == sorted(steps) and steps[0] == 1 / 16 and steps[-1] == 1     # of the unguided run, too
+
+
+def test_a_clip_is_opened_in_the_background_and_what_does_not_fit_is_said_at_once(pipe):
+    clip, (has, go) = world.clip('a red circle moves right', seed=3), (threading.Event(), threading.Event())
+
+    def run():
+        with hooks.lock_of(pipe):
+            has.set()
+            go.wait(30)
+    thread = threading.Thread(target=run)
+    thread.start()
+    has.wait(10)
+    every = explore(pipe, clip)                # another has the model
+    while not every.opening.far.value:
+        time.sleep(.01)
+    assert 'waiting for the model' in every.opening.far.value and not every.made
+    go.set()
+    assert every.select('Match').job.result(60) is not None
+    every.close()
+    thread.join()
+    with pytest.raises(RuntimeError, match='these explorers are closed'):
+        every.select('Words')
+    for wrong, message in ((dict(video=clip.video[:, :60]), 'fit_video'), (dict(video=clip, budget='x'), 'not a size'),
+                           (dict(), 'neither a video nor a prompt'), (dict(video=clip, seed=None), 'no whole number')):
+        with pytest.raises(ValueError, match=message):
+            explore(pipe, **wrong)
+
+
+def test_explorers_that_are_closed_while_a_video_is_opened_keep_nothing(pipe, monkeypatch):
+    kept, within, go = [], threading.Event(), threading.Event()
+
+    def slowly(*given, **how):
+        kept.append(hold(*given, **how))
+        within.set()
+        go.wait(30)
+        return kept[0]
+    monkeypatch.setattr('vidlens.experiments.hold', slowly)
+    every = explore(pipe, world.clip('a red circle moves right', seed=3))
+    within.wait(30)
+    closing = threading.Thread(target=every.close)
+    closing.start()
+    while not every._gone:
+        time.sleep(.01)
+    go.set()
+    closing.join(30)
+    assert not every.made and kept[0].closed
+
+
+def test_a_question_of_another_tab_leaves_a_run_its_bar(engine):
+    with Worker() as worker:
+        steer = Steer(engine, worker=worker)
+        steer.off.value = '2.0'
+        job = steer.start()
+        steer.shown = False
+        steer.shown = True
+        assert steer.ask() is None and (steer.viewer.busy or not job.running)
+        job.result(120)
+        assert steer.viewer.code.startswith('silenced(') and not steer.viewer.busy

@@ -1,5 +1,7 @@
 """Explorers without a browser: what is on the screen is what the call beside it says; errors and stale questions."""
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from vidlens import world
 from vidlens.engine import Engine, hold
 from vidlens.explorers import CRITERIA, WAYS, Explorer, Heads, Match, State, Video, Words
+from vidlens.hooks import lock_of
 from vidlens.viewer import _packed
 from vidlens.worker import Worker
 
@@ -33,7 +36,8 @@ def test_what_is_shown_is_what_the_call_says(engine, match):
         for name, value in changed.items():
             setattr(match.state, name, value)
         viewer = shown(match)
-        said = eval(match.call, dict(engine=engine))
+        track, said = (eval(line, dict(engine=engine)) for line in match.call.splitlines())
+        assert torch.equal(track.xy, match.track.xy)
         assert viewer.maps == _packed(said[None])[0] and viewer.frame == 4
         track = engine.track([match.asked['point']], match.state.step, match.state.layer, heads=match.asked['heads'])
         assert torch.allclose(torch.tensor(viewer.tracks)[..., :2], track.xy) and not viewer.busy and viewer.message == ''
@@ -256,7 +260,7 @@ def test_a_click_is_asked_as_the_call_says_it(engine, match):
     match.viewer.picked = [0, 15.97, 63.999, 1, 0]
     viewer = shown(match)
     assert match.state.point == [0, 15.9, 63.9] and '(0, 15.9, 63.9)' in viewer.code
-    assert viewer.maps == _packed(eval(viewer.code, dict(engine=engine))[None])[0]
+    assert viewer.maps == _packed(eval(viewer.code.splitlines()[-1], dict(engine=engine))[None])[0]
 
 
 def test_a_path_is_never_that_of_another_question(engine, match, monkeypatch):
@@ -372,17 +376,105 @@ def test_a_video_wears_what_another_shows(engine):
         match, words, video = (kind(engine, state, worker) for kind in (Match, Words, Video))
         for each in (match, words):
             shown(each)
-        match.viewer.cmap = 'viridis'
+        match.viewer.cmap, match.viewer.alpha = 'viridis', .3
+        worn = video.viewer
         video.offer(dict(Match=match, Words=words, Video=video))
-        assert list(video.over.options) == ['the video alone', 'Match', 'Words'] and not shown(video).shown
+        assert list(video.over.options) == ['the video alone', 'Match', 'Words'] and not worn.shown and worn.tool == 'none'
         video.over.value = 'Match'
-        assert shown(video).maps == match.viewer.maps and video.viewer.tracks == match.viewer.tracks
-        assert video.viewer.code == match.viewer.code == video.call and video.viewer.cmap == 'viridis'
+        assert worn.maps == match.viewer.maps != b'' and worn.tracks == match.viewer.tracks != [] and worn.tool == 'point'
+        assert worn.code == match.viewer.code == video.call and (worn.cmap, worn.alpha) == ('viridis', .3)
+        match.shown = False                  # its tab is left
+        worn.picked = [0, 10., 50., 1, 0]    # a click asks what is worn
+        video.ask()
+        shown(match)
+        assert worn.point == [0, 10., 50.] and '(0, 10, 50)' in worn.code and worn.maps == match.viewer.maps
+        worn.picked = [0, 10., 90., 2, 0]
+        with pytest.raises(ValueError):
+            shown(match)
+        assert 'query 0' in worn.message and not worn.busy
         video.over.value = 'Words'
-        assert shown(video).panels == words.viewer.panels and video.viewer.tracks == []
+        assert not match.shown and worn.panels == words.viewer.panels and worn.tracks == [] and worn.tool == 'none'
         state.layer = 1
         shown(words)
         video.offer(dict(Words=words))
-        assert shown(video).maps == words.viewer.maps
+        assert worn.maps == words.viewer.maps and worn.message == ''
         video.over.value = 'the video alone'
-        assert shown(video).panels == [] and video.viewer.code == 'engine.video'
+        assert worn.panels == [] and worn.code == 'engine.video' and not worn.busy
+
+
+def test_sliders_are_always_what_the_state_is(engine):
+    with Worker() as worker:
+        match = Match(engine, State.of(engine), worker)
+        state, sliders = match.state, {x.description: x for x in match.children[0].children}
+        state.step, state.layer, state.frame = -3, -1, -2
+        assert (state.step, state.layer, state.frame) == (len(engine.plan) - 3, 5, len(engine.video) - 2)
+        assert sliders['step'].value == state.step and sliders['layer'].value == 5
+        for name, value in dict(step=len(engine.plan), layer=6, head=-2, frame=-99).items():
+            before = getattr(state, name)
+            with pytest.raises(ValueError, match=f'{name}={value} is outside: there are'):
+                setattr(state, name, value)
+            assert getattr(state, name) == before
+        assert sliders['head'].value == -1
+        shown(match)
+        assert f"step {len(engine.plan) - 3}, layer 5" in match.viewer.panels[0]
+    with pytest.raises(ValueError, match='step=99 is outside'):
+        Match(engine, State(step=99))
+
+
+@pytest.mark.parametrize('point', [[3, 3], ['a', 3, 3], [0, 3, float('nan')], [0, 3, None]])
+def test_what_is_no_place_is_refused(engine, point):
+    state = State.of(engine)
+    with pytest.raises(ValueError, match='must be three numbers'):
+        state.point = point
+    assert state.point == []
+    state.point = (1, 3., 4)
+    assert state.point == [1, 3., 4]
+
+
+def test_words_are_spelled_as_in_the_box(engine):
+    state = State.of(engine)
+    with Worker() as worker:
+        words = Words(engine, state, worker)
+        for asked in (['red,circle'], ['red ', ' ', 'circle'], ['red', 'circle', 'red']):
+            state.words = asked
+            assert state.words == ['red', 'circle'] == words.chips.value and words.box.value == 'red, circle'
+        state.words = [3]
+        assert state.words == ['3']
+        state.words = ['  ']
+        assert state.words == [] and 'give a word' in words.viewer.message
+
+
+def test_the_call_of_heads_is_never_that_of_another_measure(engine):
+    with Worker() as worker:
+        heads = Heads(engine, State.of(engine), worker)
+        assert 'heads={}' not in heads.call
+        heads.by.value = next(n for n in heads.by.options if n.startswith('compactness'))
+        said = heads.call
+        assert str(heads.chosen) in said and heads.job.value[1] == heads.chosen
+
+
+def test_a_clip_without_tracks_is_matched(pipe):
+    clip = world.clip('a red circle moves right', seed=3)
+    engine = hold(pipe, SimpleNamespace(video=clip.video, caption=clip.caption, tracks=clip.tracks[:0], visible=clip.visible[:0]))
+    with Worker() as worker:
+        match = Match(engine, worker=worker)
+        assert shown(match).tracks and not match.viewer.truth and match.viewer.message == '' and match.by[1] == 'confidence'
+
+
+def test_why_there_is_no_answer_yet_is_said(pipe, engine):
+    has, go = threading.Event(), threading.Event()
+
+    def run():
+        with lock_of(pipe):
+            has.set()
+            go.wait(30)
+    with Worker() as worker, Worker() as other:
+        match = Match(engine, State.of(engine), worker)
+        shown(match)
+        seen = []
+        match.viewer.observe(lambda change: seen.append(change['new']) or go.set() if 'waiting' in change['new'] else None, 'pending')
+        other.ask('run', lambda job: run())
+        has.wait(10)
+        match.state.step = 0 if match.state.step else 1
+        shown(match)
+        assert len(seen) == 1 and 'waiting' not in match.viewer.pending

@@ -453,7 +453,7 @@ def test_the_video_wears_what_another_explorer_shows(page, kernel):
     stepped(page, kernel, 'Match', 'layer')
     tab(page, 'Video')
     page.locator('.vidlens-tabs').get_by_label('shown', exact=True).select_option('Match')
-    told = changed(page, kernel, 'Video', "x.viewer.shown and not x.job.running")
+    told = changed(page, kernel, 'Video', "x.viewer.shown and not x.viewer.busy")
     assert told['code'] == kernel.told("made('Match').call")
     page.locator(VIEWER).first.get_by_label('Opacity of the map').press('End')
     changed(page, kernel, 'Video', 'x.viewer.alpha == 1')
@@ -473,7 +473,7 @@ def test_all_fits_and_nothing_jumps(page, kernel, width, height):
     try:
         for name in TABS:
             tab(page, name)
-            changed(page, kernel, name, 'x.shown and not x._stale and not x.job.running')
+            changed(page, kernel, name, 'x.shown and not x._stale and not x.viewer.busy')
             assert not page.locator('.vidlens-tabs').evaluate(STICKS_OUT), name
         tab(page, 'Match')
         stepped(page, kernel, 'Match', 'layer')

@@ -180,8 +180,11 @@ def test_shared_keys_of_itself_change_nothing(pipe):
 def test_it_goes_down_and_only_inside(pipe):
     told = []
     out = steer(pipe, repeats=3, rate=.02, on_step=told.append)
-    assert [t['repeat'] for t in told] == [0, 1, 2] and out.losses == told and {t['step'] for t in told} == {1}
-    assert told[-1]['loss'] < told[0]['loss']
+    losses = [{k: v for k, v in t.items() if k != 'run'} for t in told if 'repeat' in t]
+    assert [t['repeat'] for t in losses] == [0, 1, 2] and out.losses == losses and {t['step'] for t in losses} == {1}
+    assert losses[-1]['loss'] < losses[0]['loss']
+    steps = [(t['run'], t['step']) for t in told if 'repeat' not in t]
+    assert steps == [(run, i) for run in ('unguided', 'guided') for i in range(out.facts['steps'])]
     assert out.video.shape == out.unguided.shape == (9, 32, 32, 3) and not torch.equal(out.video, out.unguided)
     frames = 9 if card_of(pipe).images else 3
     assert out.masks.shape == (1, frames, 32, 32) and out.change.shape == (2,) and out.facts['guided'] == [1]
@@ -284,13 +287,17 @@ def test_hooks_gone_whatever_is_raised(pipe):
     class Stop(Exception):
         pass
 
-    def stop(told):
-        raise Stop
+    def stop(where):
+        def tell(told):
+            if where(told):
+                raise Stop
+        return tell
 
     for more in (dict(), dict(checkpoint=True), dict(share_kv='both')):
-        with pytest.raises(Stop):
-            steer(pipe, on_step=stop, **more)
-        assert not hooks._OPEN
+        for where in (lambda told: 'repeat' in told, lambda told: told['run'] == 'unguided'):
+            with pytest.raises(Stop):
+                steer(pipe, on_step=stop(where), **more)
+            assert not hooks._OPEN
 
 
 # -- UNets

@@ -62,6 +62,7 @@ class Task(w.Box):
         self.far = w.Label('', layout=w.Layout(min_width='7em'))
         self.job: Job | None = None
         self.worker: Worker | None = None
+        self._said = False
         self.go.on_click(lambda _: self.start())
         self.stop.on_click(lambda _: self.cancel())
         super().__init__([self.go, self.stop, self.far], layout=w.Layout(flex_flow='row wrap', align_items='center'))
@@ -71,9 +72,10 @@ class Task(w.Box):
         try:
             work = self._begin()
         except ValueError as e:
-            self._say(str(e))
+            self._tell_why(str(e))
             return None
-        self._say('')
+        if self._said:  # not a sentence of others, which may still be true
+            self._tell_why('')
         self._set(True)
         self.worker = self.worker or Worker('vidlens-task')
         self.job = self.worker.ask('task', work, self._finished, self._stepped)
@@ -95,19 +97,23 @@ class Task(w.Box):
         self.running = on
         self.go.disabled, self.stop.disabled, self.far.value = on, not on, ''
 
+    def _tell_why(self, sentence: str) -> None:
+        self._said = bool(sentence)
+        self._say(sentence)
+
     def _stepped(self, job: Job) -> None:
-        self.far.value = f'{job.done} of {job.total} {job.note}'.strip()
+        self.far.value = (f'{job.done} of {job.total} {job.note}' if job.total else job.note).strip()
         if self._tell:
             self._tell(job)
 
     def _finished(self, job: Job) -> None:
         self._set(False)
         if job.error is not None:
-            return self._say(job.sentence)
+            return self._tell_why(job.sentence)
         try:
             self._done(job.value)
         except Exception as e:
-            self._say(str(e) or type(e).__name__)  # else the thread would end it unseen
+            self._tell_why(str(e) or type(e).__name__)  # else the thread would end it unseen
             raise
 
 # %% ../nbs/42a_controls.ipynb #42a0000b

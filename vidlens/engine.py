@@ -5,6 +5,7 @@
 # %% ../nbs/41_engine.ipynb #41000003
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from .heads import HeadProbe, HeadTable
 from .hooks import CaptureError, Wanted, _dtype, _gib, _pick, capture, lock_of, parse_bytes, until_enough, watch_inputs
 from .lens import _clip_probe, _known, _motion_layer, _Probes, _valid, track
 from .matching import Tracks, _asked as _places, match_fields
-from .run import Step, conditions, encode, generate, predict, schedule, text_of
+from .run import Step, _positive, _seed, conditions, encode, generate, predict, schedule, text_of
 from .scores import HeadStatistics, ScoreProbe, ScoreTable, head_statistics
 from .tape import Site, Tape
 from .video import as_video
@@ -47,6 +48,7 @@ class _Store:
         self.budget, self.nbytes = parse_bytes(budget), 0
         self.sizes: dict[int, int] = {}  # bytes of each layer that was ever here
         self.held: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()
+        self._lock = threading.RLock()  # not the model's: what is held answers while others run it
 
     def put(self, at: tuple[int, int], tensors: dict[str, Tensor]) -> None:
         "Keep copies beside what is there of this layer. Raises CaptureError if they alone are above the budget."
@@ -55,30 +57,47 @@ class _Store:
             shapes = ', '.join(f'{k} {tuple(x.shape)}' for k, x in tensors.items())
             raise CaptureError(f'layer {at[1]} alone leaves {_gib(need)} ({shapes}), above the budget of {_gib(self.budget)}: '
                                f'give budget="{-(-need // 2**20)} MiB" or more, or dtype="float16"')
-        mine, self.sizes[at[1]] = self.held.pop(at, {}), need
-        self.nbytes += need - _bytes(mine)
-        while self.held and self.nbytes > self.budget:
-            self.nbytes -= _bytes(self.held.popitem(last=False)[1])
-        self.held[at] = mine | tensors
+        with self._lock:
+            mine, self.sizes[at[1]] = self.held.pop(at, {}), need
+            self.nbytes += need - _bytes(mine)
+            while self.held and self.nbytes > self.budget:
+                self.nbytes -= _bytes(self.held.popitem(last=False)[1])
+            self.held[at] = mine | tensors
 
     def touch(self, at: tuple[int, int]) -> dict[str, Tensor] | None:
         "What is held of a layer, which makes it the most recently used."
-        if at in self.held:
-            self.held.move_to_end(at)
-        return self.held.get(at)
+        with self._lock:
+            if at in self.held:
+                self.held.move_to_end(at)
+            return self.held.get(at)
+
+    def places(self) -> list[tuple[int, int]]:
+        with self._lock:
+            return list(self.held)
+
+    def largest(self) -> int:
+        "Bytes of the largest layer that was ever here; 0 before there was one."
+        with self._lock:
+            return max(self.sizes.values(), default=0)
 
 
 class _Recent:
     "What was made for the last few questions, by their names."
 
     def __init__(self, most: int) -> None:
-        self.most, self.held = most, OrderedDict[Any, Any]()
+        self.most, self.held, self._lock = most, OrderedDict[Any, Any](), threading.Lock()
 
     def get(self, name: Any, make: Callable[[], Any]) -> Any:
-        "What is held under a name, or made now."
-        self.held[name] = found = self.held.pop(name) if name in self.held else make()
-        while len(self.held) > self.most:
-            self.held.popitem(last=False)
+        "What is held under a name, or made now; what another thread asks meanwhile does not wait for it."
+        with self._lock:
+            if name in self.held:
+                self.held.move_to_end(name)
+                return self.held[name]
+        found = make()
+        with self._lock:
+            self.held[name] = found
+            while len(self.held) > self.most:
+                self.held.popitem(last=False)
         return found
 
 # %% ../nbs/41_engine.ipynb #41000009
@@ -132,21 +151,28 @@ class _Held:
     @property
     def held(self) -> list[tuple[int, int]]:
         "(step, layer) of what is held, least recently used first."
-        return list(self._store.held)
+        return self._store.places()
+
+    def _turn(self, job: Job | None) -> Any:
+        "The model, once no other thread has it."
+        return job.turn(self._lock) if job else self._lock
 
     def tape(self, step: int = -12, layers: Wanted = None, job: Job | None = None) -> Tape:
         """What layers of a step leave, on the device, as a capture would keep it; run only if it is not held.
 
-        job: its `check` is asked between layers. Raises ValueError for what does not exist, CaptureError if the layers
+        job: its `check` is asked between layers, and while another thread has the model. Raises ValueError for what does not exist, CaptureError if the layers
         together are above the budget."""
         step, wanted = self._step(step), self._layers(layers)
-        with self._lock:
-            self._awake()
-            found = {n: x for n in wanted if (x := self._whole(step, n))}
-            if len(found) < len(wanted):
-                last = max(set(wanted) - found.keys())
+        self._awake()
+        found = self._found(step, wanted)
+        if len(found) < len(wanted):
+            with self._turn(job):
+                self._awake()
+                found = self._found(step, wanted)  # another thread may have run it meanwhile
+                last = max(set(wanted) - found.keys(), default=None)
                 found |= {n: {} for n in wanted if n not in found}
-                self._forward(step, last, job, into=found)
+                if last is not None:
+                    self._forward(step, last, job, into=found)
         data = {(kind, n, step, 'cond'): x for n, held in sorted(found.items()) for kind, x in held.items()}
         at = self.plan[step]
         return replace(self._like, data=data, times={step: (at.t, at.s)}, steps=len(self.plan), whole=True)
@@ -154,8 +180,7 @@ class _Held:
     def prepare(self, step: int = -12, job: Job | None = None) -> bool:
         """Run what is not held of a step, so that each of its layers answers at once; not if the budget is too small for a whole
         step, or before anything of it is known. Whether all of it is held now."""
-        with self._lock:
-            most = max(self._store.sizes.values(), default=0)
+        most = self._store.largest()
         if not most or most * len(self.stacks) > self._store.budget:
             return False
         self.tape(step, job=job)
@@ -166,6 +191,10 @@ class _Held:
 
     def _layers(self, layers: Wanted) -> list[int]:
         return sorted(_pick(layers, len(self.stacks), 'layers') or range(len(self.stacks)))
+
+    def _found(self, step: int, layers: Sequence[int]) -> dict[int, dict[str, Tensor]]:
+        "Those layers of a step that are held."
+        return {n: x for n in layers if (x := self._whole(step, n))}
 
     def _whole(self, step: int, layer: int) -> dict[str, Tensor] | None:
         "What is held of a layer, if all of it is: a forward that was stopped may have left a part."
@@ -238,7 +267,8 @@ class Engine(_Held):
     @property
     def tracked(self) -> bool:
         "Are true tracks of the video known?"
-        return getattr(self.clip, 'tracks', None) is not None
+        tracks = getattr(self.clip, 'tracks', None)
+        return tracks is not None and len(tracks) > 0
 
     def __repr__(self) -> str:
         if self.closed:
@@ -388,9 +418,8 @@ class Engine(_Held):
         (heads, tokens, d) each."""
         how.source = how.source or ('prompt' if self.prompt else 'concepts')
         wanted = self._able('words' if how.source == 'prompt' else 'concepts', layers)
-        with self._lock:
-            asked = self._words_asked(words, how)
-            free = self._concepts(asked, step, wanted, how.together, job) if asked.concepts else {}
+        asked = self._words_asked(words, how, job)
+        free = self._concepts(asked, step, wanted, how.together, job) if asked.concepts else {}
 
         def read() -> Iterator[tuple[Any, ...]]:
             for n, tape in self._each(step, wanted, job):
@@ -398,10 +427,14 @@ class Engine(_Held):
                 yield n, q, o, *free.get(n, said)
         return asked, read()
 
-    def _words_asked(self, words: str | Sequence[str], how: Any) -> Any:
+    def _words_asked(self, words: str | Sequence[str], how: Any, job: Job | None = None) -> Any:
         "Words and where their keys are found; the text encoder runs for those alone that were not asked for lately."
         name = words if isinstance(words, str) else tuple(words), how.source, how.normalise, tuple(how.against)
-        return self._asked.get(name, lambda: _asked_words(self.pipe, words, self.prompt, how, self._encoded))
+
+        def made() -> Any:
+            with self._turn(job):
+                return _asked_words(self.pipe, words, self.prompt, how, self._encoded)
+        return self._asked.get(name, made)
 
     def _encoded(self, pipe, words: list[str]) -> Concepts:
         "`encode_concepts`, word by word."
@@ -420,8 +453,9 @@ class Engine(_Held):
             def see(site, q: Tensor, o: Tensor, keys: Tensor, out: Tensor | None) -> None:
                 found[site.layer] = keys[0].clone(), None if out is None else out[0].clone()
 
-            stream = concept_stream(self.pipe, asked.concepts, layers, together=together, probe=see)
-            self._forward(self._step(step), layers[-1], job, stream)
+            with self._turn(job):
+                stream = concept_stream(self.pipe, asked.concepts, layers, together=together, probe=see)
+                self._forward(self._step(step), layers[-1], job, stream)
             return found
         return self._free.get((self._step(step), tuple(asked.names), tuple(layers), together), made)
 
@@ -440,6 +474,42 @@ def _told(job: Job | None, of: int) -> Callable[[int, float, Tensor], None] | No
     return None if job is None else lambda i, t, z: job.step(i + 1, of, 'steps')
 
 
+_OWN = 'num_videos_per_prompt', 'output_type', 'on_step', 'latents'  # of a run that is held
+
+
+def _asked_clip(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int = 0, budget: int | float | str = '2 GiB',
+             dtype: str | torch.dtype | None = None, **run: Any) -> SimpleNamespace | None:
+    "The clip that `hold` would look at, None where it would make one. Raises what `hold` raises, and runs nothing."
+    parse_bytes(budget), _dtype(dtype), _seed(seed), _positive('of', of)
+    if isinstance(video, str):
+        raise TypeError(f'video={video!r} is a text: a prompt is given by its name, prompt={video!r}')
+    if video is None:
+        if not prompt:
+            raise ValueError("there is neither a video nor a prompt to make one from: give prompt='a red circle moves left'")
+        if odd := [n for n in run if n in _OWN]:
+            raise ValueError(f'{odd[0]}={run[odd[0]]!r}: one video is held as it was made, so leave {odd[0]} out')
+        text_of(pipe, prompt)
+        return None
+    if run:
+        raise TypeError(f'hold of a video has no option {sorted(run)[0]!r}: it is for making one, hold(pipe, prompt=...)')
+    if prompt and prompt != getattr(video, 'caption', prompt):
+        raise ValueError(f'a clip has its own caption, {video.caption!r}: hold(pipe, clip), or hold(pipe, clip.video, {prompt!r})')
+    if isinstance(video, Tensor):
+        text_of(pipe, prompt)
+        clip = SimpleNamespace(video=as_video(video), caption=prompt)
+    elif all(hasattr(video, n) for n in ('video', 'caption', 'tracks', 'visible')):
+        known = {n: getattr(video, n) for n in ('video', 'tracks', 'visible')}
+        clip = SimpleNamespace(**known, caption=_known(pipe, video.caption))
+    else:
+        raise TypeError(f'video is a {type(video).__name__}, but must be a tensor (frames, height, width, 3) or a clip of the '
+                        'world')
+    try:
+        card_of(pipe).grid(pipe, *clip.video.shape[:3])
+    except ValueError as e:
+        raise ValueError(f'{e}; or let fit_video(pipe, video) crop and sample it') from e
+    return clip
+
+
 def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int = 0, budget: int | float | str = '2 GiB',
          dtype: str | torch.dtype | None = None, job: Job | None = None, **run: Any) -> Engine:
     """A video inside a model, ready to be looked at from all sides.
@@ -451,30 +521,16 @@ def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int =
             half the room, and scores that differ in their third digit
     job     told of each step while the video is made, and asked whether to stop
 
-    Raises ValueError for words, sizes and steps that do not fit."""
-    if video is None:
-        if not prompt:
-            raise ValueError("hold needs a video, or a prompt to make one from: hold(pipe, prompt='a red circle moves left')")
-        with watch_inputs(pipe) as kept:
+    Raises ValueError for words, sizes, steps, budgets and dtypes that do not fit, before anything runs."""
+    clip, work = _asked_clip(pipe, video, prompt, of=of, seed=seed, budget=budget, dtype=dtype, **run), job or Job('hold')
+    if clip is None:
+        with work.turn(lock_of(pipe)), watch_inputs(pipe) as kept:
             made: Any = generate(pipe, prompt, seed, of, on_step=_told(job, of), **run)
         clip = SimpleNamespace(video=made.video, caption=prompt)
         engine = Engine(pipe, clip, schedule(pipe, of), kept.__getitem__, budget, dtype)
         engine.seed, engine.run = seed, run
         return engine
-    if run:
-        raise TypeError(f'hold of a video has no option {sorted(run)[0]!r}: it is for making one, hold(pipe, prompt=...)')
-    if prompt and prompt != getattr(video, 'caption', prompt):
-        raise ValueError(f'a clip has its own caption, {video.caption!r}: hold(pipe, clip), or hold(pipe, clip.video, {prompt!r})')
-    if isinstance(video, Tensor):
-        text_of(pipe, prompt)
-        video = SimpleNamespace(video=as_video(video), caption=prompt)
-    elif all(hasattr(video, n) for n in ('video', 'caption', 'tracks', 'visible')):
-        known = {n: getattr(video, n) for n in ('video', 'tracks', 'visible')}
-        video = SimpleNamespace(**known, caption=_known(pipe, video.caption))
-    else:
-        raise TypeError(f'video is a {type(video).__name__}, but must be a tensor (frames, height, width, 3) or a clip of the '
-                        'world')
-    with lock_of(pipe):
-        z, plan = encode(pipe, video.video), schedule(pipe, of)
+    with work.turn(lock_of(pipe)):
+        z, plan = encode(pipe, clip.video), schedule(pipe, of)
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z)
-    return Engine(pipe, video, plan, lambda step: plan[step].a * z + plan[step].s * noise, budget, dtype)
+    return Engine(pipe, clip, plan, lambda step: plan[step].a * z + plan[step].s * noise, budget, dtype)

@@ -21,11 +21,11 @@ from torch import Tensor
 from .card import model_of
 from .channels import channel_curves
 from .controls import Chart, Task, beside, close_all, wrapped
-from .engine import Engine, _told, hold
+from .engine import Engine, _asked_clip, _told, hold
 from .explorers import Explorer, Heads, Match, State, Video, Words, _as_wide, _options, _place, _written
 from .hooks import edit, lock_of
 from .lens import MotionChannels, moft
-from .run import generate, text_of
+from .run import generate
 from .steering import Region, Steered, control
 from .viewer import Viewer
 from .worker import Job, Worker
@@ -140,7 +140,9 @@ def silenced(pipe, prompt: str, heads: Mapping[int, Sequence[int] | None], seed:
 
 
 class Steer(Explorer):
-    "Before and after: a part moved, or heads and layers silenced. `video`: the last result; `steered`: what `control` gave."
+    """Before and after: a part moved, or heads and layers silenced.
+
+    video: the last result; mask: what was painted for it; steered: what `control` gave."""
 
     slot, uses = 'steer', ()
 
@@ -150,7 +152,7 @@ class Steer(Explorer):
         self.clear = w.Button(description='Clear', tooltip='no mask and no arrow', layout=w.Layout(width='auto'))
         self.strength = w.FloatSlider(.3, min=.05, max=1, step=.05, description='strength', tooltip='how far each step is moved',
                                       layout=_as_wide(300))
-        self.last = w.IntSlider(max(1, round(.56 * len(engine.plan))), 1, len(engine.plan), description='steps',
+        self.last = w.IntSlider(max(2, round(.56 * len(engine.plan))), 2, max(2, len(engine.plan)), description='steps',
                                 tooltip='guided up to this step; later ones only settle details', layout=_as_wide(300))
         self.off = w.Text('', description='heads off', placeholder='4.0, 4.1 or 4', continuous_update=False, layout=_as_wide(300),
                           tooltip='what is silenced: heads as layer.head, such as 4.0, 4.1, or a whole layer: 4')
@@ -158,13 +160,17 @@ class Steer(Explorer):
                         button_style='primary')
         self.after = Viewer(engine.video, label='changed', tool='none')
         self.video: Tensor | None = None
+        self.mask: Tensor | None = None
         self.steered: Steered | None = None
         super().__init__(engine, state, worker)
         t.link((self.viewer, 'frame'), (self.after, 'frame'))
-        self.viewer.tool = 'mask'
+        self.viewer.tool, self.viewer.code = 'mask', 'engine.video'
         self.tool.observe(lambda change: setattr(self.viewer, 'tool', change['new']), 'value')
         self.clear.on_click(lambda _: self.viewer.set_trait('mask', b'') or self.viewer.set_trait('arrow', []))
         self.run.observe(lambda change: self._busy(change['new']), 'running')
+
+    def ask(self) -> None:
+        "Nothing is read for it: only Run asks the model."
 
     def stage(self, more: list[w.Widget]) -> w.Widget:
         self.result = w.VBox([self.after])
@@ -196,15 +202,17 @@ class Steer(Explorer):
         e, heads, of, seed = self.engine, heads_in(self.off.value), len(self.engine.plan), self.engine.seed
         if seed is None:
             raise ValueError('steering makes a video again, so it needs one that was made: hold(pipe, prompt=...)')
-        region, last, rate = None if heads else self.region, max(2, self.last.value), self.strength.value
-        self._code, self._title = self.call, self.title
+        region, last, rate = None if heads else self.region, self.last.value, self.strength.value
+        self._code, self._title, self._mask = self.call, self.title, self.viewer.painted
 
         def work(job: Job) -> Any:
-            with lock_of(e.pipe), stoppable(e.pipe, job):
+            def told(row: Mapping[str, Any]) -> None:  # of the unguided run and then of the guided one
+                job.step(int(row['step']) + 1 + (0 if row['run'] == 'unguided' else of), 2 * of, 'steps')
+
+            with job.turn(lock_of(e.pipe)), stoppable(e.pipe, job):
                 if region is None:
                     return silenced(e.pipe, e.prompt, heads, seed, of, job, **e.run)
-                return control(e.pipe, e.prompt, region, seed=seed, of=of, steps=range(1, last), rate=rate,
-                               on_step=lambda row: job.step(int(row['step']) + 1, of, 'steps'), **e.run)
+                return control(e.pipe, e.prompt, region, seed=seed, of=of, steps=range(1, last), rate=rate, on_step=told, **e.run)
         return work
 
     def _progress(self, job: Job) -> None:
@@ -212,7 +220,7 @@ class Steer(Explorer):
 
     def _made(self, made: Any) -> None:
         self.steered = made if isinstance(made, Steered) else self.steered
-        self.video, self.viewer.code = made.video, self._code
+        self.video, self.mask, self.viewer.code = made.video, self._mask, self._code
         self.after.show_video(made.video)
         self.after.panels = [self._title]
         self.result.layout.display = 'flex'
@@ -235,7 +243,7 @@ class Steer(Explorer):
         way = ', '.join(f'{v:g}' for v in self.region.motion)
         mask = ', mask' if self.viewer.painted is not None else ''
         return (f'control(pipe, {e.prompt!r}, Region(({way}){mask}), seed={e.seed}, of={len(e.plan)}, '
-                f'steps=range(1, {max(2, self.last.value)}), rate={self.strength.value:g}{run})')
+                f'steps=range(1, {self.last.value}), rate={self.strength.value:g}{run})')
 
 # %% ../nbs/44_experiments.ipynb #4400000f
 EXPLORERS: dict[str, type[Explorer]] = {'Match': Match, 'Heads': Heads, 'Words': Words, 'Channels': Channels, 'Steer': Steer,
@@ -249,7 +257,7 @@ class Explorers(w.Tab):
     cancel, and `engine`, `state` and `select` wait for it. They raise what it raised."""
 
     def __init__(self, engine: Engine | Callable[[Job], Engine], state: State | None = None, own: bool = False) -> None:
-        self.worker, self._own, self._lock = Worker(), own, threading.Lock()
+        self.worker, self._own, self._lock, self._gone = Worker(), own, threading.RLock(), False
         self.made: dict[str, Explorer] = {}
         self.opening: Task | None = None
         super().__init__([w.VBox() for _ in EXPLORERS], titles=list(EXPLORERS), selected_index=0)
@@ -262,18 +270,21 @@ class Explorers(w.Tab):
 
     def _begin(self, begin: Callable[[Job], Engine], state: State | None) -> None:
         "Show how far it is, in every tab, and why it failed."
-        said = w.Label()
-        self.opening = Task('Make the video', 'begin again', lambda: begin, lambda engine: self._open(engine, state),
-                            lambda sentence: setattr(said, 'value', sentence))
+        self._why = w.Label()
+        self.opening = Task('Open the video', 'begin again', lambda: begin, lambda engine: self._open(engine, state),
+                            lambda sentence: setattr(self._why, 'value', sentence))
         for box in self.children:
-            box.children = [self.opening, said]
+            box.children = [self.opening, self._why]
         self.opening.start()
 
     def _open(self, engine: Engine, state: State | None) -> None:
-        self._engine, self._state = engine, state or State.of(engine)
-        for box in self.children:
-            box.children = []
-        self._make(self.selected_index)
+        with self._lock:
+            if self._gone:
+                return
+            for box in self.children:
+                box.children = []
+            self._engine, self._state = engine, state or State.of(engine)
+            self._make(self.selected_index)
 
     @property
     def engine(self) -> Engine:
@@ -293,6 +304,8 @@ class Explorers(w.Tab):
         "Go to an explorer, by the name on its tab. Raises ValueError for others, and for one that this model has not."
         if name not in EXPLORERS:
             raise ValueError(f'{name!r} is no explorer: choose among {", ".join(EXPLORERS)}')
+        if self._gone:
+            raise RuntimeError('these explorers are closed: explore(...) makes others')
         self._wait()
         self.selected_index = list(EXPLORERS).index(name)
         if name not in self.made:
@@ -300,10 +313,10 @@ class Explorers(w.Tab):
         return self.made[name]
 
     def _make(self, index: int | None) -> None:
-        if not hasattr(self, '_engine'):
-            return  # on its way: every tab says so
         name, box = list(EXPLORERS)[index or 0], self.children[index or 0]
         with self._lock:  # the first is made by another thread, where the video is
+            if not hasattr(self, '_engine'):
+                return  # on its way: every tab says so
             for other, each in self.made.items():
                 each.shown = other == name
             try:
@@ -312,19 +325,23 @@ class Explorers(w.Tab):
                     box.children = [self.made[name]]  # new tabs would go back to the first
             except ValueError as e:  # such as words of a model that reads none
                 box.children = [w.Label(str(e))]
-        if isinstance(video := self.made.get(name), Video):
-            video.offer(self.made)
+            if isinstance(video := self.made.get(name), Video):
+                video.offer(self.made)
 
     def close(self) -> None:
         "Stop the worker, too, and let go of what the engine holds, if it was made for these explorers."
         inside = self.children
+        with self._lock:
+            self._gone = True
         self.worker.cancel()
         if self._own and hasattr(self, '_engine'):
             self._engine.close()  # its forwards stop at the next layer
         super().close()
         close_all(inside)  # before the worker: it may wait for the model, which a task has
         if self.opening is not None:
-            self.opening.close()
+            close_all([self.opening, self._why])
+            if self._own and self.opening.job and self.opening.job.value:  # it came when nobody wanted it any more
+                self.opening.job.value.close()
         self.worker.close()
 
 
@@ -363,14 +380,12 @@ def explore(x: Any, video: Any = None, prompt: str = '', **how: Any) -> Explorer
     video   a video (frames, height, width, 3) of the model's size, or a clip of the world; None: one is made from `prompt`
     how     options of `hold`: of, seed, budget, dtype ...
 
-    A video is made in the background: what is wrong with its options is told in the tabs, and raised by their `engine`. Raises
-    ValueError for what does not fit."""
+    A video is made, or read by the model's VAE, in the background: what goes wrong there is told in the tabs, and raised by
+    their `engine`. Raises at once what `hold` raises for what does not fit."""
     _forget_cell()
     if not isinstance(x, Engine):
-        if video is not None or not prompt:
-            return _one_of_cell(Explorers(hold(x, video, prompt, **how), own=True))
-        text_of(x, prompt)  # at once, not in the background
-        return _one_of_cell(Explorers(lambda job: hold(x, prompt=prompt, job=job, **how), own=True))
+        _asked_clip(x, video, prompt, **how)
+        return _one_of_cell(Explorers(lambda job: hold(x, video, prompt, job=job, **how), own=True))
     if video is not None or prompt or how:
         raise ValueError('an engine has its video and prompt: explore(engine), or explore(pipe, video, prompt) for another')
     return _one_of_cell(Explorers(x))

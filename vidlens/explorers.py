@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -26,15 +26,22 @@ from .words import ConceptMaps
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['WAYS', 'CRITERIA', 'State', 'Explorer', 'Match', 'Words', 'Heads', 'Video']
+__all__ = ['WAYS', 'CRITERIA', 'Refused', 'State', 'Explorer', 'Match', 'Words', 'Heads', 'Video']
 
 # %% ../nbs/43_explorers.ipynb #43000006
+class Refused(t.TraitError, ValueError):
+    "What a state cannot hold; what it held stays."
+
+
 class State(t.HasTraits):
-    "What is looked at: step, layer, head (-1: the mean of all), RGB frame, point [t, x, y] px, words."
+    """What is looked at: step, layer, head (-1: the mean of all), RGB frame, point [t, x, y] px, words.
+
+    Steps, layers and frames may be counted from the end. Raises ValueError for what the video or the model has not."""
 
     step, layer, head, frame = t.Int(0), t.Int(0), t.Int(-1), t.Int(0)
     point: t.List[Any] = t.List([])
     words: t.List[Any] = t.List([])
+    _most: Mapping[str, int] = {}  # how many there are of each
 
     @classmethod
     def of(cls, engine: Engine) -> State:
@@ -45,7 +52,35 @@ class State(t.HasTraits):
             words = _words_of(engine)[:2]
         except ValueError:  # said where words are asked for
             words = []
-        return cls(step=len(engine.plan) * 3 // 5, layer=able[len(able) * 2 // 3], words=words)
+        return cls(step=len(engine.plan) * 3 // 5, layer=able[len(able) * 2 // 3], words=words).within(engine)
+
+    def within(self, engine: Engine) -> State:
+        "The same, held to what there is in an engine."
+        self._most = dict(step=len(engine.plan), layer=len(engine.stacks), head=engine.n_heads, frame=len(engine.video))
+        for name in self._most:
+            setattr(self, name, getattr(self, name))
+        return self
+
+    @t.validate('step', 'layer', 'head', 'frame')
+    def _numbered(self, proposal: Any) -> int:
+        name, value = proposal['trait'].name, proposal['value']
+        n = self._most.get(name)
+        low = -1 if name == 'head' else -(n or 0)
+        if n is not None and not low <= value < n:
+            first = '-1, the mean of all,' if name == 'head' else '0'
+            raise Refused(f'{name}={value} is outside: there are {n}, so use {first} to {n - 1}')
+        return value if value >= 0 or n is None or name == 'head' else value + n
+
+    @t.validate('point')
+    def _placed(self, proposal: Any) -> list[Any]:
+        value = proposal['value']
+        if value and not (len(value) == 3 and all(isinstance(v, (int, float)) and math.isfinite(v) for v in value)):
+            raise Refused(f'point={value!r}, but must be three numbers [t, x, y], an RGB frame and pixels: point=[0, 32, 20]')
+        return value
+
+    @t.validate('words')
+    def _spelled(self, proposal: Any) -> list[str]:
+        return _words_in(', '.join(map(str, proposal['value'])))  # a comma in a word makes two of it, as in the box
 
 
 def _words_of(engine: Engine) -> list[str]:
@@ -75,13 +110,15 @@ class Explorer(w.VBox):
 
     slot: str = 'video'
     uses: tuple[str, ...] = ()
+    lines = 1  # of its call, for which there is room from the beginning
     _closed = True  # until it is made
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None,
                  below: Sequence[w.Widget] = ()) -> None:
         self.engine, self.worker, self._own = engine, worker or Worker(), worker is None
-        self.state = state or State.of(engine)
-        self.viewer = Viewer(engine.video, label=self.slot, code='...')  # its line has room from the beginning
+        self.state = State.of(engine) if state is None else state.within(engine)
+        self.viewer = Viewer(engine.video, label=self.slot, code='\n'.join(['...'] * self.lines))
+        self.heard: Callable[[], Any] | None = None  # called when what is shown has changed
         self.job: Job | None = None
         self._shown, self._stale, self._closed = True, False, False
         self._links = [t.link((self.state, 'frame'), (self.viewer, 'frame')), t.link((self.state, 'point'), (self.viewer, 'point'))]
@@ -132,6 +169,11 @@ class Explorer(w.VBox):
         self.worker.cancel(self._mine)
         with self.viewer.hold_sync():
             self.viewer.busy, self.viewer.pending = False, ''
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.heard:
+            self.heard()
 
     def _moved(self, change: Any) -> None:
         self.ask()
@@ -149,12 +191,19 @@ class Explorer(w.VBox):
             return None
         self.viewer.busy = True
         self.worker.cancel('ahead')
-        self.job = self.worker.ask(self._mine, lambda job: self._work(asked, job), self._finished)
+        self.job = self.worker.ask(self._mine, lambda job: self._work(asked, job), self._finished, self._waits)
+        self._tell()
         return self.job
+
+    def _waits(self, job: Job) -> None:
+        "Why there is no answer yet."
+        self.viewer.pending = job.note
+        self._tell()
 
     def say(self, sentence: str) -> None:
         "Show an error as a sentence; '' takes it away."
         self.viewer.message = sentence
+        self._tell()
 
     def _work(self, asked: dict[str, Any], job: Job) -> Any:
         found = None
@@ -164,13 +213,15 @@ class Explorer(w.VBox):
                 self.viewer.message = ''
                 self.paint(asked, found)
                 self.viewer.code = self.code(asked)
+            self._tell()
         return found
 
     def _finished(self, job: Job) -> None:
         with self.viewer.hold_sync():
             self.viewer.busy, self.viewer.pending = False, ''
             if job.error is not None:
-                self.say(job.sentence)
+                self.viewer.message = job.sentence
+        self._tell()
         if job.error is None and 'layer' in self.uses:
             self.worker.ask('ahead', self._prepare)
 
@@ -254,7 +305,7 @@ def _options(asked: dict[str, Any]) -> str:
 class Match(Explorer):
     "Matches of one point, by step, layer and head. `track` and `field` hold what is shown, `scores` (steps, layers) the map."
 
-    slot, uses = 'match', ('step', 'layer', 'head', 'point')
+    slot, uses, lines = 'match', ('step', 'layer', 'head', 'point'), 2
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
         self.both = w.Checkbox(False, description='both ways', indent=False, layout=w.Layout(width='auto'),
@@ -331,7 +382,8 @@ class Match(Explorer):
 
     def code(self, asked: dict[str, Any]) -> str:
         rest = dict(asked)
-        return f'engine.match({_written(rest.pop("point"))}, {_options(rest)})'
+        point = _written(rest.pop('point'))
+        return f'engine.track([{point}], {_options(rest)})\nengine.match({point}, {_options(rest)})'
 
     def score_all(self) -> Job | None:
         "Score every step, in the background; the map fills as it goes."
@@ -436,7 +488,7 @@ class Words(Explorer):
 
 
 def _words_in(text: str) -> list[str]:
-    return [v.strip() for v in text.split(',') if v.strip()]
+    return list(dict.fromkeys(v.strip() for v in text.split(',') if v.strip()))
 
 
 def _source(engine: Engine, words: Sequence[str]) -> str:
@@ -543,6 +595,13 @@ class Heads(Explorer):
                 self.state.layer, self.state.head = head
         return self.ask()
 
+    @property
+    def call(self) -> str:
+        "What the state says now, in Python; waits for the best five, if they are still on their way."
+        if not self._by_hand and self.job is not None and self.job.running:
+            self.job.result()
+        return super().call
+
     def code(self, asked: dict[str, Any]) -> str:
         rest = '' if asked['source'] == 'prompt' else ", source='concepts'"
         return f'engine.words({asked["word"]!r}, step={asked["step"]}, heads={self.chosen}{rest})'
@@ -555,43 +614,66 @@ def _best_heads(table: Tensor, k: int, lowest: bool) -> dict[int, list[int]]:
     return {n: sorted(i % width for i in found if i // width == n) for n in sorted({i // width for i in found})}
 
 # %% ../nbs/43_explorers.ipynb #43000022
+_WORN = 'panels', 'shape', 'ranges', 'unit', 'maps', 'times', 'tracks', 'truth', 'message', 'pending', 'busy', 'code'
+
+
 class Video(Explorer):
-    "The video, large. `over`: whose maps lie over it; `others`: the explorers to choose from, by name."
+    """The video, large. `over`: whose maps lie over it; `others`: the explorers to choose from, by name.
+
+    What is worn goes on answering, so that a click here asks it, and is drawn here as it is there."""
 
     slot = 'video'
     _NONE = 'the video alone'
 
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
         self.others: Mapping[str, Explorer] = {}
+        self.worn: Explorer | None = None
         self.over = w.Dropdown(options=[self._NONE], description='shown', style=_NARROW, layout=_as_wide(348),
                                tooltip='the video alone, or with the maps of an explorer that was opened')
+        self._bare = Viewer(engine.video, code='engine.video')
         super().__init__(engine, state, worker)
         self.viewer.size = 900
-        self.over.observe(self._moved, 'value')
+        self.over.observe(lambda change: self.ask(), 'value')
 
     def controls(self) -> list[w.Widget]:
         return [wrapped(self.over)]
 
     def offer(self, others: Mapping[str, Explorer]) -> None:
         "Explorers whose maps can be shown."
-        self.others, chosen = {n: x for n, x in others.items() if x.viewer.shown and x is not self}, self.over.value
+        self.others, chosen = {n: x for n, x in others.items() if x.uses}, self.over.value
         self.over.options = [self._NONE, *self.others]
         self.over.value = chosen if chosen in self.over.options else self._NONE
         self.ask()  # it may show something else by now
 
+    def ask(self) -> None:
+        "Put on what is chosen; nothing is read for the video itself."
+        worn = self.others.get(self.over.value) if self.shown else None
+        if self.worn not in (None, worn):
+            self.worn.heard, self.worn.shown = None, False
+        if worn is not None:
+            if worn is not self.worn:
+                self.viewer.cmap, self.viewer.alpha = worn.viewer.cmap, worn.viewer.alpha
+            worn.heard, worn.shown = self._mirror, True
+        self.worn = worn
+        self._mirror()
+
+    def _mirror(self) -> None:
+        "The same as the worn one shows."
+        if not self.shown:
+            return
+        v, other = self.viewer, self.worn.viewer if self.worn else self._bare
+        with v.hold_sync():
+            v.tool = 'point' if self.worn and 'point' in self.worn.uses else 'none'
+            v.grid, v.shown = other.grid, other.shown
+            for name in _WORN:
+                setattr(v, name, getattr(other, name))
+
     @property
-    def asked(self) -> dict[str, Any]:
-        "Whose maps, and the call that they came from."
-        other = self.others.get(self.over.value)
-        return dict(of=other, code='engine.video' if other is None else other.viewer.code)
+    def call(self) -> str:
+        return self.viewer.code
 
-    def paint(self, asked: dict[str, Any], found: Any) -> None:
-        v, other = self.viewer, asked['of']
-        if other is None:
-            v.tracks, v.truth = [], []
-            return v.show_maps({}, self.engine.grid)
-        v.cmap, v.tracks, v.truth = other.viewer.cmap, other.viewer.tracks, other.viewer.truth
-        v.show_maps(other.viewer.shown, other.viewer.grid or self.engine.grid, other.viewer.unit)
-
-    def code(self, asked: dict[str, Any]) -> str:
-        return asked['code']
+    def close(self) -> None:
+        if self.worn is not None:
+            self.worn.heard = None
+        self._bare.close()
+        super().close()

@@ -32,7 +32,8 @@ _CELLS = (('markdown', '# Look inside a video\n\nDrag a slider, click into the v
                    'pipe = vidlens.load({model!r}, {device!r}, {dtype!r})\n{video}'),
           ('code', 'tabs = explore(pipe, video, {prompt!r}, of={of!r}, seed={seed!r})\ntabs'),
           ('markdown', 'Below each picture stands the call that gives what it shows: copy it into a cell of your own, below '
-                       '`engine = tabs.engine`. What is painted is `mask = tabs.select("Steer").viewer.painted`.'))
+                       '`engine = tabs.engine`. What is painted for the result of *Steer* is '
+                       '`mask = tabs.select("Steer").mask`.'))
 
 
 def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: str | os.PathLike | None = None, prompt: str = '',
@@ -44,8 +45,8 @@ def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: st
     a file that is no video, and for less than one step."""
     if video is None and not prompt:
         raise ValueError('give a video, or a prompt to make one from: --prompt "a red circle moves right"')
-    if video is not None and not Path(video).is_file():
-        raise FileNotFoundError(f'{video} does not exist: give a video file, or leave it out and give a prompt')
+    if video is not None and not Path(video).exists():
+        raise FileNotFoundError(f'{video} does not exist: give a video file or a folder of frames, or leave it out and give a prompt')
     if video is not None:
         probe_video(video)  # what cannot be read is said here, not in a page
     if of < 1:

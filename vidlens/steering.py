@@ -352,8 +352,7 @@ class _Guide:
                 grad = grad / (grad.square().sum() / keep.sum()).sqrt().clamp(min=1e-20)
             z = (z.float() - self.rate * grad).to(z.dtype)
             self.losses.append(dict(step=at.index, repeat=repeat, **told))
-            if self.on_step:
-                self.on_step(self.losses[-1])
+            _say(self.on_step, 'guided', **self.losses[-1])
         return z
 
     def _gradient(self, z: Tensor, at: Step, shared: Any) -> tuple[Tensor, dict[str, float]]:
@@ -619,7 +618,8 @@ def control(pipe, prompt: str, regions: Region | Sequence[Region] = (), *, drags
                default all up to `layer` that attend over places
     checkpoint compute activations again instead of keeping them, where the model offers it (a UNet: in its residual
                blocks): less memory, more time
-    on_step    told of each repeat: step, repeat, loss ...;  run: goes to `generate` (guidance, frames, size ...)
+    on_step    told of each step of both runs, dict(run='unguided' or 'guided', step=...), and of each repeat: with repeat,
+               loss ...;  run: goes to `generate` (guidance, frames, size ...)
 
     Raises ValueError for what does not fit, and for gradients that are not finite."""
     return _controlled(SimpleNamespace(**locals()))
@@ -635,8 +635,12 @@ def _controlled(a: SimpleNamespace) -> Steered:
     a.drag_steps = _steps_of(a.drag_steps, a.of, (.24 if a.regions else 1 / a.of, .8))
     a.stats = _stats_for(a, grid)
     kept: list[Tensor] = []
+
+    def plain(i: int, t: float, z: Tensor) -> None:
+        kept.append(z.clone())
+        _say(a.on_step, 'unguided', i)
     with _hearing(pipe) as a.heard:
-        before: Any = generate(pipe, a.prompt, a.seed, a.of, on_step=lambda i, t, z: kept.append(z.clone()), **run)
+        before: Any = generate(pipe, a.prompt, a.seed, a.of, on_step=plain, **run)
     noise = _noise_like(pipe, kept[0], a.seed)
     things = [*a.regions, *a.drags]
     guide = _Guide(pipe, _Given(pipe, a.prompt, noise, a.heard), grid, noise,
@@ -652,6 +656,11 @@ def _controlled(a: SimpleNamespace) -> Steered:
     ways = [r.way(grid) for r in a.regions] + [d.track(grid) - d.track(grid)[0] for d in a.drags]
     return Steered(video, before.video, latents, things, torch.stack([x.mask(grid) for x in things]), torch.stack(ways),
                    guide.losses, facts | dict(guided=sorted(i for i in range(a.of) if guide.wants(i))))
+
+
+def _say(on_step: Callable[[dict[str, Any]], None] | None, run: str, step: int, **more: Any) -> None:
+    if on_step:
+        on_step(dict(run=run, step=step, **more))
 
 
 _TOLD = ('layer', 'loss', 'reference', 'per', 'content', 'rate', 'repeats', 'normalise', 'share_kv', 'first_frames', 'checkpoint')
@@ -675,6 +684,7 @@ def _guided(pipe, prompt: str, seed: int, guide: _Guide, noise: Tensor, run: dic
 
     def move(i: int, t: float, z: Tensor) -> None:
         last[0] = z
+        _say(guide.on_step, 'guided', i)
         if i + 1 < len(plan) and guide.wants(i + 1):
             with torch.no_grad():
                 z.copy_(guide(z, plan[i + 1]))

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 # %% auto #0
@@ -35,8 +36,26 @@ class Job:
         "Called by the work itself: it is so far. Raises CancelledError if it is to stop."
         self.check()
         self.done, self.total, self.note = done, total, note
+        self._say()
+
+    def _say(self) -> None:
         if self._tell:
             self._tell(self)
+
+    @contextmanager
+    def turn(self, lock: Any) -> Iterator[None]:
+        "Called by the work itself: with a lock, which it waits for and says so. Raises CancelledError if it is to stop meanwhile."
+        if not lock.acquire(blocking=False):
+            self.note = 'waiting for the model, which other work has'
+            self._say()
+            while not lock.acquire(timeout=.05):
+                self.check()
+            self.note = ''
+            self._say()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def cancel(self) -> None:
         "Stop as soon as the work asks; what has not begun never does."
