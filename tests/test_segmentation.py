@@ -243,15 +243,50 @@ def test_miou_is_scikit_learns():
     assert found.miou == pytest.approx(float(sum(want)) / 4)
 
 
-def test_video_consistency():
+def published(pred, truth, n):
+    "VSPW's VC_perclip.py: shares of the windows of a clip."
+    shares = []
+    for i in range(len(truth) - n):
+        stays, same = np.ones(truth[0].shape, bool), np.ones(truth[0].shape, bool)
+        for j in range(1, n):
+            stays &= truth[i] == truth[i + j]
+            same &= pred[i] == pred[i + j]
+        with np.errstate(invalid='ignore'):
+            shares.append((same & stays).sum() / stays.sum())
+    return shares
+
+
+@pytest.mark.parametrize('n', [1, 2, 4])
+def test_video_consistency_is_the_published_one(n):
+    "Clips of several lengths, -1 among their labels; a mean over all windows of all clips, NaN left out."
+    scores, want = SegmentationScores((n,)), []
+    for frames in (n, n + 1, 9, 14):
+        truth, pred = torch.randint(-1, 2, (2, frames, 3, 3), generator=G)
+        truth[1::2, 0], pred[1::3, :2] = truth[:-1:2, 0][:len(truth[1::2])], pred[0, :2]
+        each = published(pred.numpy(), truth.numpy(), n)
+        assert video_consistency(pred, truth, n) == pytest.approx([v for v in each if v == v]) and len(each) == frames - n
+        scores.add(pred, truth)
+        want += each
+    assert scores.result().vc[n].mean == pytest.approx(np.nanmean(want))
+
+
+def test_steady_but_wrong_is_consistent_and_not_correct():
+    truth = torch.zeros(9, 4, 4).long()
+    truth[:, 0] = -1
+    assert video_consistency(1 - truth, truth, 8) == [1.] and video_consistency(truth[:8], truth[:8], 8) == []
+    assert video_consistency(1 - truth, truth, 8, correct=True) == [0., 0.]
+    assert video_consistency(truth.clamp_min(0), truth, 8, correct=True) == [1., 1.]
+
+
+def test_strict_video_consistency():
     truth = torch.zeros(6, 4, 4).long()
     truth[3:, 0] = 1                                    # a row changes its class
-    assert video_consistency(truth, truth, 2) == [1.] and video_consistency(truth, truth, 7) == []
+    assert video_consistency(truth, truth, 2, True) == [1.] * 5 and video_consistency(truth, truth, 7, True) == []
     wrong = truth.clone()
     wrong[5, 3] = 1                                     # a row is wrong in the last frame
-    assert video_consistency(wrong, truth, 2) == [pytest.approx((4 + 12 / 16) / 5)]
-    assert video_consistency(wrong, truth, 6) == [pytest.approx(8 / 12)]
-    scores = SegmentationScores((2, 9))
+    assert video_consistency(wrong, truth, 2, True) == [1.] * 4 + [pytest.approx(12 / 16)]
+    assert video_consistency(wrong, truth, 6, True) == [pytest.approx(8 / 12)]
+    scores = SegmentationScores((2, 9), correct=True)
     scores.add(wrong, truth)
     assert scores.result().vc[2].mean == pytest.approx((4 + 12 / 16) / 5) and np.isnan(scores.result().vc[9].mean)
 

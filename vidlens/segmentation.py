@@ -243,23 +243,24 @@ def _pair(pred: Tensor, truth: Tensor) -> None:
 
 
 class Segmentation(NamedTuple):
-    "miou: mean over classes; iou by class; vc: {n: consistency of runs of n frames}, NaN where no clip is that long."
+    """miou: mean over classes; iou by class; vc: {n: `video_consistency`, mean over all runs of n frames, interval over clips}, NaN
+    where no clip has such a run."""
     miou: float
     iou: dict[Any, float]
     vc: dict[int, Interval]
 
 
 class SegmentationScores:
-    "Gathers predictions clip by clip; nothing of a clip is kept but counts."
+    "Gathers predictions clip by clip; nothing of a clip is kept but counts. runs, correct: of `video_consistency`."
 
-    def __init__(self, runs: Sequence[int] = (8, 16)) -> None:
-        self.runs = tuple(runs)
+    def __init__(self, runs: Sequence[int] = (8, 16), correct: bool = False) -> None:
+        self.runs, self.correct = tuple(runs), correct
         self.both: dict[int, int] = {}
         self.either: dict[int, int] = {}
-        self.kept: dict[int, list[float]] = {n: [] for n in runs}
+        self.kept: dict[int, list[list[float]]] = {n: [] for n in runs}
 
     def add(self, pred: Tensor, truth: Tensor) -> None:
-        "One clip's labels (frames, height, width) int64; pixels whose truth is below 0 do not count. Raises ValueError."
+        "One clip's labels (frames, height, width) int64; pixels whose truth is below 0 do not count for iou. Raises ValueError."
         pred, truth = torch.as_tensor(pred), torch.as_tensor(truth)
         _pair(pred, truth)
         known = truth >= 0
@@ -268,7 +269,7 @@ class SegmentationScores:
             self.both[c] = self.both.get(c, 0) + int((p & t).sum())
             self.either[c] = self.either.get(c, 0) + int((p | t).sum())
         for n in self.runs:
-            self.kept[n] += video_consistency(pred, truth, n)[:1]
+            self.kept[n].append(video_consistency(pred, truth, n, self.correct))
 
     def result(self) -> Segmentation:
         "The figures so far. Raises ValueError before anything was added."
@@ -276,25 +277,35 @@ class SegmentationScores:
         if not seen:
             raise ValueError('nothing was added: add(pred, truth) of each clip first')
         iou = {c: self.both[c] / self.either[c] for c in sorted(seen)}
-        nan = Interval(float('nan'), float('nan'), float('nan'))
-        return Segmentation(sum(iou.values()) / len(iou), iou,
-                            {n: bootstrap(torch.tensor(v)) if v else nan for n, v in self.kept.items()})
+        return Segmentation(sum(iou.values()) / len(iou), iou, {n: _over_clips(x) for n, x in self.kept.items()})
 
 
-def video_consistency(pred: Tensor, truth: Tensor, n: int) -> list[float]:
-    """[share] over runs of n frames: of the pixels whose true class stays, those predicted right in all n (VSPW's VC_n).
+def _over_clips(shares: list[list[float]]) -> Interval:
+    "Mean over all runs, interval over clips."
+    flat, clip = [v for x in shares for v in x], [i for i, x in enumerate(shares) for _ in x]
+    return bootstrap(flat, clip) if flat else Interval(float('nan'), float('nan'), float('nan'))
 
-    Labels (frames, height, width) int64, below 0 unknown. [] if the clip is shorter. Raises ValueError."""
+
+def video_consistency(pred: Tensor, truth: Tensor, n: int, correct: bool = False) -> list[float]:
+    """Of the pixels whose true class stays over n frames, the share whose prediction stays too: one of each run (mVC_n).
+
+    As in VSPW's code (VC_perclip.py), with which published tables are made: steady but wrong counts, pixels of unknown class
+    (below 0) are a class like others, and the last run of a clip is left out, so that one of n frames has none, [].
+    correct=True is stricter, not for comparison: right in all n frames, known pixels alone, every run.
+
+    Labels (frames, height, width) int64; runs in which no pixel stays are left out. Raises ValueError."""
     _pair(pred, truth)
     if n < 1:
         raise ValueError(f'n={n}: give a number of frames, at least 1')
     shares = []
-    for f in range(len(truth) - n + 1):
+    for f in range(len(truth) - n + correct):
         t, p = truth[f:f + n], pred[f:f + n]
-        stays = (t == t[0]).all(0) & (t[0] >= 0)
+        stays, kept = (t == t[0]).all(0), (p == (t if correct else p[0])).all(0)
+        if correct:
+            stays &= t[0] >= 0
         if bool(stays.any()):
-            shares.append(float(((p == t).all(0) & stays).sum() / stays.sum()))
-    return [sum(shares) / len(shares)] if shares else []
+            shares.append(float((kept & stays).sum() / stays.sum()))
+    return shares
 
 # %% ../nbs/15a_segmentation.ipynb #1500000f
 class SegmentationTable(NamedTuple):
@@ -304,7 +315,7 @@ class SegmentationTable(NamedTuple):
     skipped: dict[str, str]
 
     def table(self) -> list[dict[str, Any]]:
-        "A row for each method as IMAP's table has it: mIoU, mVC8, mVC16, in 0 to 1."
+        "A row for each method as IMAP's table has it, in 0 to 1: mIoU, mVC8, mVC16 (VSPW's, see `video_consistency`)."
         return [dict(method=m, mIoU=s.miou) | {f'mVC{n}': v.mean for n, v in s.vc.items()} for m, s in self.rows.items()]
 
 
@@ -319,7 +330,8 @@ def evaluate_segmentation(clips: Iterable[Segmented], maps_of: Callable[[Tensor,
     maps_of      (video, words) -> `ConceptMaps`: lambda video, words: imap(pipe, video, words, ', '.join(words)); its rivals have
                  rows too
     names        of labels, {1: 'dog'} for all clips or {clip: {1: 'dog'}}, beside the layout's own (VSPW: all; DAVIS, MeViS: 0
-                 is 'background', a word like others). Pixels of labels without a name do not count
+                 is 'background', a word like others). Pixels of labels without a name do not count, but in the
+                 consistency
     expressions  each expression of a clip (MeViS) is asked alone: what lies above the middle of its map's range, against the
                  union of its objects; iou by expression, mean over frames, miou over expressions
     runs         of frames, for the consistency
