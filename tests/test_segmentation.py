@@ -202,6 +202,39 @@ def test_what_is_skipped_is_said(folder):
         evaluate_segmentation([], planted)
 
 
+@pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
+def test_a_method_with_one_map_for_all_words_has_no_row_by_classes(folder):
+    def same(video, words):
+        found = planted(video, words)
+        found.rivals['flow'] = found.maps[:1].expand_as(found.maps)
+        return found
+    found = evaluate_segmentation(read_segmentation(folder), same)
+    assert set(found.rows) == {'GramCol', 'prompt words'} and list(found.skipped) == ['flow']
+    assert 'one map for all words' in found.skipped['flow'] and found.asked == 2
+    with pytest.raises(ValueError, match='GramCol has one map for all words'):
+        evaluate_segmentation(read_segmentation(folder), lambda v, w: SimpleNamespace(maps=torch.ones(2, *GRID.shape), grid=GRID))
+    clips = [c._replace(expressions=[('a wall', [1])]) for c in read_segmentation(folder)]
+    assert set(evaluate_segmentation(clips, same, expressions=True).rows) == {'GramCol', 'prompt words', 'flow'}
+
+
+@pytest.mark.parametrize('change, says', [
+    (lambda words: words[::-1], r"but its maps are of \['door', 'wall'\]: hand on the words as they come, lambda video, words: imap"),
+    (lambda words: words[:1], r"b: maps of \['wall', 'door'\] were asked for, one each, but its maps are of \['wall'\]"),
+    (lambda words: [*words, 'dog'], "maps are of .*'dog'"), (lambda words: ['wall', 'door[0]', 'door[1]'], 'without pool=None'),
+    (None, 'but its GramCol has 3 maps')])
+@pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
+def test_maps_must_be_of_the_words_that_were_asked(folder, change, says):
+    def other(video, words):
+        if change is None:
+            return planted(video, [*words, 'dog'])
+        return SimpleNamespace(**vars(planted(video, change(words))), words=change(words))
+    clips = [read_segmentation(folder)[1]]
+    with pytest.raises(ValueError, match=says):
+        evaluate_segmentation(clips, other)
+    with pytest.raises(ValueError, match='hand on the words'):
+        evaluate_segmentation([clips[0]._replace(expressions=[('wall', [1])])], lambda v, w: planted(v, w * 2), expressions=True)
+
+
 def test_expressions_are_evaluated_against_the_union_of_their_objects(tmp_path):
     masks = overlapping()
     mevis(tmp_path, masks, [('the one', [1]), ('both', [1, 2]), ('nobody', [])])

@@ -309,7 +309,7 @@ def video_consistency(pred: Tensor, truth: Tensor, n: int, correct: bool = False
 
 # %% ../nbs/15a_segmentation.ipynb #1500000f
 class SegmentationTable(NamedTuple):
-    "rows: {method: its scores}; asked: how many clips, or expressions, were; skipped: {which: why it was not}."
+    "rows: {method: its scores}; asked: how many clips, or expressions, were; skipped: {clip, expression or method: why}."
     rows: dict[str, Segmentation]
     asked: int
     skipped: dict[str, str]
@@ -328,7 +328,7 @@ def evaluate_segmentation(clips: Iterable[Segmented], maps_of: Callable[[Tensor,
 
     clips        of `read_segmentation(folder, frames=, size=)` at the size that the model sees, or others
     maps_of      (video, words) -> `ConceptMaps`: lambda video, words: imap(pipe, video, words, ', '.join(words)); its rivals have
-                 rows too
+                 rows too, by classes only those with maps of each word (not: flow, centre, MOFT and tracks with place=)
     names        of labels, {1: 'dog'} for all clips or {clip: {1: 'dog'}}, beside the layout's own (VSPW: all; DAVIS, MeViS: 0
                  is 'background', a word like others). Pixels of labels without a name do not count, but in the
                  consistency
@@ -336,7 +336,7 @@ def evaluate_segmentation(clips: Iterable[Segmented], maps_of: Callable[[Tensor,
                  union of its objects; iou by expression, mean over frames, miou over expressions
     runs         of frames, for the consistency
 
-    Raises ValueError if nothing can be evaluated, and for maps of another size than the clips."""
+    Raises ValueError if nothing can be evaluated, and for maps of another size than the clips or of other words."""
     found, skipped, asked = _Table(runs), dict[str, str](), 0
     for clip in clips:
         most = getattr(clips, 'frames', None)
@@ -346,7 +346,9 @@ def evaluate_segmentation(clips: Iterable[Segmented], maps_of: Callable[[Tensor,
             asked += _by_expression(clip, maps_of, found, skipped)
         else:
             asked += _by_class(clip, maps_of, _names_of(clip, names), found, skipped)
-    if not asked:
+    if not expressions:
+        skipped |= found.leave_out_alike()
+    if not found.scores:
         told = '; '.join(f'{n} {why}' for n, why in list(skipped.items())[:3])
         raise ValueError(f'nothing of {len(skipped)} could be evaluated: {told or "there are no clips"}')
     return SegmentationTable(found.result(), asked, skipped)
@@ -365,12 +367,19 @@ class _Table:
     def __init__(self, runs: Sequence[int]) -> None:
         self.runs, self.classes = runs, dict[str, int]()
         self.scores, self.alone = dict[str, SegmentationScores](), dict[str, dict[str, float]]()
+        self.apart = set[str]()         # methods in which words had maps of their own
 
     def number(self, word: str) -> int:
         return self.classes.setdefault(word, len(self.classes))
 
     def of(self, method: str) -> SegmentationScores:
         return self.scores.setdefault(method, SegmentationScores(self.runs))
+
+    def leave_out_alike(self) -> dict[str, str]:
+        "Takes out the methods that had one map for all words of each clip, and tells why."
+        alike = [m for m in self.scores if m not in self.apart]
+        self.scores = {m: s for m, s in self.scores.items() if m in self.apart}
+        return dict.fromkeys(alike, 'has one map for all words, of which none is highest: the first would win in each pixel')
 
     def result(self) -> dict[str, Segmentation]:
         words = {n: w for w, n in self.classes.items()}
@@ -380,14 +389,21 @@ class _Table:
         return {m: r._replace(iou=self.alone[m], miou=sum(self.alone[m].values()) / len(self.alone[m])) for m, r in rows.items()}
 
 
-def _methods(found: Any, clip: Segmented) -> dict[str, Tensor]:
-    "Maps by method. Raises ValueError if they are not of the clip's size."
+def _methods(found: Any, clip: Segmented, words: list[str]) -> dict[str, Tensor]:
+    "Maps by method. Raises ValueError if they are not of the clip's size, or not one of each word, in their order."
     size = found.grid.video_frames, found.grid.height, found.grid.width
     if size != tuple(clip.labels.shape):
         raise ValueError(f'{clip.name} is {tuple(clip.labels.shape)} (frames, height, width), but its maps are of {size}: '
                          f'read_segmentation(folder, frames={size[0]}, size={size[1:]})')
     told = getattr(found, 'facts', {}).get('rivals', {})
-    return {'GramCol': found.maps} | {told.get(n, n): x for n, x in getattr(found, 'rivals', {}).items()}
+    methods = {'GramCol': found.maps} | {told.get(n, n): x for n, x in getattr(found, 'rivals', {}).items()}
+    named = list(getattr(found, 'words', words))
+    odd = [f'maps are of {named}'] if named != words else []
+    odd += [f'{m} has {len(x)} maps' for m, x in methods.items() if len(x) != len(words)]
+    if odd:
+        raise ValueError(f'{clip.name}: maps of {words} were asked for, one each, but its {odd[0]}: hand on the words as they come, '
+                         'lambda video, words: imap(pipe, video, words, ...), without pool=None')
+    return methods
 
 
 def _by_class(clip: Segmented, maps_of: Callable[[Tensor, list[str]], Any], names: dict[int, str], table: _Table,
@@ -403,8 +419,10 @@ def _by_class(clip: Segmented, maps_of: Callable[[Tensor, list[str]], Any], name
     truth = torch.full_like(clip.labels, -1)
     for n in (n for n in there if n in names):
         truth[clip.labels == n] = table.number(names[n])
-    for method, maps in _methods(found, clip).items():
+    for method, maps in _methods(found, clip, words).items():
         table.of(method).add(numbers[segment(maps, found.grid)], truth)
+        if not torch.equal(maps, maps[:1].expand_as(maps)):
+            table.apart.add(method)
     return 1
 
 
@@ -419,7 +437,7 @@ def _by_expression(clip: Segmented, maps_of: Callable[[Tensor, list[str]], Any],
             skipped[name] = 'names no objects' if truth is None else 'names objects that are not seen in these frames'
             continue
         found, asked = maps_of(clip.video, [text]), asked + 1
-        for method, maps in _methods(found, clip).items():
+        for method, maps in _methods(found, clip, [text]).items():
             large = upsample(maps[0], found.grid)
             pred = large > (large.amin() + large.amax()) / 2
             table.of(method).add(pred.long(), truth.long())
