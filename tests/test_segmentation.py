@@ -240,21 +240,45 @@ def test_expressions_are_evaluated_against_the_union_of_their_objects(tmp_path):
     mevis(tmp_path, masks, [('the one', [1]), ('both', [1, 2]), ('nobody', [])])
     clips = read_segmentation(tmp_path, frames=4)
     found = evaluate_segmentation(clips, planted, expressions=True, runs=(2,))
-    truth = {'v: the one': masks[1], 'v: both': masks[1] | masks[2]}
+    truth = {'v #0: the one': masks[1], 'v #1: both': masks[1] | masks[2]}
     for name, inside in truth.items():
-        large = upsample(planted(None, [name[3:]]).maps[0], GRID)
+        large = upsample(planted(None, [name[6:]]).maps[0], GRID)
         on = large > (large.max() + large.min()) / 2
         each = (on & inside).sum((1, 2)) / (on | inside).sum((1, 2))
         assert found.rows['GramCol'].iou[name] == pytest.approx(float(each.mean()))
     row = found.rows['GramCol']
     assert row.miou == pytest.approx(sum(row.iou.values()) / 2) and found.asked == 2 and row.vc[2].mean == row.vc[2].mean
-    assert found.skipped == {'v: nobody': 'names no objects'}
+    assert found.skipped == {'v #2: nobody': 'names no objects'}
     cover = F.avg_pool2d((masks[1] | masks[2]).float()[:, None], 4)[:, 0][None]
     exact = evaluate_segmentation(clips, lambda v, w: SimpleNamespace(maps=cover, grid=GRID), expressions=True)
-    both, one = (exact.rows['GramCol'].iou[f'v: {name}'] for name in ('both', 'the one'))
+    both, one = (exact.rows['GramCol'].iou[f'v {name}'] for name in ('#1: both', '#0: the one'))
     assert both > .9 and both > one
     with pytest.raises(ValueError, match='has no expressions'):
         evaluate_segmentation([clips[0]._replace(expressions=[])], planted, expressions=True)
+
+
+def test_equal_expressions_and_unreadable_ones(tmp_path):
+    "Equal expressions of other objects are two; one that has no maps is left out, and what was done before it stays."
+    masks = overlapping()
+    mevis(tmp_path, masks, [('cat', [1]), ('cat', [2]), ('', [1]), ('cats', [1])])
+
+    def readable(video, words):
+        if not all(words):
+            raise ValueError("the word '' is blank")
+        return planted(video, words)
+
+    found = evaluate_segmentation(read_segmentation(tmp_path), readable, expressions=True)
+    each = found.rows['GramCol'].iou
+    assert list(each) == ['v #0: cat', 'v #1: cat', 'v #3: cats'] and found.asked == 3 and each['v #0: cat'] != each['v #1: cat']
+    assert found.rows['GramCol'].miou == pytest.approx(sum(each.values()) / 3)
+    assert found.skipped == {'v #2: ': "has no maps: the word '' is blank"}
+    clip = read_segmentation(tmp_path)[0]
+    clips = [clip._replace(name=n, names={0: 'sky', 1: word}) for n, word in (('a', 'dog'), ('b', ''))]
+    found = evaluate_segmentation(clips, readable)
+    assert found.asked == 1 and found.skipped == {'b': "has no maps: the word '' is blank"}
+    for how in (dict(expressions=True), dict(names={1: ''})):
+        with pytest.raises(ValueError, match="could be evaluated: .*the word '' is blank"):
+            evaluate_segmentation([clips[1]._replace(expressions=[('', [1])])], readable, **how)
 
 
 @pytest.mark.parametrize('make, says', [(lambda p: p / 'no', 'there is no folder'), (lambda p: p, 'neither of VSPW')])

@@ -333,10 +333,11 @@ def evaluate_segmentation(clips: Iterable[Segmented], maps_of: Callable[[Tensor,
                  is 'background', a word like others). Pixels of labels without a name do not count, but in the
                  consistency
     expressions  each expression of a clip (MeViS) is asked alone: what lies above the middle of its map's range, against the
-                 union of its objects; iou by expression, mean over frames, miou over expressions
+                 union of its objects; iou by expression ('clip #0: what is said'), mean over frames, miou over expressions
     runs         of frames, for the consistency
 
-    Raises ValueError if nothing can be evaluated, and for maps of another size than the clips or of other words."""
+    A ValueError of maps_of (a word that the model cannot read) skips the clip or expression. Raises ValueError if nothing can be
+    evaluated, and for maps of another size than the clips or of other words."""
     found, skipped, asked = _Table(runs), dict[str, str](), 0
     for clip in clips:
         most = getattr(clips, 'frames', None)
@@ -401,8 +402,8 @@ def _methods(found: Any, clip: Segmented, words: list[str]) -> dict[str, Tensor]
     odd = [f'maps are of {named}'] if named != words else []
     odd += [f'{m} has {len(x)} maps' for m, x in methods.items() if len(x) != len(words)]
     if odd:
-        raise ValueError(f'{clip.name}: maps of {words} were asked for, one each, but its {odd[0]}: hand on the words as they come, '
-                         'lambda video, words: imap(pipe, video, words, ...), without pool=None')
+        raise ValueError(f'{clip.name}: maps of {words} were asked for, one each, but its {odd[0]}: hand on the words as they '
+                         'come, lambda video, words: imap(pipe, video, words, ...), without pool=None')
     return methods
 
 
@@ -415,7 +416,11 @@ def _by_class(clip: Segmented, maps_of: Callable[[Tensor, list[str]], Any], name
         skipped[clip.name] = (f'has labels {", ".join(map(str, there)) or "nowhere"}, of which {len(words)} are named '
                               f'({", ".join(words) or "none"}), and 2 are needed: give names={{1: "dog"}}, or expressions=True')
         return 0
-    found, numbers = maps_of(clip.video, words), torch.tensor([table.number(w) for w in words])
+    try:
+        found, numbers = maps_of(clip.video, words), torch.tensor([table.number(w) for w in words])
+    except ValueError as e:
+        skipped[clip.name] = f'has no maps: {e}'
+        return 0
     truth = torch.full_like(clip.labels, -1)
     for n in (n for n in there if n in names):
         truth[clip.labels == n] = table.number(names[n])
@@ -431,12 +436,16 @@ def _by_expression(clip: Segmented, maps_of: Callable[[Tensor, list[str]], Any],
     asked = 0
     if not clip.expressions:
         skipped[clip.name] = 'has no expressions: leave expressions=True out'
-    for text, numbers in clip.expressions:
-        name, truth = f'{clip.name}: {text}', clip.mask(numbers) if numbers else None
+    for i, (text, numbers) in enumerate(clip.expressions):
+        name, truth = f'{clip.name} #{i}: {text}', clip.mask(numbers) if numbers else None
         if truth is None or not bool(truth.any()):
             skipped[name] = 'names no objects' if truth is None else 'names objects that are not seen in these frames'
             continue
-        found, asked = maps_of(clip.video, [text]), asked + 1
+        try:
+            found, asked = maps_of(clip.video, [text]), asked + 1
+        except ValueError as e:
+            skipped[name] = f'has no maps: {e}'
+            continue
         for method, maps in _methods(found, clip, [text]).items():
             large = upsample(maps[0], found.grid)
             pred = large > (large.amin() + large.amax()) / 2
