@@ -60,6 +60,16 @@ def test_folders(folder):
         clips[2]
 
 
+def test_the_one_object_of_davis_2016(tmp_path):
+    "Masks of 0 and 255 show object 1; beside other numbers 255 is no label."
+    for video, labels in (('one', 255 * (LABELS > 1)), ('more', LABELS.masked_fill(LABELS == 3, 255)), ('all', 0 * LABELS + 255)):
+        pictures(tmp_path / 'JPEGImages' / '480p' / video)
+        pictures(tmp_path / 'Annotations' / '480p' / video, labels)
+    found = {name: clip.labels for name, clip in zip(('all', 'more', 'one'), read_segmentation(tmp_path))}
+    assert torch.equal(found['one'], (LABELS > 1).long()) and (found['all'] == 1).all()
+    assert torch.equal(found['more'], LABELS.masked_fill(LABELS == 3, -1))
+
+
 @pytest.mark.parametrize('folder', ['VSPW', 'DAVIS'], indirect=True)
 @pytest.mark.parametrize('case', ['missing', 'size', 'split', 'odd split', 'no pictures', 'frames'])
 def test_damaged_folders(folder, case):

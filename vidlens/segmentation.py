@@ -70,7 +70,8 @@ class SegmentedClips:
 
 def read_segmentation(folder: str | Path, split: str | None = None, frames: int | None = None,
                       size: tuple[int, int] | None = None) -> SegmentedClips:
-    """Clips of a folder in the layout of VSPW, DAVIS or MeViS.
+    """Clips of a folder in the layout of VSPW, DAVIS or MeViS. 255 in a mask is no label, but object 1 where a clip of DAVIS has
+    nothing but 0 and 255 (DAVIS 2016).
 
     split   'val', 'train' ...: the videos that the list of this name holds; None: all that are there
     frames  only the first;  size: (height, width) px of the clips and their masks; default as they are. Raises
@@ -149,7 +150,8 @@ def _davis(root: Path, video: str, frames: int | None) -> Segmented:
     at = next((p for p in ('480p', 'Full-Resolution', '.') if (root / 'Annotations' / p / video).is_dir()), '480p')
     pictures = _pictures(root / 'JPEGImages' / at / video, ('.jpg', '.png'), frames)
     labels = _masks_beside(pictures, root / 'Annotations' / at / video)
-    return Segmented(video, _video_of(pictures), labels.masked_fill(labels == 255, -1), {0: 'background'}, [])
+    one = set(labels.unique().tolist()) <= {0, 255}     # DAVIS 2016 has one object, and no pixels without a label
+    return Segmented(video, _video_of(pictures), labels.masked_fill(labels == 255, 1 if one else -1), {0: 'background'}, [])
 
 
 @lru_cache(maxsize=2)
