@@ -1,5 +1,6 @@
 """Folders of VSPW, DAVIS and MeViS as they are unpacked, and the figures of zero-shot segmentation."""
 import json
+from itertools import groupby
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.metrics import jaccard_score
 
 from vidlens.grid import Grid
 from vidlens.segmentation import (
-    Segmented, SegmentationScores, evaluate_segmentation, read_segmentation, segment, video_consistency)
+    Segmented, SegmentationScores, _decoded, evaluate_segmentation, read_segmentation, segment, video_consistency)
 from vidlens.upsampling import upsample
 
 G = torch.Generator().manual_seed(0)
@@ -158,6 +159,78 @@ def test_damaged_mevis(tmp_path, case, says):
         clips[len(clips) - 1]
 
 
+@pytest.mark.parametrize('change, says', [
+    (lambda t, r: t.pop('videos'), r"'videos' of .*meta_expressions.json must be an object, but is missing"),
+    (lambda t, r: t.update(videos=[1]), r"'videos' of .* must be an object, but is list \(\[1\]\)"),
+    (lambda t, r: t['videos'].update(v=3), r"'v' in .*meta_expressions.json must be an object, but is int"),
+    (lambda t, r: t['videos'].update(v={}), "'expressions' of 'v' in .* must be an object, but is missing"),
+    (lambda t, r: t['videos']['v']['expressions'].update({'1': []}), "expression '1' of 'v' in .* must be an object, but"),
+    (lambda t, r: t['videos']['v']['expressions']['0'].pop('exp'), "'exp' of expression '0' of 'v' in .*json must be text, "),
+    (lambda t, r: t['videos']['v']['expressions']['0'].update(anno_id=0), "'anno_id' of expression '0' .* a list, but is int"),
+    (lambda t, r: t['videos']['v']['expressions']['0'].update(anno_id=['x']), "each of 'anno_id' of .* a whole number, but is "),
+    (lambda t, r: r.update({'1': {}}), 'object 1 in .*mask_dict.json must be a list, but is dict'),
+    (lambda t, r: r['1'].__setitem__(2, 'x'), 'v: object 1, frame 2 in mask_dict.json must be an object, but is str'),
+    (lambda t, r: r['1'][2].pop('size'), "'size' of v: object 1, frame 2 .* must be a list, but is missing"),
+    (lambda t, r: r['1'][2].update(counts=None), "'counts' of v: object 1, frame 2 .* must be text or a list, but is missing"),
+    (lambda t, r: r['1'][2].update(counts=''), r"frame 2 .* is no run-length mask: .* are 0 pixels .* must be 12 x 16"),
+    *[(lambda t, r, x=x: r['1'][2].update(counts=x), 'v: object 1, frame 2 in mask_dict.json is no run-length mask')
+      for x in ('zz', '04', 'h\xe9', 'P4', [3, 4], [-1, 193])]])
+def test_json_of_another_layout(tmp_path, change, says):
+    mevis(tmp_path, overlapping(), [('both', [1, 2]), ('one', [1])])
+    files = [tmp_path / n for n in ('meta_expressions.json', 'mask_dict.json')]
+    told = [json.loads(f.read_text()) for f in files]
+    change(*told)
+    for f, x in zip(files, told):
+        f.write_text(json.dumps(x))
+    with pytest.raises(ValueError, match=says):
+        read_segmentation(tmp_path)[0]
+
+
+@pytest.mark.parametrize('text, says', [('{"a": ', 'is not JSON'), ('[1]', r'must be an object, but is list \(\[1\]\)')])
+@pytest.mark.parametrize('name', ['meta_expressions.json', 'mask_dict.json', 'label_num_dic_final.json'])
+def test_files_that_hold_no_object(tmp_path, name, text, says):
+    if name == 'label_num_dic_final.json':
+        pictures(tmp_path / 'data' / 'v' / 'origin')
+        pictures(tmp_path / 'data' / 'v' / 'mask', LABELS)
+    else:
+        mevis(tmp_path, overlapping(), [('both', [1, 2])])
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f'{name} {says}'):
+        read_segmentation(tmp_path)[0]
+
+
+def test_names_that_are_no_numbers(tmp_path):
+    pictures(tmp_path / 'data' / 'v' / 'origin')
+    pictures(tmp_path / 'data' / 'v' / 'mask', LABELS)
+    (tmp_path / 'label_num_dic_final.json').write_text(json.dumps(dict(wall='1')))
+    assert read_segmentation(tmp_path)[0].names == {1: 'wall'}
+    (tmp_path / 'label_num_dic_final.json').write_text(json.dumps(dict(wall='one', door=2)))
+    with pytest.raises(ValueError, match="'wall' in .*label_num_dic_final.json must be a whole number, but is str"):
+        read_segmentation(tmp_path)[0]
+
+
+@pytest.mark.parametrize('kind', ['JPEGImages', 'Annotations'])
+@pytest.mark.parametrize('folder', ['DAVIS'], indirect=True)
+def test_one_picture_of_another_size(folder, kind):
+    end = 'jpg' if kind == 'JPEGImages' else 'png'
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / kind / '480p' / 'a' / f'00002.{end}')
+    with pytest.raises(ValueError, match=rf'a.00002.{end} is of \(8, 8.*\) pixels, but 00000.{end} of \(12, 16'):
+        read_segmentation(folder)[0]
+
+
+def test_run_lengths_are_those_of_pycocotools():
+    masks = torch.rand(40, 12, 16, generator=G) < torch.linspace(0, 1, 40)[:, None, None]
+    for m in masks:
+        text = encode(np.asfortranarray(m.numpy().astype(np.uint8)))['counts'].decode()
+        plain = [len(list(run)) for _, run in groupby([False, *m.T.flatten().tolist()])]
+        for counts in (text, [plain[0] - 1, *plain[1:]]):
+            assert torch.equal(_decoded(dict(size=[12, 16], counts=counts), (12, 16), 'm'), m)
+    big = torch.zeros(480, 854, dtype=torch.bool)
+    big[3:400, 100:700] = torch.rand(397, 600, generator=G) < .99
+    text = encode(np.asfortranarray(big.numpy().astype(np.uint8)))['counts'].decode()
+    assert torch.equal(_decoded(dict(size=[480, 854], counts=text), (480, 854), 'm'), big)
+
+
 GRID = Grid(4, 3, 4, 4, 1, False)
 
 
@@ -228,7 +301,7 @@ def test_a_method_with_one_map_for_all_words_has_no_row_by_classes(folder):
 
 
 @pytest.mark.parametrize('change, says', [
-    (lambda words: words[::-1], r"but its maps are of \['door', 'wall'\]: hand on the words as they come, lambda video, words: imap"),
+    (lambda words: words[::-1], r"but its maps are of \['door', 'wall'\]: hand on the words as they come, lambda video"),
     (lambda words: words[:1], r"b: maps of \['wall', 'door'\] were asked for, one each, but its maps are of \['wall'\]"),
     (lambda words: [*words, 'dog'], "maps are of .*'dog'"), (lambda words: ['wall', 'door[0]', 'door[1]'], 'without pool=None'),
     (None, 'but its GramCol has 3 maps')])

@@ -75,7 +75,8 @@ def read_segmentation(folder: str | Path, split: str | None = None, frames: int 
 
     split   'val', 'train' ...: the videos that the list of this name holds; None: all that are there
     frames  only the first;  size: (height, width) px of the clips and their masks; default as they are. Raises
-    FileNotFoundError, ValueError for other layouts, for masks that are missing or of another size."""
+    FileNotFoundError, ValueError for other layouts, for masks that are missing or of another size, and for json files that are
+    not what the layout says, with file and entry."""
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f'there is no folder {str(folder)!r}: give one in the layout of VSPW, DAVIS or MeViS')
@@ -119,30 +120,62 @@ def _pictures(folder: Path, ends: Sequence[str], frames: int | None) -> list[Pat
     return found
 
 
-def _video_of(paths: Sequence[Path]) -> Tensor:
+def _arrays_of(paths: Sequence[Path], mode: str | None = None) -> Tensor:
+    "Pictures of one size, in a mode or as they are: (pictures, height, width ...). Raises ValueError for others."
     from PIL import Image
 
-    return torch.stack([torch.from_numpy(np.array(Image.open(p).convert('RGB'))) for p in paths]).float() / 255
+    found: list[np.ndarray] = []
+    for p in paths:
+        with Image.open(p) as picture:
+            found.append(np.array(picture.convert(mode) if mode else picture))
+        if found[-1].shape != found[0].shape:
+            raise ValueError(f'{p} is of {found[-1].shape} pixels, but {paths[0].name} of {found[0].shape}: those of a clip must '
+                             'be of one size')
+    return torch.from_numpy(np.stack(found))
 
 
-def _numbers_of(paths: Sequence[Path]) -> Tensor:
-    from PIL import Image
+def _video_of(paths: Sequence[Path]) -> Tensor: return _arrays_of(paths, 'RGB').float() / 255
 
-    return torch.stack([torch.from_numpy(np.array(Image.open(p))).long() for p in paths])
+
+def _checked(x: Any, where: str, *kinds: type) -> Any:
+    "x, if it is of one of these kinds, a number also as text. Raises ValueError, `where` names file and entry."
+    if int in kinds and isinstance(x, str) and x.isdecimal():
+        return int(x)
+    if not isinstance(x, kinds):
+        found = 'missing' if x is None else f'{type(x).__name__} ({x!r:.40})'
+        raise ValueError(f'{where} must be {" or ".join(_KINDS[k] for k in kinds)}, but is {found}')
+    return x
+
+
+_KINDS: dict[type, str] = {dict: 'an object', list: 'a list', str: 'text', int: 'a whole number'}
+
+
+@lru_cache(maxsize=2)
+def _parsed(path: Path, changed: int) -> Any:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as e:
+        raise ValueError(f'{path} is not JSON: {e}') from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    "An object in a json file, read again only if it has changed: the masks of MeViS lie in one of hundreds of MB."
+    return _checked(_parsed(path, path.stat().st_mtime_ns), f'{path}', dict)
 
 # %% ../nbs/15a_segmentation.ipynb #15a00008
 def _masks_beside(pictures: Sequence[Path], folder: Path) -> Tensor:
     paths = [folder / f'{p.stem}.png' for p in pictures]
     if missing := [p for p in paths if not p.is_file()]:
         raise FileNotFoundError(f'{missing[0]} is missing: each picture needs a mask of its name')
-    return _numbers_of(paths)
+    return _arrays_of(paths).long()
 
 
 def _vspw(root: Path, video: str, frames: int | None) -> Segmented:
     pictures = _pictures(root / 'data' / video / 'origin', ('.jpg', '.png'), frames)
     labels = _masks_beside(pictures, root / 'data' / video / 'mask')
     listed = root / 'label_num_dic_final.json'
-    names = {int(v): k for k, v in json.loads(listed.read_text(encoding='utf-8')).items()} if listed.is_file() else {}
+    told = _json(listed) if listed.is_file() else {}
+    names = {_checked(v, f'{k!r} in {listed}', int): k for k, v in told.items()}
     return Segmented(video, _video_of(pictures), labels.masked_fill((labels == 0) | (labels == 255), -1), names, [])
 
 
@@ -154,28 +187,30 @@ def _davis(root: Path, video: str, frames: int | None) -> Segmented:
     return Segmented(video, _video_of(pictures), labels.masked_fill(labels == 255, 1 if one else -1), {0: 'background'}, [])
 
 
-@lru_cache(maxsize=2)
-def _parsed(path: Path, changed: int) -> Any:
-    "A json file, read again only if it has changed: the masks of MeViS lie in one of hundreds of MB."
-    return json.loads(path.read_text(encoding='utf-8'))
-
-
 def _mevis(root: Path, video: str, frames: int | None) -> Segmented:
     told, runs = root / 'meta_expressions.json', root / 'mask_dict.json'
     if not runs.is_file():
         raise FileNotFoundError(f'{runs} is missing: the masks of MeViS lie there. Its sets valid and test come without; use '
                                 'train or valid_u')
-    videos, masks = (_parsed(p, p.stat().st_mtime_ns) for p in (told, runs))
-    if video not in videos['videos']:
+    videos, masks = _checked(_json(told).get('videos'), f"'videos' of {told}", dict), _json(runs)
+    if video not in videos:
         raise ValueError(f'{told} says nothing of the video {video!r}')
     clip = _video_of(_pictures(root / 'JPEGImages' / video, ('.jpg', '.png'), frames))
-    expressions = [(e['exp'], [int(a) for a in e.get('anno_id', [])]) for e in videos['videos'][video]['expressions'].values()]
-    named = sorted({a for _, those in expressions for a in those})
-    objects = {n: _object(masks.get(str(n), []), f'{video}: object {n}', clip) for n in named}
+    at = f'{video!r} in {told}'
+    said = _checked(_checked(videos[video], at, dict).get('expressions'), f"'expressions' of {at}", dict)
+    expressions = [_expression(e, f'expression {i!r} of {at}') for i, e in said.items()]
+    objects = {n: _object(_checked(masks.get(str(n), []), f'object {n} in {runs}', list), f'{video}: object {n}', clip)
+               for n in sorted({n for _, numbers in expressions for n in numbers})}
     labels = torch.zeros(clip.shape[:3], dtype=torch.int64)
     for number, mask in objects.items():
         labels[mask] = number
     return Segmented(video, clip, labels, {0: 'background'}, expressions, objects)
+
+
+def _expression(entry: Any, where: str) -> tuple[str, list[int]]:
+    text = _checked(_checked(entry, where, dict).get('exp'), f"'exp' of {where}", str)
+    numbers = _checked(entry.get('anno_id', []), f"'anno_id' of {where}", list)
+    return text, [_checked(n, f"each of 'anno_id' of {where}", int) for n in numbers]
 
 
 def _object(runs: Sequence[Any], name: str, clip: Tensor) -> Tensor:
@@ -183,21 +218,34 @@ def _object(runs: Sequence[Any], name: str, clip: Tensor) -> Tensor:
     if len(runs) < len(clip):
         raise ValueError(f'{name} has masks of {len(runs)} frames in mask_dict.json, but the clip has {len(clip)}')
     out = torch.zeros(clip.shape[:3], dtype=torch.bool)
-    for f, mask in ((f, _decoded(run)) for f, run in enumerate(runs[:len(clip)]) if run):
-        if mask.shape != out.shape[1:]:
-            raise ValueError(f'{name} has masks of {tuple(mask.shape)} pixels for pictures of {tuple(out.shape[1:])}')
-        out[f] = mask
+    for f, run in ((f, run) for f, run in enumerate(runs[:len(clip)]) if run):
+        out[f] = _decoded(run, (clip.shape[1], clip.shape[2]), f'{name}, frame {f} in mask_dict.json')
     return out
 
 
-def _decoded(run: dict[str, Any]) -> Tensor:
-    "A COCO run-length mask, (height, width) bool."
-    try:
-        from pycocotools.mask import decode
-    except ImportError:
-        raise ImportError("MeViS's masks are COCO run-lengths, read by pycocotools: pip install pycocotools") from None
-    counts = run['counts']
-    return torch.from_numpy(decode(run | {'counts': counts.encode() if isinstance(counts, str) else counts})).bool()
+def _decoded(run: Any, size: tuple[int, int], where: str) -> Tensor:
+    "A COCO run-length mask, (height, width) bool: lengths of 0 and of 1 in turn, down the columns."
+    told = _checked(_checked(run, where, dict).get('size'), f"'size' of {where}", list)
+    if tuple(told) != size:
+        raise ValueError(f'{where} has masks of {tuple(told)} pixels for pictures of {size}')
+    counts = _checked(run.get('counts'), f"'counts' of {where}", str, list)
+    lengths = _lengths(counts) if isinstance(counts, str) else [_checked(n, f"each of 'counts' of {where}", int) for n in counts]
+    if min(lengths, default=0) < 0 or sum(lengths) != size[0] * size[1]:
+        raise ValueError(f"{where} is no run-length mask: its 'counts' {counts!r:.40} are {sum(lengths)} pixels in {len(lengths)} "
+                         f'runs, but must be {size[0]} x {size[1]}')
+    return torch.from_numpy(np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size[::-1]).T.copy())
+
+
+def _lengths(text: str) -> list[int]:
+    """Of a COCO string: five bits a character, the lowest first, a sixth if more come; from the fourth length on it is the
+    difference to the last but one."""
+    out, x, bits = list[int](), 0, 0
+    for c in (ord(c) - 48 for c in text):
+        x, bits = x | (c & 31) << bits, bits + 5
+        if not c & 32:
+            out.append(x - (1 << bits if c & 16 else 0) + (out[-2] if len(out) > 2 else 0))
+            x = bits = 0
+    return out
 
 
 def _fitted(clip: Segmented, size: tuple[int, int] | None) -> Segmented:
