@@ -218,8 +218,9 @@ def _object(runs: Sequence[Any], name: str, clip: Tensor) -> Tensor:
     if len(runs) < len(clip):
         raise ValueError(f'{name} has masks of {len(runs)} frames in mask_dict.json, but the clip has {len(clip)}')
     out = torch.zeros(clip.shape[:3], dtype=torch.bool)
-    for f, run in ((f, run) for f, run in enumerate(runs[:len(clip)]) if run):
-        out[f] = _decoded(run, (clip.shape[1], clip.shape[2]), f'{name}, frame {f} in mask_dict.json')
+    for f, run in enumerate(runs[:len(clip)]):
+        if run:
+            out[f] = _decoded(run, (clip.shape[1], clip.shape[2]), f'{name}, frame {f} in mask_dict.json')
     return out
 
 
