@@ -1,5 +1,6 @@
 """Folders of VSPW, DAVIS and MeViS as they are unpacked, and the figures of zero-shot segmentation."""
 import json
+from itertools import groupby
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.metrics import jaccard_score
 
 from vidlens.grid import Grid
 from vidlens.segmentation import (
-    Segmented, SegmentationScores, evaluate_segmentation, read_segmentation, segment, video_consistency)
+    Segmented, SegmentationScores, _decoded, evaluate_segmentation, read_segmentation, segment, video_consistency)
 from vidlens.upsampling import upsample
 
 G = torch.Generator().manual_seed(0)
@@ -58,6 +59,16 @@ def test_folders(folder):
     assert small.video.shape == (2, 6, 8, 3) and torch.equal(small.labels, want[:2, ::2, ::2])
     with pytest.raises(IndexError):
         clips[2]
+
+
+def test_the_one_object_of_davis_2016(tmp_path):
+    "Masks of 0 and 255 show object 1; beside other numbers 255 is no label."
+    for video, labels in (('one', 255 * (LABELS > 1)), ('more', LABELS.masked_fill(LABELS == 3, 255)), ('all', 0 * LABELS + 255)):
+        pictures(tmp_path / 'JPEGImages' / '480p' / video)
+        pictures(tmp_path / 'Annotations' / '480p' / video, labels)
+    found = {name: clip.labels for name, clip in zip(('all', 'more', 'one'), read_segmentation(tmp_path))}
+    assert torch.equal(found['one'], (LABELS > 1).long()) and (found['all'] == 1).all()
+    assert torch.equal(found['more'], LABELS.masked_fill(LABELS == 3, -1))
 
 
 @pytest.mark.parametrize('folder', ['VSPW', 'DAVIS'], indirect=True)
@@ -148,6 +159,78 @@ def test_damaged_mevis(tmp_path, case, says):
         clips[len(clips) - 1]
 
 
+@pytest.mark.parametrize('change, says', [
+    (lambda t, r: t.pop('videos'), r"'videos' of .*meta_expressions.json must be an object, but is missing"),
+    (lambda t, r: t.update(videos=[1]), r"'videos' of .* must be an object, but is list \(\[1\]\)"),
+    (lambda t, r: t['videos'].update(v=3), r"'v' in .*meta_expressions.json must be an object, but is int"),
+    (lambda t, r: t['videos'].update(v={}), "'expressions' of 'v' in .* must be an object, but is missing"),
+    (lambda t, r: t['videos']['v']['expressions'].update({'1': []}), "expression '1' of 'v' in .* must be an object, but"),
+    (lambda t, r: t['videos']['v']['expressions']['0'].pop('exp'), "'exp' of expression '0' of 'v' in .*json must be text, "),
+    (lambda t, r: t['videos']['v']['expressions']['0'].update(anno_id=0), "'anno_id' of expression '0' .* a list, but is int"),
+    (lambda t, r: t['videos']['v']['expressions']['0'].update(anno_id=['x']), "each of 'anno_id' of .* a whole number, but is "),
+    (lambda t, r: r.update({'1': {}}), 'object 1 in .*mask_dict.json must be a list, but is dict'),
+    (lambda t, r: r['1'].__setitem__(2, 'x'), 'v: object 1, frame 2 in mask_dict.json must be an object, but is str'),
+    (lambda t, r: r['1'][2].pop('size'), "'size' of v: object 1, frame 2 .* must be a list, but is missing"),
+    (lambda t, r: r['1'][2].update(counts=None), "'counts' of v: object 1, frame 2 .* must be text or a list, but is missing"),
+    (lambda t, r: r['1'][2].update(counts=''), r"frame 2 .* is no run-length mask: .* are 0 pixels .* must be 12 x 16"),
+    *[(lambda t, r, x=x: r['1'][2].update(counts=x), 'v: object 1, frame 2 in mask_dict.json is no run-length mask')
+      for x in ('zz', '04', 'h\xe9', 'P4', [3, 4], [-1, 193])]])
+def test_json_of_another_layout(tmp_path, change, says):
+    mevis(tmp_path, overlapping(), [('both', [1, 2]), ('one', [1])])
+    files = [tmp_path / n for n in ('meta_expressions.json', 'mask_dict.json')]
+    told = [json.loads(f.read_text()) for f in files]
+    change(*told)
+    for f, x in zip(files, told):
+        f.write_text(json.dumps(x))
+    with pytest.raises(ValueError, match=says):
+        read_segmentation(tmp_path)[0]
+
+
+@pytest.mark.parametrize('text, says', [('{"a": ', 'is not JSON'), ('[1]', r'must be an object, but is list \(\[1\]\)')])
+@pytest.mark.parametrize('name', ['meta_expressions.json', 'mask_dict.json', 'label_num_dic_final.json'])
+def test_files_that_hold_no_object(tmp_path, name, text, says):
+    if name == 'label_num_dic_final.json':
+        pictures(tmp_path / 'data' / 'v' / 'origin')
+        pictures(tmp_path / 'data' / 'v' / 'mask', LABELS)
+    else:
+        mevis(tmp_path, overlapping(), [('both', [1, 2])])
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f'{name} {says}'):
+        read_segmentation(tmp_path)[0]
+
+
+def test_names_that_are_no_numbers(tmp_path):
+    pictures(tmp_path / 'data' / 'v' / 'origin')
+    pictures(tmp_path / 'data' / 'v' / 'mask', LABELS)
+    (tmp_path / 'label_num_dic_final.json').write_text(json.dumps(dict(wall='1')))
+    assert read_segmentation(tmp_path)[0].names == {1: 'wall'}
+    (tmp_path / 'label_num_dic_final.json').write_text(json.dumps(dict(wall='one', door=2)))
+    with pytest.raises(ValueError, match="'wall' in .*label_num_dic_final.json must be a whole number, but is str"):
+        read_segmentation(tmp_path)[0]
+
+
+@pytest.mark.parametrize('kind', ['JPEGImages', 'Annotations'])
+@pytest.mark.parametrize('folder', ['DAVIS'], indirect=True)
+def test_one_picture_of_another_size(folder, kind):
+    end = 'jpg' if kind == 'JPEGImages' else 'png'
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / kind / '480p' / 'a' / f'00002.{end}')
+    with pytest.raises(ValueError, match=rf'a.00002.{end} is of \(8, 8.*\) pixels, but 00000.{end} of \(12, 16'):
+        read_segmentation(folder)[0]
+
+
+def test_run_lengths_are_those_of_pycocotools():
+    masks = torch.rand(40, 12, 16, generator=G) < torch.linspace(0, 1, 40)[:, None, None]
+    for m in masks:
+        text = encode(np.asfortranarray(m.numpy().astype(np.uint8)))['counts'].decode()
+        plain = [len(list(run)) for _, run in groupby([False, *m.T.flatten().tolist()])]
+        for counts in (text, [plain[0] - 1, *plain[1:]]):
+            assert torch.equal(_decoded(dict(size=[12, 16], counts=counts), (12, 16), 'm'), m)
+    big = torch.zeros(480, 854, dtype=torch.bool)
+    big[3:400, 100:700] = torch.rand(397, 600, generator=G) < .99
+    text = encode(np.asfortranarray(big.numpy().astype(np.uint8)))['counts'].decode()
+    assert torch.equal(_decoded(dict(size=[480, 854], counts=text), (480, 854), 'm'), big)
+
+
 GRID = Grid(4, 3, 4, 4, 1, False)
 
 
@@ -202,26 +285,83 @@ def test_what_is_skipped_is_said(folder):
         evaluate_segmentation([], planted)
 
 
+@pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
+def test_a_method_with_one_map_for_all_words_has_no_row_by_classes(folder):
+    def same(video, words):
+        found = planted(video, words)
+        found.rivals['flow'] = found.maps[:1].expand_as(found.maps)
+        return found
+    found = evaluate_segmentation(read_segmentation(folder), same)
+    assert set(found.rows) == {'GramCol', 'prompt words'} and list(found.skipped) == ['flow']
+    assert 'one map for all words' in found.skipped['flow'] and found.asked == 2
+    with pytest.raises(ValueError, match='GramCol has one map for all words'):
+        evaluate_segmentation(read_segmentation(folder), lambda v, w: SimpleNamespace(maps=torch.ones(2, *GRID.shape), grid=GRID))
+    clips = [c._replace(expressions=[('a wall', [1])]) for c in read_segmentation(folder)]
+    assert set(evaluate_segmentation(clips, same, expressions=True).rows) == {'GramCol', 'prompt words', 'flow'}
+
+
+@pytest.mark.parametrize('change, says', [
+    (lambda words: words[::-1], r"but its maps are of \['door', 'wall'\]: hand on the words as they come, lambda video"),
+    (lambda words: words[:1], r"b: maps of \['wall', 'door'\] were asked for, one each, but its maps are of \['wall'\]"),
+    (lambda words: [*words, 'dog'], "maps are of .*'dog'"), (lambda words: ['wall', 'door[0]', 'door[1]'], 'without pool=None'),
+    (None, 'but its GramCol has 3 maps')])
+@pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
+def test_maps_must_be_of_the_words_that_were_asked(folder, change, says):
+    def other(video, words):
+        if change is None:
+            return planted(video, [*words, 'dog'])
+        return SimpleNamespace(**vars(planted(video, change(words))), words=change(words))
+    clips = [read_segmentation(folder)[1]]
+    with pytest.raises(ValueError, match=says):
+        evaluate_segmentation(clips, other)
+    with pytest.raises(ValueError, match='hand on the words'):
+        evaluate_segmentation([clips[0]._replace(expressions=[('wall', [1])])], lambda v, w: planted(v, w * 2), expressions=True)
+
+
 def test_expressions_are_evaluated_against_the_union_of_their_objects(tmp_path):
     masks = overlapping()
     mevis(tmp_path, masks, [('the one', [1]), ('both', [1, 2]), ('nobody', [])])
     clips = read_segmentation(tmp_path, frames=4)
     found = evaluate_segmentation(clips, planted, expressions=True, runs=(2,))
-    truth = {'v: the one': masks[1], 'v: both': masks[1] | masks[2]}
+    truth = {'v #0: the one': masks[1], 'v #1: both': masks[1] | masks[2]}
     for name, inside in truth.items():
-        large = upsample(planted(None, [name[3:]]).maps[0], GRID)
+        large = upsample(planted(None, [name[6:]]).maps[0], GRID)
         on = large > (large.max() + large.min()) / 2
         each = (on & inside).sum((1, 2)) / (on | inside).sum((1, 2))
         assert found.rows['GramCol'].iou[name] == pytest.approx(float(each.mean()))
     row = found.rows['GramCol']
     assert row.miou == pytest.approx(sum(row.iou.values()) / 2) and found.asked == 2 and row.vc[2].mean == row.vc[2].mean
-    assert found.skipped == {'v: nobody': 'names no objects'}
+    assert found.skipped == {'v #2: nobody': 'names no objects'}
     cover = F.avg_pool2d((masks[1] | masks[2]).float()[:, None], 4)[:, 0][None]
     exact = evaluate_segmentation(clips, lambda v, w: SimpleNamespace(maps=cover, grid=GRID), expressions=True)
-    both, one = (exact.rows['GramCol'].iou[f'v: {name}'] for name in ('both', 'the one'))
+    both, one = (exact.rows['GramCol'].iou[f'v {name}'] for name in ('#1: both', '#0: the one'))
     assert both > .9 and both > one
     with pytest.raises(ValueError, match='has no expressions'):
         evaluate_segmentation([clips[0]._replace(expressions=[])], planted, expressions=True)
+
+
+def test_equal_expressions_and_unreadable_ones(tmp_path):
+    "Equal expressions of other objects are two; one that has no maps is left out, and what was done before it stays."
+    masks = overlapping()
+    mevis(tmp_path, masks, [('cat', [1]), ('cat', [2]), ('', [1]), ('cats', [1])])
+
+    def readable(video, words):
+        if not all(words):
+            raise ValueError("the word '' is blank")
+        return planted(video, words)
+
+    found = evaluate_segmentation(read_segmentation(tmp_path), readable, expressions=True)
+    each = found.rows['GramCol'].iou
+    assert list(each) == ['v #0: cat', 'v #1: cat', 'v #3: cats'] and found.asked == 3 and each['v #0: cat'] != each['v #1: cat']
+    assert found.rows['GramCol'].miou == pytest.approx(sum(each.values()) / 3)
+    assert found.skipped == {'v #2: ': "has no maps: the word '' is blank"}
+    clip = read_segmentation(tmp_path)[0]
+    clips = [clip._replace(name=n, names={0: 'sky', 1: word}) for n, word in (('a', 'dog'), ('b', ''))]
+    found = evaluate_segmentation(clips, readable)
+    assert found.asked == 1 and found.skipped == {'b': "has no maps: the word '' is blank"}
+    for how in (dict(expressions=True), dict(names={1: ''})):
+        with pytest.raises(ValueError, match="could be evaluated: .*the word '' is blank"):
+            evaluate_segmentation([clips[1]._replace(expressions=[('', [1])])], readable, **how)
 
 
 @pytest.mark.parametrize('make, says', [(lambda p: p / 'no', 'there is no folder'), (lambda p: p, 'neither of VSPW')])
@@ -243,15 +383,50 @@ def test_miou_is_scikit_learns():
     assert found.miou == pytest.approx(float(sum(want)) / 4)
 
 
-def test_video_consistency():
+def published(pred, truth, n):
+    "VSPW's VC_perclip.py: shares of the windows of a clip."
+    shares = []
+    for i in range(len(truth) - n):
+        stays, same = np.ones(truth[0].shape, bool), np.ones(truth[0].shape, bool)
+        for j in range(1, n):
+            stays &= truth[i] == truth[i + j]
+            same &= pred[i] == pred[i + j]
+        with np.errstate(invalid='ignore'):
+            shares.append((same & stays).sum() / stays.sum())
+    return shares
+
+
+@pytest.mark.parametrize('n', [1, 2, 4])
+def test_video_consistency_is_the_published_one(n):
+    "Clips of several lengths, -1 among their labels; a mean over all windows of all clips, NaN left out."
+    scores, want = SegmentationScores((n,)), []
+    for frames in (n, n + 1, 9, 14):
+        truth, pred = torch.randint(-1, 2, (2, frames, 3, 3), generator=G)
+        truth[1::2, 0], pred[1::3, :2] = truth[:-1:2, 0][:len(truth[1::2])], pred[0, :2]
+        each = published(pred.numpy(), truth.numpy(), n)
+        assert video_consistency(pred, truth, n) == pytest.approx([v for v in each if v == v]) and len(each) == frames - n
+        scores.add(pred, truth)
+        want += each
+    assert scores.result().vc[n].mean == pytest.approx(np.nanmean(want))
+
+
+def test_steady_but_wrong_is_consistent_and_not_correct():
+    truth = torch.zeros(9, 4, 4).long()
+    truth[:, 0] = -1
+    assert video_consistency(1 - truth, truth, 8) == [1.] and video_consistency(truth[:8], truth[:8], 8) == []
+    assert video_consistency(1 - truth, truth, 8, correct=True) == [0., 0.]
+    assert video_consistency(truth.clamp_min(0), truth, 8, correct=True) == [1., 1.]
+
+
+def test_strict_video_consistency():
     truth = torch.zeros(6, 4, 4).long()
     truth[3:, 0] = 1                                    # a row changes its class
-    assert video_consistency(truth, truth, 2) == [1.] and video_consistency(truth, truth, 7) == []
+    assert video_consistency(truth, truth, 2, True) == [1.] * 5 and video_consistency(truth, truth, 7, True) == []
     wrong = truth.clone()
     wrong[5, 3] = 1                                     # a row is wrong in the last frame
-    assert video_consistency(wrong, truth, 2) == [pytest.approx((4 + 12 / 16) / 5)]
-    assert video_consistency(wrong, truth, 6) == [pytest.approx(8 / 12)]
-    scores = SegmentationScores((2, 9))
+    assert video_consistency(wrong, truth, 2, True) == [1.] * 4 + [pytest.approx(12 / 16)]
+    assert video_consistency(wrong, truth, 6, True) == [pytest.approx(8 / 12)]
+    scores = SegmentationScores((2, 9), correct=True)
     scores.add(wrong, truth)
     assert scores.result().vc[2].mean == pytest.approx((4 + 12 / 16) / 5) and np.isnan(scores.result().vc[9].mean)
 

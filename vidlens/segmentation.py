@@ -70,11 +70,13 @@ class SegmentedClips:
 
 def read_segmentation(folder: str | Path, split: str | None = None, frames: int | None = None,
                       size: tuple[int, int] | None = None) -> SegmentedClips:
-    """Clips of a folder in the layout of VSPW, DAVIS or MeViS.
+    """Clips of a folder in the layout of VSPW, DAVIS or MeViS. 255 in a mask is no label, but object 1 where a clip of DAVIS has
+    nothing but 0 and 255 (DAVIS 2016).
 
     split   'val', 'train' ...: the videos that the list of this name holds; None: all that are there
     frames  only the first;  size: (height, width) px of the clips and their masks; default as they are. Raises
-    FileNotFoundError, ValueError for other layouts, for masks that are missing or of another size."""
+    FileNotFoundError, ValueError for other layouts, for masks that are missing or of another size, and for json files that are
+    not what the layout says, with file and entry."""
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f'there is no folder {str(folder)!r}: give one in the layout of VSPW, DAVIS or MeViS')
@@ -118,30 +120,62 @@ def _pictures(folder: Path, ends: Sequence[str], frames: int | None) -> list[Pat
     return found
 
 
-def _video_of(paths: Sequence[Path]) -> Tensor:
+def _arrays_of(paths: Sequence[Path], mode: str | None = None) -> Tensor:
+    "Pictures of one size, in a mode or as they are: (pictures, height, width ...). Raises ValueError for others."
     from PIL import Image
 
-    return torch.stack([torch.from_numpy(np.array(Image.open(p).convert('RGB'))) for p in paths]).float() / 255
+    found: list[np.ndarray] = []
+    for p in paths:
+        with Image.open(p) as picture:
+            found.append(np.array(picture.convert(mode) if mode else picture))
+        if found[-1].shape != found[0].shape:
+            raise ValueError(f'{p} is of {found[-1].shape} pixels, but {paths[0].name} of {found[0].shape}: those of a clip must '
+                             'be of one size')
+    return torch.from_numpy(np.stack(found))
 
 
-def _numbers_of(paths: Sequence[Path]) -> Tensor:
-    from PIL import Image
+def _video_of(paths: Sequence[Path]) -> Tensor: return _arrays_of(paths, 'RGB').float() / 255
 
-    return torch.stack([torch.from_numpy(np.array(Image.open(p))).long() for p in paths])
+
+def _checked(x: Any, where: str, *kinds: type) -> Any:
+    "x, if it is of one of these kinds, a number also as text. Raises ValueError, `where` names file and entry."
+    if int in kinds and isinstance(x, str) and x.isdecimal():
+        return int(x)
+    if not isinstance(x, kinds):
+        found = 'missing' if x is None else f'{type(x).__name__} ({x!r:.40})'
+        raise ValueError(f'{where} must be {" or ".join(_KINDS[k] for k in kinds)}, but is {found}')
+    return x
+
+
+_KINDS: dict[type, str] = {dict: 'an object', list: 'a list', str: 'text', int: 'a whole number'}
+
+
+@lru_cache(maxsize=2)
+def _parsed(path: Path, changed: int) -> Any:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as e:
+        raise ValueError(f'{path} is not JSON: {e}') from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    "An object in a json file, read again only if it has changed: the masks of MeViS lie in one of hundreds of MB."
+    return _checked(_parsed(path, path.stat().st_mtime_ns), f'{path}', dict)
 
 # %% ../nbs/15a_segmentation.ipynb #15a00008
 def _masks_beside(pictures: Sequence[Path], folder: Path) -> Tensor:
     paths = [folder / f'{p.stem}.png' for p in pictures]
     if missing := [p for p in paths if not p.is_file()]:
         raise FileNotFoundError(f'{missing[0]} is missing: each picture needs a mask of its name')
-    return _numbers_of(paths)
+    return _arrays_of(paths).long()
 
 
 def _vspw(root: Path, video: str, frames: int | None) -> Segmented:
     pictures = _pictures(root / 'data' / video / 'origin', ('.jpg', '.png'), frames)
     labels = _masks_beside(pictures, root / 'data' / video / 'mask')
     listed = root / 'label_num_dic_final.json'
-    names = {int(v): k for k, v in json.loads(listed.read_text(encoding='utf-8')).items()} if listed.is_file() else {}
+    told = _json(listed) if listed.is_file() else {}
+    names = {_checked(v, f'{k!r} in {listed}', int): k for k, v in told.items()}
     return Segmented(video, _video_of(pictures), labels.masked_fill((labels == 0) | (labels == 255), -1), names, [])
 
 
@@ -149,13 +183,8 @@ def _davis(root: Path, video: str, frames: int | None) -> Segmented:
     at = next((p for p in ('480p', 'Full-Resolution', '.') if (root / 'Annotations' / p / video).is_dir()), '480p')
     pictures = _pictures(root / 'JPEGImages' / at / video, ('.jpg', '.png'), frames)
     labels = _masks_beside(pictures, root / 'Annotations' / at / video)
-    return Segmented(video, _video_of(pictures), labels.masked_fill(labels == 255, -1), {0: 'background'}, [])
-
-
-@lru_cache(maxsize=2)
-def _parsed(path: Path, changed: int) -> Any:
-    "A json file, read again only if it has changed: the masks of MeViS lie in one of hundreds of MB."
-    return json.loads(path.read_text(encoding='utf-8'))
+    one = set(labels.unique().tolist()) <= {0, 255}     # DAVIS 2016 has one object, and no pixels without a label
+    return Segmented(video, _video_of(pictures), labels.masked_fill(labels == 255, 1 if one else -1), {0: 'background'}, [])
 
 
 def _mevis(root: Path, video: str, frames: int | None) -> Segmented:
@@ -163,17 +192,25 @@ def _mevis(root: Path, video: str, frames: int | None) -> Segmented:
     if not runs.is_file():
         raise FileNotFoundError(f'{runs} is missing: the masks of MeViS lie there. Its sets valid and test come without; use '
                                 'train or valid_u')
-    videos, masks = (_parsed(p, p.stat().st_mtime_ns) for p in (told, runs))
-    if video not in videos['videos']:
+    videos, masks = _checked(_json(told).get('videos'), f"'videos' of {told}", dict), _json(runs)
+    if video not in videos:
         raise ValueError(f'{told} says nothing of the video {video!r}')
     clip = _video_of(_pictures(root / 'JPEGImages' / video, ('.jpg', '.png'), frames))
-    expressions = [(e['exp'], [int(a) for a in e.get('anno_id', [])]) for e in videos['videos'][video]['expressions'].values()]
-    named = sorted({a for _, those in expressions for a in those})
-    objects = {n: _object(masks.get(str(n), []), f'{video}: object {n}', clip) for n in named}
+    at = f'{video!r} in {told}'
+    said = _checked(_checked(videos[video], at, dict).get('expressions'), f"'expressions' of {at}", dict)
+    expressions = [_expression(e, f'expression {i!r} of {at}') for i, e in said.items()]
+    objects = {n: _object(_checked(masks.get(str(n), []), f'object {n} in {runs}', list), f'{video}: object {n}', clip)
+               for n in sorted({n for _, numbers in expressions for n in numbers})}
     labels = torch.zeros(clip.shape[:3], dtype=torch.int64)
     for number, mask in objects.items():
         labels[mask] = number
     return Segmented(video, clip, labels, {0: 'background'}, expressions, objects)
+
+
+def _expression(entry: Any, where: str) -> tuple[str, list[int]]:
+    text = _checked(_checked(entry, where, dict).get('exp'), f"'exp' of {where}", str)
+    numbers = _checked(entry.get('anno_id', []), f"'anno_id' of {where}", list)
+    return text, [_checked(n, f"each of 'anno_id' of {where}", int) for n in numbers]
 
 
 def _object(runs: Sequence[Any], name: str, clip: Tensor) -> Tensor:
@@ -181,21 +218,35 @@ def _object(runs: Sequence[Any], name: str, clip: Tensor) -> Tensor:
     if len(runs) < len(clip):
         raise ValueError(f'{name} has masks of {len(runs)} frames in mask_dict.json, but the clip has {len(clip)}')
     out = torch.zeros(clip.shape[:3], dtype=torch.bool)
-    for f, mask in ((f, _decoded(run)) for f, run in enumerate(runs[:len(clip)]) if run):
-        if mask.shape != out.shape[1:]:
-            raise ValueError(f'{name} has masks of {tuple(mask.shape)} pixels for pictures of {tuple(out.shape[1:])}')
-        out[f] = mask
+    for f, run in enumerate(runs[:len(clip)]):
+        if run:
+            out[f] = _decoded(run, (clip.shape[1], clip.shape[2]), f'{name}, frame {f} in mask_dict.json')
     return out
 
 
-def _decoded(run: dict[str, Any]) -> Tensor:
-    "A COCO run-length mask, (height, width) bool."
-    try:
-        from pycocotools.mask import decode
-    except ImportError:
-        raise ImportError("MeViS's masks are COCO run-lengths, read by pycocotools: pip install pycocotools") from None
-    counts = run['counts']
-    return torch.from_numpy(decode(run | {'counts': counts.encode() if isinstance(counts, str) else counts})).bool()
+def _decoded(run: Any, size: tuple[int, int], where: str) -> Tensor:
+    "A COCO run-length mask, (height, width) bool: lengths of 0 and of 1 in turn, down the columns."
+    told = _checked(_checked(run, where, dict).get('size'), f"'size' of {where}", list)
+    if tuple(told) != size:
+        raise ValueError(f'{where} has masks of {tuple(told)} pixels for pictures of {size}')
+    counts = _checked(run.get('counts'), f"'counts' of {where}", str, list)
+    lengths = _lengths(counts) if isinstance(counts, str) else [_checked(n, f"each of 'counts' of {where}", int) for n in counts]
+    if min(lengths, default=0) < 0 or sum(lengths) != size[0] * size[1]:
+        raise ValueError(f"{where} is no run-length mask: its 'counts' {counts!r:.40} are {sum(lengths)} pixels in {len(lengths)} "
+                         f'runs, but must be {size[0]} x {size[1]}')
+    return torch.from_numpy(np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size[::-1]).T.copy())
+
+
+def _lengths(text: str) -> list[int]:
+    """Of a COCO string: five bits a character, the lowest first, a sixth if more come; from the fourth length on it is the
+    difference to the last but one."""
+    out, x, bits = list[int](), 0, 0
+    for c in (ord(c) - 48 for c in text):
+        x, bits = x | (c & 31) << bits, bits + 5
+        if not c & 32:
+            out.append(x - (1 << bits if c & 16 else 0) + (out[-2] if len(out) > 2 else 0))
+            x = bits = 0
+    return out
 
 
 def _fitted(clip: Segmented, size: tuple[int, int] | None) -> Segmented:
@@ -243,23 +294,24 @@ def _pair(pred: Tensor, truth: Tensor) -> None:
 
 
 class Segmentation(NamedTuple):
-    "miou: mean over classes; iou by class; vc: {n: consistency of runs of n frames}, NaN where no clip is that long."
+    """miou: mean over classes; iou by class; vc: {n: `video_consistency`, mean over all runs of n frames, interval over clips}, NaN
+    where no clip has such a run."""
     miou: float
     iou: dict[Any, float]
     vc: dict[int, Interval]
 
 
 class SegmentationScores:
-    "Gathers predictions clip by clip; nothing of a clip is kept but counts."
+    "Gathers predictions clip by clip; nothing of a clip is kept but counts. runs, correct: of `video_consistency`."
 
-    def __init__(self, runs: Sequence[int] = (8, 16)) -> None:
-        self.runs = tuple(runs)
+    def __init__(self, runs: Sequence[int] = (8, 16), correct: bool = False) -> None:
+        self.runs, self.correct = tuple(runs), correct
         self.both: dict[int, int] = {}
         self.either: dict[int, int] = {}
-        self.kept: dict[int, list[float]] = {n: [] for n in runs}
+        self.kept: dict[int, list[list[float]]] = {n: [] for n in runs}
 
     def add(self, pred: Tensor, truth: Tensor) -> None:
-        "One clip's labels (frames, height, width) int64; pixels whose truth is below 0 do not count. Raises ValueError."
+        "One clip's labels (frames, height, width) int64; pixels whose truth is below 0 do not count for iou. Raises ValueError."
         pred, truth = torch.as_tensor(pred), torch.as_tensor(truth)
         _pair(pred, truth)
         known = truth >= 0
@@ -268,7 +320,7 @@ class SegmentationScores:
             self.both[c] = self.both.get(c, 0) + int((p & t).sum())
             self.either[c] = self.either.get(c, 0) + int((p | t).sum())
         for n in self.runs:
-            self.kept[n] += video_consistency(pred, truth, n)[:1]
+            self.kept[n].append(video_consistency(pred, truth, n, self.correct))
 
     def result(self) -> Segmentation:
         "The figures so far. Raises ValueError before anything was added."
@@ -276,35 +328,45 @@ class SegmentationScores:
         if not seen:
             raise ValueError('nothing was added: add(pred, truth) of each clip first')
         iou = {c: self.both[c] / self.either[c] for c in sorted(seen)}
-        nan = Interval(float('nan'), float('nan'), float('nan'))
-        return Segmentation(sum(iou.values()) / len(iou), iou,
-                            {n: bootstrap(torch.tensor(v)) if v else nan for n, v in self.kept.items()})
+        return Segmentation(sum(iou.values()) / len(iou), iou, {n: _over_clips(x) for n, x in self.kept.items()})
 
 
-def video_consistency(pred: Tensor, truth: Tensor, n: int) -> list[float]:
-    """[share] over runs of n frames: of the pixels whose true class stays, those predicted right in all n (VSPW's VC_n).
+def _over_clips(shares: list[list[float]]) -> Interval:
+    "Mean over all runs, interval over clips."
+    flat, clip = [v for x in shares for v in x], [i for i, x in enumerate(shares) for _ in x]
+    return bootstrap(flat, clip) if flat else Interval(float('nan'), float('nan'), float('nan'))
 
-    Labels (frames, height, width) int64, below 0 unknown. [] if the clip is shorter. Raises ValueError."""
+
+def video_consistency(pred: Tensor, truth: Tensor, n: int, correct: bool = False) -> list[float]:
+    """Of the pixels whose true class stays over n frames, the share whose prediction stays too: one of each run (mVC_n).
+
+    As in VSPW's code (VC_perclip.py), with which published tables are made: steady but wrong counts, pixels of unknown class
+    (below 0) are a class like others, and the last run of a clip is left out, so that one of n frames has none, [].
+    correct=True is stricter, not for comparison: right in all n frames, known pixels alone, every run.
+
+    Labels (frames, height, width) int64; runs in which no pixel stays are left out. Raises ValueError."""
     _pair(pred, truth)
     if n < 1:
         raise ValueError(f'n={n}: give a number of frames, at least 1')
     shares = []
-    for f in range(len(truth) - n + 1):
+    for f in range(len(truth) - n + correct):
         t, p = truth[f:f + n], pred[f:f + n]
-        stays = (t == t[0]).all(0) & (t[0] >= 0)
+        stays, kept = (t == t[0]).all(0), (p == (t if correct else p[0])).all(0)
+        if correct:
+            stays &= t[0] >= 0
         if bool(stays.any()):
-            shares.append(float(((p == t).all(0) & stays).sum() / stays.sum()))
-    return [sum(shares) / len(shares)] if shares else []
+            shares.append(float((kept & stays).sum() / stays.sum()))
+    return shares
 
 # %% ../nbs/15a_segmentation.ipynb #1500000f
 class SegmentationTable(NamedTuple):
-    "rows: {method: its scores}; asked: how many clips, or expressions, were; skipped: {which: why it was not}."
+    "rows: {method: its scores}; asked: how many clips, or expressions, were; skipped: {clip, expression or method: why}."
     rows: dict[str, Segmentation]
     asked: int
     skipped: dict[str, str]
 
     def table(self) -> list[dict[str, Any]]:
-        "A row for each method as IMAP's table has it: mIoU, mVC8, mVC16, in 0 to 1."
+        "A row for each method as IMAP's table has it, in 0 to 1: mIoU, mVC8, mVC16 (VSPW's, see `video_consistency`)."
         return [dict(method=m, mIoU=s.miou) | {f'mVC{n}': v.mean for n, v in s.vc.items()} for m, s in self.rows.items()]
 
 
@@ -317,14 +379,16 @@ def evaluate_segmentation(clips: Iterable[Segmented], maps_of: Callable[[Tensor,
 
     clips        of `read_segmentation(folder, frames=, size=)` at the size that the model sees, or others
     maps_of      (video, words) -> `ConceptMaps`: lambda video, words: imap(pipe, video, words, ', '.join(words)); its rivals have
-                 rows too
+                 rows too, by classes only those with maps of each word (not: flow, centre, MOFT and tracks with place=)
     names        of labels, {1: 'dog'} for all clips or {clip: {1: 'dog'}}, beside the layout's own (VSPW: all; DAVIS, MeViS: 0
-                 is 'background', a word like others). Pixels of labels without a name do not count
+                 is 'background', a word like others). Pixels of labels without a name do not count, but in the
+                 consistency
     expressions  each expression of a clip (MeViS) is asked alone: what lies above the middle of its map's range, against the
-                 union of its objects; iou by expression, mean over frames, miou over expressions
+                 union of its objects; iou by expression ('clip #0: what is said'), mean over frames, miou over expressions
     runs         of frames, for the consistency
 
-    Raises ValueError if nothing can be evaluated, and for maps of another size than the clips."""
+    A ValueError of maps_of (a word that the model cannot read) skips the clip or expression. Raises ValueError if nothing can be
+    evaluated, and for maps of another size than the clips or of other words."""
     found, skipped, asked = _Table(runs), dict[str, str](), 0
     for clip in clips:
         most = getattr(clips, 'frames', None)
@@ -334,7 +398,9 @@ def evaluate_segmentation(clips: Iterable[Segmented], maps_of: Callable[[Tensor,
             asked += _by_expression(clip, maps_of, found, skipped)
         else:
             asked += _by_class(clip, maps_of, _names_of(clip, names), found, skipped)
-    if not asked:
+    if not expressions:
+        skipped |= found.leave_out_alike()
+    if not found.scores:
         told = '; '.join(f'{n} {why}' for n, why in list(skipped.items())[:3])
         raise ValueError(f'nothing of {len(skipped)} could be evaluated: {told or "there are no clips"}')
     return SegmentationTable(found.result(), asked, skipped)
@@ -353,12 +419,19 @@ class _Table:
     def __init__(self, runs: Sequence[int]) -> None:
         self.runs, self.classes = runs, dict[str, int]()
         self.scores, self.alone = dict[str, SegmentationScores](), dict[str, dict[str, float]]()
+        self.apart = set[str]()         # methods in which words had maps of their own
 
     def number(self, word: str) -> int:
         return self.classes.setdefault(word, len(self.classes))
 
     def of(self, method: str) -> SegmentationScores:
         return self.scores.setdefault(method, SegmentationScores(self.runs))
+
+    def leave_out_alike(self) -> dict[str, str]:
+        "Takes out the methods that had one map for all words of each clip, and tells why."
+        alike = [m for m in self.scores if m not in self.apart]
+        self.scores = {m: s for m, s in self.scores.items() if m in self.apart}
+        return dict.fromkeys(alike, 'has one map for all words, of which none is highest: the first would win in each pixel')
 
     def result(self) -> dict[str, Segmentation]:
         words = {n: w for w, n in self.classes.items()}
@@ -368,14 +441,21 @@ class _Table:
         return {m: r._replace(iou=self.alone[m], miou=sum(self.alone[m].values()) / len(self.alone[m])) for m, r in rows.items()}
 
 
-def _methods(found: Any, clip: Segmented) -> dict[str, Tensor]:
-    "Maps by method. Raises ValueError if they are not of the clip's size."
+def _methods(found: Any, clip: Segmented, words: list[str]) -> dict[str, Tensor]:
+    "Maps by method. Raises ValueError if they are not of the clip's size, or not one of each word, in their order."
     size = found.grid.video_frames, found.grid.height, found.grid.width
     if size != tuple(clip.labels.shape):
         raise ValueError(f'{clip.name} is {tuple(clip.labels.shape)} (frames, height, width), but its maps are of {size}: '
                          f'read_segmentation(folder, frames={size[0]}, size={size[1:]})')
     told = getattr(found, 'facts', {}).get('rivals', {})
-    return {'GramCol': found.maps} | {told.get(n, n): x for n, x in getattr(found, 'rivals', {}).items()}
+    methods = {'GramCol': found.maps} | {told.get(n, n): x for n, x in getattr(found, 'rivals', {}).items()}
+    named = list(getattr(found, 'words', words))
+    odd = [f'maps are of {named}'] if named != words else []
+    odd += [f'{m} has {len(x)} maps' for m, x in methods.items() if len(x) != len(words)]
+    if odd:
+        raise ValueError(f'{clip.name}: maps of {words} were asked for, one each, but its {odd[0]}: hand on the words as they '
+                         'come, lambda video, words: imap(pipe, video, words, ...), without pool=None')
+    return methods
 
 
 def _by_class(clip: Segmented, maps_of: Callable[[Tensor, list[str]], Any], names: dict[int, str], table: _Table,
@@ -387,12 +467,18 @@ def _by_class(clip: Segmented, maps_of: Callable[[Tensor, list[str]], Any], name
         skipped[clip.name] = (f'has labels {", ".join(map(str, there)) or "nowhere"}, of which {len(words)} are named '
                               f'({", ".join(words) or "none"}), and 2 are needed: give names={{1: "dog"}}, or expressions=True')
         return 0
-    found, numbers = maps_of(clip.video, words), torch.tensor([table.number(w) for w in words])
+    try:
+        found, numbers = maps_of(clip.video, words), torch.tensor([table.number(w) for w in words])
+    except ValueError as e:
+        skipped[clip.name] = f'has no maps: {e}'
+        return 0
     truth = torch.full_like(clip.labels, -1)
     for n in (n for n in there if n in names):
         truth[clip.labels == n] = table.number(names[n])
-    for method, maps in _methods(found, clip).items():
+    for method, maps in _methods(found, clip, words).items():
         table.of(method).add(numbers[segment(maps, found.grid)], truth)
+        if not torch.equal(maps, maps[:1].expand_as(maps)):
+            table.apart.add(method)
     return 1
 
 
@@ -401,13 +487,17 @@ def _by_expression(clip: Segmented, maps_of: Callable[[Tensor, list[str]], Any],
     asked = 0
     if not clip.expressions:
         skipped[clip.name] = 'has no expressions: leave expressions=True out'
-    for text, numbers in clip.expressions:
-        name, truth = f'{clip.name}: {text}', clip.mask(numbers) if numbers else None
+    for i, (text, numbers) in enumerate(clip.expressions):
+        name, truth = f'{clip.name} #{i}: {text}', clip.mask(numbers) if numbers else None
         if truth is None or not bool(truth.any()):
             skipped[name] = 'names no objects' if truth is None else 'names objects that are not seen in these frames'
             continue
-        found, asked = maps_of(clip.video, [text]), asked + 1
-        for method, maps in _methods(found, clip).items():
+        try:
+            found, asked = maps_of(clip.video, [text]), asked + 1
+        except ValueError as e:
+            skipped[name] = f'has no maps: {e}'
+            continue
+        for method, maps in _methods(found, clip, [text]).items():
             large = upsample(maps[0], found.grid)
             pred = large > (large.amin() + large.amax()) / 2
             table.of(method).add(pred.long(), truth.long())
