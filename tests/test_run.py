@@ -363,6 +363,13 @@ def test_prompts_are_read_before_anything_runs(bundled):
     assert text.slots('moves left') == [3, 4] and len(text) == text_length(bundled)
 
 
+@pytest.mark.parametrize('how, fits', [(dict(), r'size=\(480, 512\)'), (dict(frames=201, size=(32, 32)), 'frames=125')])
+def test_more_places_than_a_model_knows_are_refused(how, fits):
+    "diffusers itself ends in the middle of a run, with shapes that nobody asked for; the model's own default may be too much."
+    with pytest.raises(ValueError, match=f'at most 32 places each way: ask for less, such as {fits}'):
+        generate(load('tiny/wan'), 'a cat', steps=2, **how)
+
+
 def test_a_model_that_learned_its_places_takes_no_other_size(bundled):
     "diffusers would stop in the middle of a forward; frames may be fewer."
     wide = torch.rand(5, 64, 96, 3)

@@ -265,10 +265,15 @@ def _seed(seed: int) -> int:
 
 
 def _check_size(pipe, frames: int | None, size: tuple[int | None, int | None]) -> None:
-    if frames or size[0]:
-        f, h, w = default_size(pipe)
-        grid = card_of(pipe).grid(pipe, frames or f, size[0] or h, size[1] or w)
-        _check_places(pipe, grid.height, grid.width)
+    f, h, w = default_size(pipe)
+    grid = card_of(pipe).grid(pipe, frames or f, size[0] or h, size[1] or w)
+    _check_places(pipe, grid.height, grid.width)
+    most = getattr(model_of(pipe).config, 'rope_max_seq_len', None)
+    if most and max(grid.frames, grid.rows, grid.cols) > most:
+        fits = f'frames={(most - 1) * grid.temporal + 1}' if grid.frames > most else (
+            f'size=({min(most, grid.rows) * grid.height // grid.rows}, {min(most, grid.cols) * grid.width // grid.cols})')
+        raise ValueError(f'{grid.video_frames} frames of {grid.height}x{grid.width} are {grid.frames} x {grid.rows} x {grid.cols} '
+                         f'tokens, but this model knows at most {most} places each way: ask for less, such as {fits}')
 
 
 def _check_places(pipe, height: int, width: int) -> None:

@@ -225,7 +225,9 @@ def _object(runs: Sequence[Any], name: str, clip: Tensor) -> Tensor:
 
 
 def _decoded(run: Any, size: tuple[int, int], where: str) -> Tensor:
-    "A COCO run-length mask, (height, width) bool: lengths of 0 and of 1 in turn, down the columns."
+    """A COCO run-length mask, (height, width) bool: lengths of 0 and of 1 in turn, down the columns.
+
+    Read here, for pycocotools believes any lengths: where they do not fit the picture it hands on stray memory."""
     told = _checked(_checked(run, where, dict).get('size'), f"'size' of {where}", list)
     if tuple(told) != size:
         raise ValueError(f'{where} has masks of {tuple(told)} pixels for pictures of {size}')
