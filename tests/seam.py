@@ -1,7 +1,8 @@
 """Tiny stock pipelines, ways to run them, and snapshots of what a capture must leave as it was."""
 import functools
 import itertools
-from contextlib import nullcontext
+import threading
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -90,3 +91,22 @@ def untouched(family):
     before = state(pipe)
     yield pipe
     assert state(pipe) == before and not hooks._OPEN
+
+
+@contextmanager
+def model_elsewhere(pipe):
+    "Another thread has the model until the block ends, or what it yields is set."
+    has, go = threading.Event(), threading.Event()
+
+    def run():
+        with hooks.lock_of(pipe):
+            has.set()
+            go.wait(30)
+    thread = threading.Thread(target=run)
+    thread.start()
+    has.wait(10)
+    try:
+        yield go
+    finally:
+        go.set()
+        thread.join()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from seam import call, family_of, pipe_of
+from seam import call, family_of, model_elsewhere, pipe_of
 
 from vidlens import hooks, world
 from vidlens.card import card_of, model_of
@@ -572,28 +572,11 @@ def test_what_cannot_be_held_is_said_before_a_video_is_made(pipe, clip, how, mes
             hold(pipe, clip, **how)
 
 
-@pytest.fixture
-def model_elsewhere(pipe):
-    "Another thread has the model until the test ends, or `go` is set."
-    has, go = threading.Event(), threading.Event()
-
-    def run():
-        with hooks.lock_of(pipe):
-            has.set()
-            go.wait(30)
-    thread = threading.Thread(target=run)
-    thread.start()
-    has.wait(10)
-    yield go
-    go.set()
-    thread.join()
-
-
-def test_what_is_held_answers_while_others_run_the_model(pipe, clip, request):
+def test_what_is_held_answers_while_others_run_the_model(pipe, clip):
     engine = hold(pipe, clip)
     want, words = engine.match((0, 20., 20.), 20, 3), engine.words('circle', 20, 3, source='concepts')
-    go, told = request.getfixturevalue('model_elsewhere'), []
-    with Worker() as worker:
+    told = []
+    with Worker() as worker, model_elsewhere(pipe) as go:
         assert torch.equal(worker.ask('held', lambda job: engine.match((0, 20., 20.), 20, 3)).result(10), want)
         again = worker.ask('held', lambda job: engine.words('circle', 20, 3, source='concepts', job=job)).result(10)
         assert torch.equal(again.maps, words.maps)

@@ -5,6 +5,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 import torch
+from seam import model_elsewhere
 
 from vidlens import hooks, world
 from vidlens.card import model_of
@@ -313,23 +314,14 @@ def test_what_was_painted_for_a_result_is_kept(engine, steer):
 
 
 def test_a_clip_is_opened_in_the_background_and_what_does_not_fit_is_said_at_once(pipe):
-    clip, (has, go) = world.clip('a red circle moves right', seed=3), (threading.Event(), threading.Event())
-
-    def run():
-        with hooks.lock_of(pipe):
-            has.set()
-            go.wait(30)
-    thread = threading.Thread(target=run)
-    thread.start()
-    has.wait(10)
-    every = explore(pipe, clip)                # another has the model
-    while not every.opening.far.value:
-        time.sleep(.01)
-    assert 'waiting for the model' in every.opening.far.value and not every.made
-    go.set()
+    clip = world.clip('a red circle moves right', seed=3)
+    with model_elsewhere(pipe):
+        every = explore(pipe, clip)
+        while not every.opening.far.value:
+            time.sleep(.01)
+        assert 'waiting for the model' in every.opening.far.value and not every.made
     assert every.select('Match').job.result(60) is not None
     every.close()
-    thread.join()
     with pytest.raises(RuntimeError, match='these explorers are closed'):
         every.select('Words')
     for wrong, message in ((dict(video=clip.video[:, :60]), 'fit_video'), (dict(video=clip, budget='x'), 'not a size'),

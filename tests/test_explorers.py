@@ -1,15 +1,14 @@
 """Explorers without a browser: what is on the screen is what the call beside it says; errors and stale questions."""
-import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 import torch
+from seam import model_elsewhere
 
 from vidlens import world
 from vidlens.engine import Engine, hold
 from vidlens.explorers import CRITERIA, WAYS, Explorer, Heads, Match, State, Video, Words
-from vidlens.hooks import lock_of
 from vidlens.viewer import _packed
 from vidlens.worker import Worker
 
@@ -462,19 +461,13 @@ def test_a_clip_without_tracks_is_matched(pipe):
 
 
 def test_why_there_is_no_answer_yet_is_said(pipe, engine):
-    has, go = threading.Event(), threading.Event()
-
-    def run():
-        with lock_of(pipe):
-            has.set()
-            go.wait(30)
-    with Worker() as worker, Worker() as other:
+    with Worker() as worker:
         match = Match(engine, State.of(engine), worker)
         shown(match)
-        seen = []
-        match.viewer.observe(lambda change: seen.append(change['new']) or go.set() if 'waiting' in change['new'] else None, 'pending')
-        other.ask('run', lambda job: run())
-        has.wait(10)
-        match.state.step = 0 if match.state.step else 1
+        with model_elsewhere(pipe):
+            match.state.step = 2
+            while not match.viewer.pending:
+                time.sleep(.01)
+            assert 'waiting for the model' in match.viewer.pending and match.viewer.busy
         shown(match)
-        assert len(seen) == 1 and 'waiting' not in match.viewer.pending
+        assert 'waiting' not in match.viewer.pending and 'step 2' in match.viewer.panels[0]
