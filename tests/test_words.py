@@ -285,6 +285,22 @@ def test_maps_of_a_generation_are_those_of_its_tape(pipe):
 
 # -- planted truth
 
+def test_a_tape_gives_the_steps_that_it_kept(pipe):
+    with capture(pipe, 'q k o', steps=[1, 2]) as tape:
+        generate(pipe, 'a red circle moves left', steps=4)
+    def steps(**how): return imap(pipe, words='red', tape=tape, **how).facts['steps']
+    assert steps() == steps(step=[1, -2]) == steps(step=slice(1, 3)) == [1, 2]
+    assert steps(step=-2) == steps(step=np.int64(2)) == [2]
+    for step, says in ((-6, 'there are 4 steps'), (-12, 'there are 4 steps'), (9, 'there are 4 steps'), ([], 'no number at all'),
+                       (0, r'kept steps \[1, 2\] of 4, and not 0'), (-1, 'and not 3: name some'), ([1, 3], 'and not 3')):
+        with pytest.raises(ValueError, match=says):
+            steps(step=step)
+    with capture(pipe, 'q k o', steps=2) as tape:
+        generate(pipe, 'a red circle moves left', steps=4)
+    with pytest.raises(ValueError, match=r'kept steps \[2\] of 4, and not 0'):
+        steps(step=0)
+
+
 def test_concept_map_points_at_the_object_more_often_than_a_random_token(pipe):
     "The brightest token of its colour's map lies on the object; that other words' maps do so too is not denied here."
     hits, area = [], []

@@ -35,7 +35,6 @@ from .metrics import centre_prior
 from .run import Sample, encode, generate, renoise, step_at, text_of
 from .spans import Span, Way, camera_field, map_way, motion_span
 from .tape import Tape
-from .tracking import _listed
 
 # %% auto #0
 __all__ = ['RIVALS', 'ConceptMaps', 'imap', 'GeneratedMaps', 'imap_generation']
@@ -284,15 +283,15 @@ def _named(a: _Asked, pool: str | None) -> list[str]:
 
 # %% ../nbs/24_words.ipynb #2400000a
 def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), prompt: str | None = None,
-         layers: Wanted = None, k: int | None = None, step: int | Sequence[int] = -12, of: int = 30, seed: int = 0,
+         layers: Wanted = None, k: int | None = None, step: Wanted = None, of: int = 30, seed: int = 0,
          tape: Tape | None = None, item: int = 0, normalise: str | None = 'empty', **how: Any) -> ConceptMaps:
     """Where and when words are in a video (GramCol; with `k`, IMAP, section 3).
 
     words      words or phrases, each asked once; default every word of the prompt
     prompt     what the video shows; a tape knows its own
     layers     which to join (all);  k: only so many heads of each layer, by how well they separate frames
-    step       one or several, of a run of `of` steps, for a video;  tape: what a capture kept ('q k o', or 'xq xk xo'),
-               nothing is run
+    step       one or several; of a video in a run of `of` steps (default -12), of a tape among those that it kept (all)
+    tape       what a capture kept ('q k o', or 'xq xk xo'): nothing is run
     normalise  'empty': against a padding slot, or the empty concept (default);  'concepts': over the words asked;  'slots':
                over all text slots, as published;  None: raw
     source     'prompt': words of the prompt;  'concepts': free words. Default the first if there is a prompt
@@ -316,7 +315,7 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
     if video is None:
         raise ValueError(f'imap needs a video, or the tape of a capture that kept {_kinds_of(pipe)}; to generate one: '
                          'imap_generation(pipe, prompt, words)')
-    given.steps = {step_at(pipe, s, steps=of).index for s in _listed(step)}
+    given.steps = {step_at(pipe, s, steps=of).index for s in _pick(-12 if step is None else step, of, 'steps') or range(of)}
     z = encode(pipe, video)
     with _watching(pipe, joiner, layers):
         for at in sorted(given.steps):
@@ -488,8 +487,8 @@ def _words_seen(pipe, asked: _Asked, layers: Wanted, steps: Wanted, see: Callabl
     return capture(pipe, _kinds_of(pipe), layers, steps, probe=joint, tokens='all')
 
 
-def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: int | Sequence[int]) -> None:
-    "Read what a capture kept."
+def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: Wanted) -> None:
+    "Read what a capture kept. Raises ValueError for what it did not keep."
     h = joiner.how
     if joiner.asked.concepts is not None or {'flow', 'moft', 'tracks'} & set(h.rivals):
         raise ValueError("a tape holds words of its prompt only: for source='concepts', or the rivals 'flow', 'moft' and 'tracks', "
@@ -497,8 +496,10 @@ def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: int
     cross = any(key[0] == 'xq' for key in tape)
     kinds = ('xq', 'xk', 'xo') if cross else ('q', 'k', 'o')
     wanted = sorted(_pick(layers, tape.layers, 'layers') or {key[1] for key in tape if key[0] in kinds})
-    several = len(tape.times) > 1
-    h.steps = {s if s >= 0 or not tape.steps else s + tape.steps for s in _listed(step)} if several else set(tape.times)
+    h.steps = _pick(step, tape.steps, 'steps') or set(tape.times)
+    if odd := sorted(h.steps - tape.times.keys()):
+        raise ValueError(f'step={step!r}: the tape kept steps {sorted(tape.times)} of {tape.steps}, and not {odd[0]}: name some of '
+                         'these, or leave step out for all of them')
     for at in sorted(h.steps):
         for layer in wanted:
             joiner.add(layer, _grid(tape, layer), *_spoken(tape, layer, cross, item, at))
