@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
@@ -168,6 +169,9 @@ class _Joiner:
             return torch.tensor(h.heads[layer]) if h.heads.get(layer) else None
         if not _chooses(h):
             return torch.arange(len(scores['chi']))
+        if h.k is not None and h.k + h.skip > (n := len(scores['chi'])):
+            raise ValueError(f'k={h.k} heads after skip={h.skip} are asked of each layer, but in layer {layer} there are {n}: use '
+                             + (f'k={n - h.skip} or less' if n > h.skip else f'skip={n - 1} or less'))
         found = select_heads(scores[h.by], h.k, h.threshold, h.skip, h.by in _LOWEST, strict=h.threshold is None)
         return found if len(found) else None
 
@@ -180,6 +184,9 @@ class _Joiner:
     def result(self) -> ConceptMaps:
         "Means, rivals and facts. Raises ValueError if no head was read."
         a, h = self.asked, self.how
+        if odd := sorted(set(h.heads or ()) - self.found.keys()):
+            raise ValueError(f'heads= has layer {odd[0]}, but read were {sorted(self.found)}: take it out of heads=, or add it to '
+                             'layers= (default: those of heads=)')
         if not self.count or self.grid is None:
             raise ValueError(f'no head is left with by={h.by!r}, k={h.k}, threshold={h.threshold}, skip={h.skip}: '
                              'move the threshold, or use k alone')
@@ -371,16 +378,42 @@ def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNam
     for name, values in known.items():
         if getattr(h, name) not in values:
             raise ValueError(f'{name}={getattr(h, name)!r} is unknown: use {", ".join(map(repr, values))}')
+    if not isinstance(h.together, bool):
+        raise ValueError(f'together={h.together!r} must be True or False')
     if odd := [r for r in h.rivals if r not in RIVALS]:
         raise ValueError(f'rivals={h.rivals}: {odd[0]!r} is unknown, use {", ".join(map(repr, RIVALS))}')
+    if isinstance(h.heads, HeadTable):
+        raise TypeError('heads is a HeadTable: choose some, heads=table.select(k=5)')
+    _plain(h)
     _check_choice(h, how)
     if h.against and h.pool is None:
         raise ValueError("against= needs one map a word: use pool='maps' or 'keys'")
     if h.place is not None:
         h.place = _place_of(h.place, h.rivals)
-    if isinstance(h.heads, HeadTable):
-        raise TypeError('heads is a HeadTable: choose some, heads=table.select(k=5)')
     return h
+
+
+def _by_layer(heads: Any) -> dict[int, list[int]]:
+    found = {index(n): [index(i) for i in x] for n, x in heads.items()}
+    if not any(found.values()) or min(found) < 0:
+        raise ValueError
+    return found
+
+
+def _plain(h: SimpleNamespace) -> None:
+    "Numbers of any library become Python's, which files hold. Raises ValueError for what is none."
+    kinds: dict[str, tuple[Callable[[Any], Any], str]] = dict(
+        k=(index, 'a number of heads from 1, or None for all: k=5'), skip=(index, 'a number of heads from 0: skip=1'),
+        threshold=(float, 'a number: threshold=2.5'), heads=(_by_layer, 'numbers from 0, by layer: heads={2: [0, 1]}'))
+    for name, (kind, want) in kinds.items():
+        if (x := getattr(h, name)) is None and name != 'skip':
+            continue
+        try:
+            setattr(h, name, found := kind(x))
+            if name != 'heads' and not found >= dict(k=1, skip=0).get(name, -torch.inf):
+                raise ValueError
+        except (TypeError, ValueError, AttributeError):
+            raise ValueError(f'{name}={x!r} must be {want}') from None
 
 
 def _check_choice(h: SimpleNamespace, how: dict[str, Any]) -> None:
@@ -435,7 +468,13 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
                          'of one of them')
     source = how.source or ('prompt' if prompt else 'concepts')
     text = text_of(pipe, prompt)
-    names = list(dict.fromkeys(listed or [w for w in text.words if w not in how.against])) + how.against
+    mine = list(dict.fromkeys(listed or [w for w in text.words if w not in how.against]))
+    if not mine:
+        raise ValueError(f'every word of {prompt!r} is taken away by against={how.against}: leave one out of it, or name the words to '
+                         'map, imap(..., words=["dog"])')
+    if how.together:
+        _together(pipe, source)
+    names = mine + how.against
     if source == 'concepts':
         for w in names:
             text_of(pipe, w)        # raises for words that the text encoder cannot read
@@ -451,6 +490,16 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
     if how.normalise == 'empty' and not pads:
         raise ValueError("normalise='empty' needs a padding slot, but the prompt fills them all: use normalise=None")
     return _Asked(names, spans, source, torch.ones_like(text.pad) if how.normalise == 'slots' else ~text.pad, pads, text)
+
+
+def _together(pipe, source: str) -> None:
+    "Raises ValueError where free words that see each other would be no others."
+    if source == 'prompt':
+        raise ValueError("together=True is of free words, and words of a prompt see each other anyway: leave it out, or "
+                         "source='concepts'")
+    if card_of(pipe).text == 'cross':
+        raise ValueError(f'together=True needs text tokens in the video\'s attention, and {card_of(pipe).name} has none, so that no word '
+                         'sees another: leave it out')
 
 # %% ../nbs/24_words.ipynb #2400000c
 @contextmanager
