@@ -470,8 +470,8 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
     text = text_of(pipe, prompt)
     mine = list(dict.fromkeys(listed or [w for w in text.words if w not in how.against]))
     if not mine:
-        raise ValueError(f'every word of {prompt!r} is taken away by against={how.against}: leave one out of it, or name the words to '
-                         'map, imap(..., words=["dog"])')
+        raise ValueError(f'every word of {prompt!r} is taken away by against={how.against}: leave one out of it, or name the '
+                         'words to map, imap(..., words=["dog"])')
     if how.together:
         _together(pipe, source)
     names = mine + how.against
@@ -498,8 +498,8 @@ def _together(pipe, source: str) -> None:
         raise ValueError("together=True is of free words, and words of a prompt see each other anyway: leave it out, or "
                          "source='concepts'")
     if card_of(pipe).text == 'cross':
-        raise ValueError(f'together=True needs text tokens in the video\'s attention, and {card_of(pipe).name} has none, so that no word '
-                         'sees another: leave it out')
+        raise ValueError(f"together=True needs text tokens in the video's attention, and {card_of(pipe).name} has none, so that no "
+                         'word sees another: leave it out')
 
 # %% ../nbs/24_words.ipynb #2400000c
 @contextmanager
