@@ -83,7 +83,8 @@ def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: s
             a word to look at, 'evidence'
     steps   of a run of `of`; each is one forward of each video;  normalise, source: of the words, see `imap`
 
-    Raises ValueError for unknown scores or words, and for as many prompts or lists of words as there are no videos."""
+    Raises ValueError for unknown scores or words, for as many prompts or lists of words as there are no videos, and for options
+    that would do nothing."""
     clips, told, asked = _listed_clips(videos, prompt, words)
     by = _known_scores(by if by is not None else ['chi', 'lambda2'] + [EVIDENCE] * all(p or w for p, w in zip(told, asked)))
     if taken := {'steps', 'seed'} & (run or {}).keys():

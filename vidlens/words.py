@@ -312,7 +312,8 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
                the place's queries look), 'centre'
     place      (t, x, y) px of the video, where 'moft' and 'tracks' start; default the peak of each word's map
 
-    Raises ValueError for words that are not there, and for 'empty' if the prompt fills every slot."""
+    Raises ValueError for words that are not there, for 'empty' if the prompt fills every slot, and for options that would do
+    nothing."""
     given = _how(how, normalise, k)
     asked = _asked_words(pipe, words, _prompt_of(tape, prompt, item, given), given)
     joiner = _Joiner(asked, given)
