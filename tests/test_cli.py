@@ -375,6 +375,16 @@ def test_imap_takes_all_that_the_call_takes(short, tmp_path, capsys):
     assert ConceptMaps.load(out / 'maps.npz').facts['normalise'] is None
 
 
+def test_imap_asks_no_flow_of_one_frame(tmp_path):
+    from vidlens.words import ConceptMaps
+
+    write_video(world.clip('a red circle moves right', seed=1).video[:1], tmp_path / 'one.mp4', fps=8)
+    line = ['imap', str(tmp_path / 'one.mp4'), '--prompt', 'a red circle', '--word', 'red', '--of', '4', '--step', '-2', '--quiet']
+    assert main([*line, '--out', str(tmp_path / 'o')]) == 0
+    assert ConceptMaps.load(tmp_path / 'o' / 'maps.npz').rivals == {}
+    assert main([*line, '--out', str(tmp_path / 'p'), '--rival', 'flow']) == 2
+
+
 @pytest.mark.parametrize('kind', ['lab', 'app'])
 @pytest.mark.parametrize('given', [['clip.mp4'], ['--video', 'clip.mp4']])
 def test_a_video_to_explore_is_given_either_way(kind, given, tmp_path, capsys, monkeypatch):
@@ -395,7 +405,8 @@ def test_a_video_to_explore_is_given_either_way(kind, given, tmp_path, capsys, m
     (['{clip}', '--prompt', 'a red circle', '--word', 'star'], "'star' is not in the prompt"),
     (['{clip}', '--prompt', 'a red circle', '--rival', 'daam'], "'daam' is unknown"),
     (['no.mp4', '--prompt', 'a red circle'], 'no.mp4'), (['{clip}', '--prompt', 'a red dragon'], 'dragon'),
-    (['{clip}', '--prompt', 'a red circle', '--k', '99'], 'there are 4'),
+    (['{clip}', '--prompt', 'a red circle', '--k', '99'], 'there are 4: use k=4 or less\n'),
+    (['{clip}', '--prompt', 'circle', '--against', 'circle'], 'is taken away by against='),
     (['{clip}', '--prompt', 'a red circle', '--skip', '1'], 'k=5, skip=1'),
     (['{clip}', '--prompt', 'a red circle', '--together'], '--together is of free words'),
     (['{clip}', '--prompt', 'a red circle', '--rival', 'moft', '--place', '17,3,3'], 'frame 17 is outside of the file'),

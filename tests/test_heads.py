@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from sklearn.metrics import silhouette_score
 from seam import call, pipe_of
 from test_golden_maps import close, grid_of, hidden, load
 
@@ -39,6 +40,18 @@ def test_07_silhouette_of_constant_heads():
     close(published, z['out_score_Silhouette'])
     ours = silhouette(hidden(z), grid_of(z))
     assert ours[1:3].isnan().all() and torch.equal(ours[[0, 3]], published[[0, 3]])
+
+
+def test_silhouette_keeps_its_digits_beside_a_frame_far_away():
+    near = outputs([1], 0, 3)
+    o, frame = near.clone(), GRID.place(torch.arange(GRID.n))[0]
+    o[0, frame == 0] += 1e5
+    o[2, 7, 3] = torch.nan
+    for how in ('nan', 'published'):
+        found = silhouette(o, GRID, degenerate=how)
+        for h in (0, 1):
+            assert found[h] == pytest.approx(silhouette_score(o[h].double().numpy(), frame.numpy()), abs=1e-5)
+        assert found[2].isnan()
 
 
 def outputs(knowing, seed, heads=6, constant=None):

@@ -95,6 +95,18 @@ def test_scores_are_scikit_learns(offset, inside, dtype):
         assert torch.allclose(f(o, GRID), s[by], rtol=2e-5, equal_nan=True)
 
 
+@pytest.mark.parametrize('dtype, offset', [(torch.float32, 1e6), (torch.float64, 1e6), (torch.float64, 1e9)])
+def test_heads_are_constant_by_the_rounding_of_their_dtype(dtype, offset):
+    o = 5 * O.to(dtype) + offset
+    o[3] = offset + torch.arange(5.)[FRAME, None] * .5
+    seen = o.double() - offset
+    for by, s in (separability(o, GRID) | dict(alone=calinski_harabasz(o, GRID))).items():
+        score = davies_bouldin_score if by == 'dbi' else calinski_harabasz_score
+        scale = 4 / (GRID.n - 5) if by == 'fisher' else 1.
+        for h in range(HEADS):
+            assert s[h].isnan() if h == 3 else abs(s[h] / scale / score(seen[h], FRAME) - 1) < 1e-4
+
+
 @pytest.mark.parametrize('inside', [False, True], ids=['heads outside', 'heads inside tokens'])
 @pytest.mark.parametrize('numbers', [1, 2 * GRID.n * D])
 def test_scores_do_not_depend_on_the_pieces(numbers, inside, monkeypatch):
@@ -109,12 +121,13 @@ def test_scores_do_not_depend_on_the_pieces(numbers, inside, monkeypatch):
             assert torch.allclose(s[by], whole[by], rtol=1e-5 if x is o else .02)
 
 
-@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), 1e25])
 def test_a_head_without_numbers_has_no_score(value):
     o = O.clone()
     o[2, 50, 3] = value
-    for by, s in (separability(o, GRID) | dict(alone=calinski_harabasz(o, GRID))).items():
-        assert s.isnan().nonzero().tolist() == [[2]] and 2 not in select_heads(s, HEADS, lowest=by == 'dbi').tolist()
+    for how in ('nan', 'published'):
+        for by, s in (separability(o, GRID, how) | dict(alone=calinski_harabasz(o, GRID, how))).items():
+            assert s.isnan().nonzero().tolist() == [[2]] and 2 not in select_heads(s, HEADS, lowest=by == 'dbi').tolist()
 
 
 def test_layouts_and_dtypes_agree():
@@ -146,6 +159,11 @@ def test_equal_frames_are_the_worst_by_davies_bouldin():
     o = torch.randn(2, 1, 30, 4).repeat(1, 4, 1, 1)
     assert davies_bouldin(o).isinf().all() and (davies_bouldin(o, degenerate='published') == 0).all()
     assert (calinski_harabasz(o) < 1e-8).all()
+    o = GRID.unflatten(O).flatten(2, 3).clone()
+    o[0, 1:3] = 1.   # equal, and each constant
+    want = davies_bouldin_score(o[0].flatten(0, 1), FRAME)
+    assert davies_bouldin(o)[0].isinf() and davies_bouldin(o, degenerate='published')[0] == pytest.approx(want, rel=1e-5)
+    assert select_heads(davies_bouldin(o), HEADS, lowest=True)[-1] == 0 and davies_bouldin(o)[1:].isfinite().all()
 
 
 def test_select_heads():
@@ -194,6 +212,22 @@ def test_lambda2_of_known_chains():
     assert lambda2(torch.zeros(1, 40, 8), torch.zeros(1, 40, 8))[0] < 1e-5   # all to all
     ring = 100 * torch.eye(6)[None]
     assert abs(lambda2(ring, ring.roll(1, 1))[0] - 1) < 1e-4     # a cycle never mixes: complex eigenvalues of size 1
+
+
+@pytest.mark.parametrize('d, n', [(4, 10), (8, 40), (64, 300)])
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_lambda2_of_a_head_without_numbers_is_nan_alone(d, n, value):
+    q, k = torch.randn(2, 4, n, d, generator=torch.Generator().manual_seed(0))
+    want = lambda2(q, k)
+    q[1, 5, 2], k[2] = value, torch.nan
+    found = lambda2(q, k)
+    assert found.isnan().tolist() == [False, True, True, False] and torch.equal(found[[0, 3]], want[[0, 3]])
+
+
+def test_lambda2_of_single_numbers():
+    q, k = torch.randn(2, 2, 10, 1, generator=torch.Generator().manual_seed(0)) * 2
+    values = torch.linalg.eigvals((q @ k.mT).softmax(-1)).abs().sort(descending=True).values
+    assert torch.allclose(lambda2(q, k, 200), values[:, 1], atol=1e-3)
 
 
 def test_nothing_is_tokens_by_tokens():
@@ -383,6 +417,9 @@ BAD = {
     'integers': ('torch.int64', lambda: davies_bouldin(O.long(), GRID)),
     'one frame': ('at least 2', lambda: davies_bouldin(O.view(HEADS, 1, -1, D))),
     'degenerate': ("'nan' or 'published'", lambda: fisher(O, GRID, degenerate='zero')),
+    'no heads at all': ('not empty', lambda: calinski_harabasz(O[:0], GRID)),
+    'no numbers': ('not empty', lambda: separability(O[..., :0], GRID)),
+    'no numbers lambda2': ('of 0 numbers', lambda: lambda2(Q[..., :0], Q[..., :0])),
     'one token': ('at least 2 tokens', lambda: lambda2(Q[:, :1], Q[:, :1])),
     'no iterations': ('iterations=0', lambda: lambda2(Q, Q, 0)),
     'k too large': ('k=9 heads', lambda: select_heads(S, 9)),

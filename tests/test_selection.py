@@ -141,6 +141,10 @@ def test_words_of_each_video():
                                        (dict(words='elephant'), 'elephant'), (dict(run=dict(steps=3)), 'give of='),
                                        (dict(by='evidence', prompt=''), 'is of words'),
                                        (dict(words=['cat'], normalise='concepts'), 'at least 2'),
+                                       (dict(by='chi', words='cat'), "words='cat' is of 'evidence', but by="),
+                                       (dict(by='chi', normalise=None), "normalise=None is of 'evidence'"),
+                                       (dict(by='chi', source='concepts'), "source='concepts' is of 'evidence'"),
+                                       (dict(run=dict(frames=9)), 'videos are given: leave one of them out'),
                                        (dict(normalise='slots'), 'none stands out'),
                                        (dict(prompt=['a', 'b']), '2 prompts for 1 videos')])
 def test_bad_input_is_a_sentence(family, how, said):

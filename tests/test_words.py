@@ -84,6 +84,10 @@ def test_words_of_the_prompt_are_joined_over_layers(family, k):
 @pytest.mark.parametrize('together', [False, True])
 def test_free_words_are_joined_over_layers(family, together):
     pipe, video, how = family
+    if together and is_cross(pipe):
+        with pytest.raises(ValueError, match='Wan has none, so that no word sees another: leave it out'):
+            imap(pipe, video, ['cat', 'a dog'], source='concepts', together=True, **how)
+        return
     found, want = imap(pipe, video, ['cat', 'a dog'], PROMPT, source='concepts', together=together, **how), []
     with concept_stream(pipe, ['', 'cat', 'a dog'], together=together) as beside:
         renoise(pipe, video, PROMPT, step=how['step'], steps=how['of'])
@@ -283,6 +287,22 @@ def test_maps_of_a_generation_are_those_of_its_tape(pipe):
     assert torch.equal(every.sample.video, plain.video) and every.maps.facts['steps'] == [2, 3, 4]
 
 
+def test_a_tape_gives_the_steps_that_it_kept(pipe):
+    with capture(pipe, 'q k o', steps=[1, 2]) as tape:
+        generate(pipe, 'a red circle moves left', steps=4)
+    def steps(**how): return imap(pipe, words='red', tape=tape, **how).facts['steps']
+    assert steps() == steps(step=[1, -2]) == steps(step=slice(1, 3)) == [1, 2]
+    assert steps(step=-2) == steps(step=np.int64(2)) == [2]
+    for step, says in ((-6, 'there are 4 steps'), (-12, 'there are 4 steps'), (9, 'there are 4 steps'), ([], 'no number at all'),
+                       (0, r'kept steps \[1, 2\] of 4, and not 0'), (-1, 'and not 3: name some'), ([1, 3], 'and not 3')):
+        with pytest.raises(ValueError, match=says):
+            steps(step=step)
+    with capture(pipe, 'q k o', steps=2) as tape:
+        generate(pipe, 'a red circle moves left', steps=4)
+    with pytest.raises(ValueError, match=r'kept steps \[2\] of 4, and not 0'):
+        steps(step=0)
+
+
 # -- planted truth
 
 def test_concept_map_points_at_the_object_more_often_than_a_random_token(pipe):
@@ -426,7 +446,19 @@ def test_files(pipe, clip, tmp_path):
     (dict(words='red', k=1, threshold=1e9), 'no head is left'), (dict(words='red', skip=2), r'imap\(..., k=5, skip=2\)'),
     (dict(words='red', by='dbi', skip=0), r"imap\(..., k=5, by='dbi'\)"),
     (dict(words='red', heads={0: [1]}, k=2, by='chi'), "k=2, by='chi' would choose nothing"),
-    (dict(words='red', k=9), 'there are 4'), (dict(words='red', normalise='concepts'), 'at least 2'),
+    (dict(words='red', k=9), 'in layer 0 there are 4: use k=4 or less$'), (dict(words='red', k=9, threshold=0.), 'use k=4 or less'),
+    (dict(words='red', k=2, skip=3), 'use k=1 or less'), (dict(words='red', k=1, skip=4), 'use skip=3 or less'),
+    (dict(words='red', k=0), 'k=0 must be a number of heads from 1'), (dict(words='red', k=2.5), 'k=2.5 must be'),
+    (dict(words='red', k=1, skip=-1), 'skip=-1 must be'), (dict(words='red', k=1, skip=None), 'skip=None must be'),
+    (dict(words='red', threshold='high'), "threshold='high' must be a number"),
+    (dict(words='red', threshold=np.nan), 'threshold=nan'),
+    (dict(words='red', heads=[1, 2]), r'heads=\[1, 2\] must be numbers from 0, by layer: heads='),
+    (dict(words='red', heads={0: 1}), r'heads=\{0: 1\} must be'), (dict(words='red', heads={-1: [0]}), r'heads=\{-1: \[0\]\} must'),
+    (dict(words='red', heads={}), r'heads=\{\} must be'), (dict(words='red', heads={0: [4]}), 'head numbers from 0 to 3'),
+    (dict(words='red', heads={2: [1], 4: [0]}, layers=[1, 2]), r'heads= has layer 4, but read were \[1, 2\]'),
+    (dict(words='red', together=True), "words of a prompt see each other anyway"), (dict(words='red', step=[]), 'no number at all'),
+    (dict(words='red', together='yes', source='concepts'), "together='yes' must be True or False"),
+ (dict(words='red', normalise='concepts'), 'at least 2'),
     (dict(words='red', against='blue', pool=None), 'one map a word'), (dict(words='red', layers=9), 'outside this run'),
     (dict(words='red', step=99), '99'), (dict(words='red', place=(0, 9, 9)), 'ask for one'),
     (dict(words='red', place=(0, 9), rivals='tracks'), r'one place \(t, x, y\)'),
@@ -448,6 +480,21 @@ def test_one_frame_has_maps_but_no_motion(pipe, clip):
                       (dict(threshold=1.), 'threshold=1.0 needs'), (dict(rivals=['moft']), "rivals='moft' needs")):
         with pytest.raises(ValueError, match=says):
             imap(pipe, still, 'red', clip.caption, **how)
+
+
+def test_numbers_of_other_libraries_are_saved(pipe, clip, tmp_path):
+    chosen = dict(k=np.int64(2), threshold=torch.tensor(1.), skip=np.int32(1))
+    for how in (chosen, dict(heads={np.int64(2): torch.tensor([1, 0])})):
+        maps = imap(pipe, clip.video, 'red', clip.caption, step=np.int64(12), **how)
+        again = ConceptMaps.load(maps.save(tmp_path / 'maps.npz', force=True))
+        assert again.facts == maps.facts and again.heads == maps.heads
+    assert again.heads == {2: [1, 0]}
+
+
+@pytest.mark.parametrize('source', ['prompt', 'concepts'])
+def test_some_word_must_be_left(pipe, clip, source):
+    with pytest.raises(ValueError, match=r"every word of 'a circle' is taken away by against=\['circle', 'a'\]: leave one out"):
+        imap(pipe, clip.video, prompt='a circle', against=['circle', 'a'], source=source)
 
 
 def test_words_taken_away_are_not_asked_by_default(pipe, clip):

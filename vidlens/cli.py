@@ -231,7 +231,9 @@ def run_imap(args: argparse.Namespace) -> dict[str, Any]:
         video = fit_video(pipe, clip)
         origin = Origin.of(replace(probe_video(args.clip), frames=len(clip)), video)
         how['place'] = args.place and origin.place(args.place)
-        maps = imap(pipe, video, args.word or (), args.prompt or '', step=args.step or [-12], **how)
+        if not args.rival and len(video) == 1:
+            how['rivals'] = ()      # nothing moves
+        maps = imap(pipe, video, args.word or (), args.prompt or '', step=args.step, **how)
     say(f'writing {out}')
     files = write_words(maps, video, out, args.force, smooth='edges' if args.edges else True, origin=origin)
     if not args.json:

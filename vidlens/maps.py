@@ -29,14 +29,14 @@ def _heads(x: Any, grid: Grid | None, name: str) -> Tensor:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         found = f'{x.dtype} tensor' if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f'{name} is a {found}, but must be a floating point torch tensor')
-    if grid is not None and x.ndim == 3:
+    if grid is not None and x.ndim == 3 and 0 not in x.shape:
         return rearrange(grid.unflatten(x), 'h f r c d -> h f (r c) d')
     if x.ndim == 5:
         x = x.flatten(2, 3)
     if x.ndim != 4 or 0 in x.shape or grid is not None and tuple(x.shape[1:3]) != (grid.frames, grid.per_frame):
         want = '(heads, tokens, d) with a grid, or (heads, frames, tokens of a frame, d)' if grid is None else \
             f'(heads, {grid.n}, d) or (heads, {grid.frames}, {grid.per_frame}, d)'
-        raise ValueError(f'{name} has shape {tuple(x.shape)}, but must be {want}: take one video and branch, x[row], '
+        raise ValueError(f'{name} has shape {tuple(x.shape)}, but must be {want}, not empty: take one video and branch, x[row], '
                          'and cut the text tokens off')
     return x
 
@@ -52,10 +52,14 @@ class _Scatter:
     tokens: int
 
     @property
+    def energy(self) -> Tensor:
+        "Sum of squares of all numbers of a head, (heads,); not finite if one of them is not, or squares are beyond the dtype."
+        return self.within.sum(1) + self.tokens * (self.middle + self.means).square().sum((1, 2))
+
+    @property
     def constant(self) -> Tensor:
         "Heads that are constant within their frames, up to rounding, (heads,) bool: they tell nothing of place."
-        within = self.within.sum(1)
-        return ~(within > 1e-11 * (within + self.tokens * (self.middle + self.means).square().sum((1, 2))))
+        return ~(self.within.sum(1) > (8 * torch.finfo(self.within.dtype).eps) ** 2 * self.energy)
 
 
 _PIECE = 2 ** 20  # numbers looked at together: what is read once more is still in the cache
@@ -115,13 +119,13 @@ def _criterion(s: _Scatter, by: str, degenerate: str) -> Tensor:
         stand_in = torch.ones_like(score)
     else:
         apart = torch.cdist(s.means, s.means, compute_mode='donot_use_mm_for_euclid_dist')
-        ratio = (s.spread[:, :, None] + s.spread[:, None]) / apart  # two equal frames: infinitely bad
-        if published:
-            ratio = torch.where(apart == 0, torch.zeros_like(ratio), ratio)
+        ratio = (s.spread[:, :, None] + s.spread[:, None]) / apart
+        ratio = ratio.masked_fill(apart == 0, 0 if published else torch.inf)
         score = ratio.masked_fill(torch.eye(frames, dtype=torch.bool, device=apart.device), -torch.inf).amax(2).mean(1)
         stand_in = torch.zeros_like(score)
-    # no number may crown a constant head
-    return torch.where(s.constant, stand_in if published else torch.full_like(score, torch.nan), score)
+    # no number may crown a constant head, nor the published one a head that is no numbers
+    stand_in = torch.where(s.energy.isfinite() & published, stand_in, torch.nan)
+    return torch.where(s.constant, stand_in, score)
 
 
 def calinski_harabasz(o: Tensor, grid: Grid | None = None, degenerate: str = 'nan') -> Tensor:
@@ -141,8 +145,8 @@ def fisher(o: Tensor, grid: Grid | None = None, degenerate: str = 'nan') -> Tens
 def davies_bouldin(o: Tensor, grid: Grid | None = None, degenerate: str = 'nan') -> Tensor:
     """Mean over frames of the worst (spread + spread) / distance to another frame, (heads,); *lower* is better.
 
-    degenerate='published' is scikit-learn's: constant heads and equal frames count as 0, the best. See
-    `calinski_harabasz` for the rest."""
+    Equal frames are infinitely bad. degenerate='published' is scikit-learn's: constant heads and equal frames count
+    as 0, the best. See `calinski_harabasz` for the rest."""
     return _criterion(_scatter(o, grid), 'dbi', degenerate)
 
 
@@ -187,15 +191,18 @@ def lambda2(q: Tensor, k: Tensor, iterations: int = 30, scale: float | None = No
     """Size of the second largest eigenvalue of softmax(q k' scale), (heads,), by subspace iteration without the matrix.
 
     q, k: (heads, tokens, d) of the same tokens (video tokens for the chain from frame to frame); float32 for half
-    inputs. scale: 1/sqrt(d) by default. Memory is that of a few q. The error falls by |lambda_(d+1) / lambda_2| each
-    iteration: noise needs more of them than structured attention. Source: IMAP, after TokenRank (2507.17657)."""
+    inputs, NaN for a head that holds NaN or inf. scale: 1/sqrt(d) by default. Memory is that of a few q. The error falls
+    by |lambda_(d+1) / lambda_2| each iteration: noise needs more of them than structured attention. Source: IMAP, after TokenRank
+    (2507.17657)."""
     if q.ndim != 3 or q.shape != k.shape:
         raise ValueError(f'q and k have shapes {tuple(q.shape)} and {tuple(k.shape)}, but must both be (heads, tokens, '
                          'd) of the same tokens: take one video and branch, and cut the text tokens off both')
-    if q.shape[1] < 2 or iterations < 1:
-        raise ValueError(f'{q.shape[1]} token(s), iterations={iterations}: give at least 2 tokens and 1 iteration')
-    q, k = _wide(q).contiguous(), _wide(k).contiguous()
     heads, n, d = q.shape
+    if n < 2 or d < 1 or iterations < 1:
+        raise ValueError(f'{n} token(s) of {d} numbers, iterations={iterations}: give at least 2 tokens of 1, and 1 iteration')
+    if d == 1:  # room for two eigenvectors
+        q, k, scale, d = F.pad(q, (0, 1)), F.pad(k, (0, 1)), 1. if scale is None else scale, 2
+    q, k = _wide(q).contiguous(), _wide(k).contiguous()
     wide = min(d, n)
     gen = torch.Generator().manual_seed(seed)
     v = torch.randn(heads, n, wide, generator=gen, dtype=torch.float64).to(q)
@@ -208,7 +215,9 @@ def lambda2(q: Tensor, k: Tensor, iterations: int = 30, scale: float | None = No
     for _ in range(iterations):
         v = torch.linalg.qr(step(v))[0]
     small = (v.mT @ step(v)).cpu()
-    return torch.linalg.eigvals(small).abs().sort(descending=True).values[:, 1].to(q.device)
+    bad = ~torch.stack([x.isfinite().flatten(1).all(1).cpu() for x in (q, k, small)]).all(0)
+    values = torch.linalg.eigvals(small.masked_fill(bad[:, None, None], 0)).abs().sort(descending=True).values[:, 1]
+    return values.masked_fill(bad, torch.nan).to(q.device)
 
 # %% ../nbs/14_maps.ipynb #d3770ce2
 _ROOM = 2 ** 25  # numbers of one intermediate (128 MB in float32) above which the work is cut into pieces

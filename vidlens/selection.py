@@ -83,11 +83,17 @@ def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: s
             a word to look at, 'evidence'
     steps   of a run of `of`; each is one forward of each video;  normalise, source: of the words, see `imap`
 
-    Raises ValueError for unknown scores or words, and for as many prompts or lists of words as there are no videos."""
+    Raises ValueError for unknown scores or words, for as many prompts or lists of words as there are no videos, and for options
+    that would do nothing."""
     clips, told, asked = _listed_clips(videos, prompt, words)
     by = _known_scores(by if by is not None else ['chi', 'lambda2'] + [EVIDENCE] * all(p or w for p, w in zip(told, asked)))
     if taken := {'steps', 'seed'} & (run or {}).keys():
         raise ValueError(f'run={run}: {sorted(taken)[0]} is an option of score_heads, give of= and seed= there')
+    if run and videos is not None:
+        raise ValueError(f'run={run} is how a video is generated, but videos are given: leave one of them out')
+    for name, x, plain in (('words', words or (), ()), ('normalise', normalise, 'empty'), ('source', source, None)):
+        if EVIDENCE not in by and x != plain:
+            raise ValueError(f"{name}={x!r} is of 'evidence', but by={by}: leave it out, or add 'evidence' to by=")
     at = sorted({step_at(pipe, s, steps=of).index for s in _pick(steps, of, 'steps') or range(of)})
     tables = []
     for clip, text, mine in zip(clips, told, asked):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
@@ -35,7 +36,6 @@ from .metrics import centre_prior
 from .run import Sample, encode, generate, renoise, step_at, text_of
 from .spans import Span, Way, camera_field, map_way, motion_span
 from .tape import Tape
-from .tracking import _listed
 
 # %% auto #0
 __all__ = ['RIVALS', 'ConceptMaps', 'imap', 'GeneratedMaps', 'imap_generation']
@@ -169,6 +169,9 @@ class _Joiner:
             return torch.tensor(h.heads[layer]) if h.heads.get(layer) else None
         if not _chooses(h):
             return torch.arange(len(scores['chi']))
+        if h.k is not None and h.k + h.skip > (n := len(scores['chi'])):
+            raise ValueError(f'k={h.k} heads after skip={h.skip} are asked of each layer, but in layer {layer} there are {n}: use '
+                             + (f'k={n - h.skip} or less' if n > h.skip else f'skip={n - 1} or less'))
         found = select_heads(scores[h.by], h.k, h.threshold, h.skip, h.by in _LOWEST, strict=h.threshold is None)
         return found if len(found) else None
 
@@ -181,6 +184,9 @@ class _Joiner:
     def result(self) -> ConceptMaps:
         "Means, rivals and facts. Raises ValueError if no head was read."
         a, h = self.asked, self.how
+        if odd := sorted(set(h.heads or ()) - self.found.keys()):
+            raise ValueError(f'heads= has layer {odd[0]}, but read were {sorted(self.found)}: take it out of heads=, or add it to '
+                             'layers= (default: those of heads=)')
         if not self.count or self.grid is None:
             raise ValueError(f'no head is left with by={h.by!r}, k={h.k}, threshold={h.threshold}, skip={h.skip}: '
                              'move the threshold, or use k alone')
@@ -284,15 +290,15 @@ def _named(a: _Asked, pool: str | None) -> list[str]:
 
 # %% ../nbs/24_words.ipynb #2400000a
 def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), prompt: str | None = None,
-         layers: Wanted = None, k: int | None = None, step: int | Sequence[int] = -12, of: int = 30, seed: int = 0,
+         layers: Wanted = None, k: int | None = None, step: Wanted = None, of: int = 30, seed: int = 0,
          tape: Tape | None = None, item: int = 0, normalise: str | None = 'empty', **how: Any) -> ConceptMaps:
     """Where and when words are in a video (GramCol; with `k`, IMAP, section 3).
 
     words      words or phrases, each asked once; default every word of the prompt
     prompt     what the video shows; a tape knows its own
     layers     which to join (all);  k: only so many heads of each layer, by how well they separate frames
-    step       one or several, of a run of `of` steps, for a video;  tape: what a capture kept ('q k o', or 'xq xk xo'),
-               nothing is run
+    step       one or several; of a video in a run of `of` steps (default -12), of a tape among those that it kept (all)
+    tape       what a capture kept ('q k o', or 'xq xk xo'): nothing is run
     normalise  'empty': against a padding slot, or the empty concept (default);  'concepts': over the words asked;  'slots':
                over all text slots, as published;  None: raw
     source     'prompt': words of the prompt;  'concepts': free words. Default the first if there is a prompt
@@ -306,7 +312,8 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
                the place's queries look), 'centre'
     place      (t, x, y) px of the video, where 'moft' and 'tracks' start; default the peak of each word's map
 
-    Raises ValueError for words that are not there, and for 'empty' if the prompt fills every slot."""
+    Raises ValueError for words that are not there, for 'empty' if the prompt fills every slot, and for options that would do
+    nothing."""
     given = _how(how, normalise, k)
     asked = _asked_words(pipe, words, _prompt_of(tape, prompt, item, given), given)
     joiner = _Joiner(asked, given)
@@ -316,7 +323,7 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
     if video is None:
         raise ValueError(f'imap needs a video, or the tape of a capture that kept {_kinds_of(pipe)}; to generate one: '
                          'imap_generation(pipe, prompt, words)')
-    given.steps = {step_at(pipe, s, steps=of).index for s in _listed(step)}
+    given.steps = {step_at(pipe, s, steps=of).index for s in _pick(-12 if step is None else step, of, 'steps') or range(of)}
     z = encode(pipe, video)
     with _watching(pipe, joiner, layers):
         for at in sorted(given.steps):
@@ -372,16 +379,42 @@ def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNam
     for name, values in known.items():
         if getattr(h, name) not in values:
             raise ValueError(f'{name}={getattr(h, name)!r} is unknown: use {", ".join(map(repr, values))}')
+    if not isinstance(h.together, bool):
+        raise ValueError(f'together={h.together!r} must be True or False')
     if odd := [r for r in h.rivals if r not in RIVALS]:
         raise ValueError(f'rivals={h.rivals}: {odd[0]!r} is unknown, use {", ".join(map(repr, RIVALS))}')
+    if isinstance(h.heads, HeadTable):
+        raise TypeError('heads is a HeadTable: choose some, heads=table.select(k=5)')
+    _plain(h)
     _check_choice(h, how)
     if h.against and h.pool is None:
         raise ValueError("against= needs one map a word: use pool='maps' or 'keys'")
     if h.place is not None:
         h.place = _place_of(h.place, h.rivals)
-    if isinstance(h.heads, HeadTable):
-        raise TypeError('heads is a HeadTable: choose some, heads=table.select(k=5)')
     return h
+
+
+def _by_layer(heads: Any) -> dict[int, list[int]]:
+    found = {index(n): [index(i) for i in x] for n, x in heads.items()}
+    if not any(found.values()) or min(found) < 0:
+        raise ValueError
+    return found
+
+
+def _plain(h: SimpleNamespace) -> None:
+    "Numbers of any library become Python's, which files hold. Raises ValueError for what is none."
+    kinds: dict[str, tuple[Callable[[Any], Any], str]] = dict(
+        k=(index, 'a number of heads from 1, or None for all: k=5'), skip=(index, 'a number of heads from 0: skip=1'),
+        threshold=(float, 'a number: threshold=2.5'), heads=(_by_layer, 'numbers from 0, by layer: heads={2: [0, 1]}'))
+    for name, (kind, want) in kinds.items():
+        if (x := getattr(h, name)) is None and name != 'skip':
+            continue
+        try:
+            setattr(h, name, found := kind(x))
+            if name != 'heads' and not found >= dict(k=1, skip=0).get(name, -torch.inf):
+                raise ValueError
+        except (TypeError, ValueError, AttributeError):
+            raise ValueError(f'{name}={x!r} must be {want}') from None
 
 
 def _check_choice(h: SimpleNamespace, how: dict[str, Any]) -> None:
@@ -436,7 +469,13 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
                          'of one of them')
     source = how.source or ('prompt' if prompt else 'concepts')
     text = text_of(pipe, prompt)
-    names = list(dict.fromkeys(listed or [w for w in text.words if w not in how.against])) + how.against
+    mine = list(dict.fromkeys(listed or [w for w in text.words if w not in how.against]))
+    if not mine:
+        raise ValueError(f'every word of {prompt!r} is taken away by against={how.against}: leave one out of it, or name the '
+                         'words to map, imap(..., words=["dog"])')
+    if how.together:
+        _together(pipe, source)
+    names = mine + how.against
     if source == 'concepts':
         for w in names:
             text_of(pipe, w)        # raises for words that the text encoder cannot read
@@ -452,6 +491,16 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
     if how.normalise == 'empty' and not pads:
         raise ValueError("normalise='empty' needs a padding slot, but the prompt fills them all: use normalise=None")
     return _Asked(names, spans, source, torch.ones_like(text.pad) if how.normalise == 'slots' else ~text.pad, pads, text)
+
+
+def _together(pipe, source: str) -> None:
+    "Raises ValueError where free words that see each other would be no others."
+    if source == 'prompt':
+        raise ValueError("together=True is of free words, and words of a prompt see each other anyway: leave it out, or "
+                         "source='concepts'")
+    if card_of(pipe).text == 'cross':
+        raise ValueError(f"together=True needs text tokens in the video's attention, and {card_of(pipe).name} has none, so that no "
+                         'word sees another: leave it out')
 
 # %% ../nbs/24_words.ipynb #2400000c
 @contextmanager
@@ -488,8 +537,8 @@ def _words_seen(pipe, asked: _Asked, layers: Wanted, steps: Wanted, see: Callabl
     return capture(pipe, _kinds_of(pipe), layers, steps, probe=joint, tokens='all')
 
 
-def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: int | Sequence[int]) -> None:
-    "Read what a capture kept."
+def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: Wanted) -> None:
+    "Read what a capture kept. Raises ValueError for what it did not keep."
     h = joiner.how
     if joiner.asked.concepts is not None or {'flow', 'moft', 'tracks'} & set(h.rivals):
         raise ValueError("a tape holds words of its prompt only: for source='concepts', or the rivals 'flow', 'moft' and 'tracks', "
@@ -497,8 +546,10 @@ def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: int
     cross = any(key[0] == 'xq' for key in tape)
     kinds = ('xq', 'xk', 'xo') if cross else ('q', 'k', 'o')
     wanted = sorted(_pick(layers, tape.layers, 'layers') or {key[1] for key in tape if key[0] in kinds})
-    several = len(tape.times) > 1
-    h.steps = {s if s >= 0 or not tape.steps else s + tape.steps for s in _listed(step)} if several else set(tape.times)
+    h.steps = _pick(step, tape.steps, 'steps') or set(tape.times)
+    if odd := sorted(h.steps - tape.times.keys()):
+        raise ValueError(f'step={step!r}: the tape kept steps {sorted(tape.times)} of {tape.steps}, and not {odd[0]}: name some of '
+                         'these, or leave step out for all of them')
     for at in sorted(h.steps):
         for layer in wanted:
             joiner.add(layer, _grid(tape, layer), *_spoken(tape, layer, cross, item, at))
