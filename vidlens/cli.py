@@ -364,7 +364,7 @@ def run_steer(args: argparse.Namespace) -> dict[str, Any]:
     say(f'generating {args.prompt!r}, and once more with {len(regions)} region{"s"[len(regions) == 1:]} asked to move')
 
     def told(row: dict[str, Any]) -> None:
-        if row['repeat'] == 0:
+        if row.get('repeat') == 0:
             say(f'step {row["step"] + 1} of {args.of}: motion loss {row["loss"]:.3f}')
 
     made = control(pipe, args.prompt, regions, seed=args.seed, of=args.of, rate=args.rate, on_step=told)

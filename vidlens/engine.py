@@ -160,8 +160,8 @@ class _Held:
     def tape(self, step: int = -12, layers: Wanted = None, job: Job | None = None) -> Tape:
         """What layers of a step leave, on the device, as a capture would keep it; run only if it is not held.
 
-        job: its `check` is asked between layers, and while another thread has the model. Raises ValueError for what does not exist, CaptureError if the layers
-        together are above the budget."""
+        job: its `check` is asked between layers, and while another thread has the model. Raises ValueError for what does not
+        exist, CaptureError if the layers together are above the budget."""
         step, wanted = self._step(step), self._layers(layers)
         self._awake()
         found = self._found(step, wanted)

@@ -46,7 +46,7 @@ def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: st
     if video is None and not prompt:
         raise ValueError('give a video, or a prompt to make one from: --prompt "a red circle moves right"')
     if video is not None and not Path(video).exists():
-        raise FileNotFoundError(f'{video} does not exist: give a video file or a folder of frames, or leave it out and give a prompt')
+        raise FileNotFoundError(f'{video} does not exist: give a video file or a folder of frames, or a prompt alone')
     if video is not None:
         probe_video(video)  # what cannot be read is said here, not in a page
     if of < 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -352,7 +352,7 @@ class _Guide:
                 grad = grad / (grad.square().sum() / keep.sum()).sqrt().clamp(min=1e-20)
             z = (z.float() - self.rate * grad).to(z.dtype)
             self.losses.append(dict(step=at.index, repeat=repeat, **told))
-            _say(self.on_step, 'guided', **self.losses[-1])
+            _say(self.on_step, 'guided', self.losses[-1])
         return z
 
     def _gradient(self, z: Tensor, at: Step, shared: Any) -> tuple[Tensor, dict[str, float]]:
@@ -638,7 +638,7 @@ def _controlled(a: SimpleNamespace) -> Steered:
 
     def plain(i: int, t: float, z: Tensor) -> None:
         kept.append(z.clone())
-        _say(a.on_step, 'unguided', i)
+        _say(a.on_step, 'unguided', dict(step=i))
     with _hearing(pipe) as a.heard:
         before: Any = generate(pipe, a.prompt, a.seed, a.of, on_step=plain, **run)
     noise = _noise_like(pipe, kept[0], a.seed)
@@ -658,9 +658,9 @@ def _controlled(a: SimpleNamespace) -> Steered:
                    guide.losses, facts | dict(guided=sorted(i for i in range(a.of) if guide.wants(i))))
 
 
-def _say(on_step: Callable[[dict[str, Any]], None] | None, run: str, step: int, **more: Any) -> None:
+def _say(on_step: Callable[[dict[str, Any]], None] | None, run: str, row: Mapping[str, Any]) -> None:
     if on_step:
-        on_step(dict(run=run, step=step, **more))
+        on_step(dict(run=run) | dict(row))
 
 
 _TOLD = ('layer', 'loss', 'reference', 'per', 'content', 'rate', 'repeats', 'normalise', 'share_kv', 'first_frames', 'checkpoint')
@@ -684,7 +684,7 @@ def _guided(pipe, prompt: str, seed: int, guide: _Guide, noise: Tensor, run: dic
 
     def move(i: int, t: float, z: Tensor) -> None:
         last[0] = z
-        _say(guide.on_step, 'guided', i)
+        _say(guide.on_step, 'guided', dict(step=i))
         if i + 1 < len(plan) and guide.wants(i + 1):
             with torch.no_grad():
                 z.copy_(guide(z, plan[i + 1]))
