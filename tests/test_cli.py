@@ -265,7 +265,7 @@ def test_steer_writes_before_after_and_what_was_measured(tmp_path, capsys):
     told = json.loads(said.out)
     assert said.err == '' and {p.name for p in out.iterdir()} == STEER_FILES and told['seed'] == 3 and told['steps'] == 3
     assert [r['asked'] for r in told['regions']] == [[1, 0], [0, -.5]] and told['regions'][1]['box'] == [18, 16, 30, 28.5]
-    assert told['change']['inside'] > told['change']['outside'] and told['guided'] == [1]
+    assert told['change']['inside'] > told['change']['outside'] and told['guided'] == [1, 2]
     assert json.loads((out / 'motion.json').read_text()) == {k: v for k, v in told.items() if k != 'files'}
     rows = list(csv.DictReader(open(out / 'motion.csv')))
     assert [(r['direction'], float(r['asked_dy']), int(r['as_asked'])) for r in rows] == [

@@ -41,7 +41,7 @@ def test_a_painted_part_and_an_arrow_are_a_region(pipe, engine, steer):
     told = []
     steer.viewer.observe(lambda change: told.append(change['new']), 'progress')
     steer.start().result(300)
-    want = control(pipe, PROMPT, Region((1., 0.), mask), seed=1, of=8, steps=range(1, 4), rate=.3)
+    want = control(pipe, PROMPT, Region((1., 0.), mask), seed=1, of=8, steps=range(1, 7), rate=.3)
     assert torch.equal(steer.video, want.video) and torch.equal(steer.steered.masks, want.masks)
     assert max(told) > 0 and steer.viewer.progress == -1 and not steer.viewer.busy and not steer.run.running
     said = eval(steer.call, dict(control=control, Region=Region, pipe=pipe, mask=mask))

@@ -594,13 +594,13 @@ def control(pipe, prompt: str, regions: Region | Sequence[Region] = (), *, drags
             of: int = 25, steps: Wanted = None, drag_steps: Wanted = None, layer: int | str | None = None,
             drag_layer: int | str | None = None, loss: str = 'moft', reference: str = 'carried', per: str = 'place',
             channels: Channels | Sequence[int] | None = None, content: str = 'removed', stats: MotionStats | None = None,
-            repeats: int = 4, rate: float = .3, normalise: bool = True, weights: tuple[float, float] = (1., 1.),
+            repeats: int = 2, rate: float = .3, normalise: bool = True, weights: tuple[float, float] = (1., 1.),
             confine: bool = True, first_frames: int | None = None, share_kv: str | None = None, share_layers: Any = None,
             checkpoint: bool = False, on_step: Callable[[dict[str, Any]], None] | None = None, **run) -> Steered:
     """A video in which regions, points or the camera move as asked, without training (MOFT, section 4).
 
     regions    what is to move how; drags: points that are to go somewhere
-    of, steps  number of steps, and those before which the latents are moved; default from 1 to .56 of the run (published:
+    of, steps  number of steps, and those before which the latents are moved; default from 1 to .92 of the run (published:
                .12 to .48), with drags to .28, and drag_steps .24 to .8 (MOFT, eq. 9)
     layer      whose output is looked at, by number or path; default 'up_blocks.1' of a UNet, as published, or two thirds
                into a transformer (drag_layer: the same)
@@ -631,7 +631,7 @@ def _controlled(a: SimpleNamespace) -> Steered:
     a.regions, a.drags = ([x] if isinstance(x, (Region, Drag)) else list(x) for x in (a.regions, a.drags))
     grid = _check(a)
     a.layer, a.drag_layer = _layer_of(pipe, a.layer, 'q' if a.loss == 'amf' else 'hidden'), _layer_of(pipe, a.drag_layer)
-    a.steps = _steps_of(a.steps, a.of, (1 / a.of, .28 if a.drags and a.regions else .56))
+    a.steps = _steps_of(a.steps, a.of, (1 / a.of, .28 if a.drags and a.regions else .92))
     a.drag_steps = _steps_of(a.drag_steps, a.of, (.24 if a.regions else 1 / a.of, .8))
     a.stats = _stats_for(a, grid)
     kept: list[Tensor] = []
