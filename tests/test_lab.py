@@ -212,7 +212,7 @@ HEARD = """viewer => {
 def test_matches_follow_sliders_and_the_second_way(page, kernel):
     tab(page, 'Match')
     before = agreed(page, kernel, 'Match')
-    assert before['code'] == 'engine.match((0, 32, 32), step=3, layer=4)'
+    assert before['code'].splitlines() == [f'engine.{f}, step=3, layer=4)' for f in ('track([(0, 32, 32)]', 'match((0, 32, 32)')]
     stepped(page, kernel, 'Match', 'step', 'layer')
     pressed(page, 'head', 'ArrowRight', 'ArrowRight')
     assert 'heads=[1]' in changed(page, kernel, 'Match', 'x.state.head == 1')['code']
@@ -379,11 +379,11 @@ def test_a_painted_part_and_an_arrow_steer(page, kernel):
     kernel.until("made('Steer').viewer.arrow")
     assert np.allclose(kernel.told("made('Steer').viewer.arrow"), [32, 32, 48, 32], atol=.3)
     pressed(page, 'strength', 'ArrowRight')
-    pressed(page, 'steps', 'ArrowRight')
-    kernel.until("(made('Steer').strength.value, made('Steer').last.value) == (.35, 4)")
+    pressed(page, 'steps', 'ArrowLeft')
+    kernel.until("(made('Steer').strength.value, made('Steer').last.value) == (.35, 5)")
     button(page, 'Run').click()
     told = changed(page, kernel, 'Steer', 'x.video is not None and not x.run.running')
-    assert 'rate=0.35' in told['code'] and 'steps=range(1, 4)' in told['code'] and ', mask)' in told['code']
+    assert 'rate=0.35' in told['code'] and 'steps=range(1, 5)' in told['code'] and ', mask)' in told['code']
     after = page.locator(VIEWER).nth(1)
     after.wait_for()
     want = live.picture(kernel.told("png(made('Steer').video[made('Steer').viewer.frame])"))
@@ -395,7 +395,7 @@ def test_cancelling_keeps_what_was_made(page, kernel):
     tab(page, 'Steer')
     number = kernel.told("id(made('Steer').video)")
     button(page, 'Run').click()
-    page.get_by_text(re.compile(r'^[1-5] of 6 steps')).wait_for(timeout=60_000)
+    page.get_by_text(re.compile(r'^([1-9]|1[01]) of 12 steps')).wait_for(timeout=60_000)
     button(page, 'Cancel').click()
     kernel.until("made('Steer').run.job.cancelled and not made('Steer').run.job.running and not made('Steer').viewer.busy")
     assert kernel.told("id(made('Steer').video)") == number
