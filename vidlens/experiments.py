@@ -153,7 +153,7 @@ class Steer(Explorer):
         self.strength = w.FloatSlider(.3, min=.05, max=1, step=.05, description='strength', tooltip='how far each step is moved',
                                       layout=_as_wide(300))
         self.last = w.IntSlider(max(2, round(.92 * len(engine.plan))), 2, max(2, len(engine.plan)), description='steps',
-                                tooltip='guided up to this step; fewer keep the surroundings, more reach the speed', layout=_as_wide(300))
+                                tooltip='guided up to this step; more go further', layout=_as_wide(300))
         self.off = w.Text('', description='heads off', placeholder='4.0, 4.1 or 4', continuous_update=False, layout=_as_wide(300),
                           tooltip='what is silenced: heads as layer.head, such as 4.0, 4.1, or a whole layer: 4')
         self.run = Task('Run', 'make the video again, changed', self._running, self._made, self.say, self._progress,
