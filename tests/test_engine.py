@@ -573,6 +573,47 @@ def test_what_cannot_be_held_is_said_before_a_video_is_made(pipe, clip, how, mes
             hold(pipe, clip, **how)
 
 
+def test_a_layer_asked_for_during_the_first_forward_waits_for_its_grid(pipe, clip):
+    engine, within, go = hold(pipe, clip), threading.Event(), threading.Event()
+
+    class Waits(Job):
+        def check(self):
+            if engine.held:
+                within.set()
+                go.wait(30)
+    with Worker() as worker, Worker() as other:
+        first = worker.ask('first', lambda job: engine.tape(2, None, Waits('waits')))
+        within.wait(30)
+        second = other.ask('second', lambda job: engine.match((0, 20., 20.), 2, 0))
+        time.sleep(.2)
+        go.set()
+        assert first.result(60).whole and torch.equal(second.result(60), engine.match((0, 20., 20.), 2, 0))
+
+
+def test_a_turn_that_ends_in_an_error_gives_the_model_back(pipe):
+    def fails(job):
+        if not job.note:
+            raise RuntimeError('cannot be told')
+    with Worker() as worker, model_elsewhere(pipe) as go:
+        def work(job):
+            with job.turn(hooks.lock_of(pipe)):
+                return 1
+        job = worker.ask('x', work, tell=fails)
+        while not job.note:
+            time.sleep(.01)
+        go.set()
+        with pytest.raises(RuntimeError, match='cannot be told'):
+            job.result(30)
+        assert hooks.lock_of(pipe).acquire(timeout=5)
+        hooks.lock_of(pipe).release()
+
+
+def test_what_would_do_nothing_is_refused_whatever_was_asked_before(pipe, engine):
+    engine.words('circle', 20, 3)
+    with pytest.raises(ValueError, match='together'):
+        engine.words('circle', 20, 3, together=True)
+
+
 def test_what_is_held_answers_while_others_run_the_model(pipe, clip):
     engine = hold(pipe, clip)
     want, words = engine.match((0, 20., 20.), 20, 3), engine.words('circle', 20, 3, source='concepts')

@@ -397,6 +397,8 @@ def test_a_video_wears_what_another_shows(engine):
         shown(words)
         video.offer(dict(Words=words))
         assert worn.maps == words.viewer.maps and worn.message == ''
+        worker.ask('end', lambda job: None).result(60)   # other layers were run meanwhile
+        assert worn.pending == words.viewer.pending == ''
         video.over.value = 'the video alone'
         assert worn.panels == [] and worn.code == 'engine.video' and not worn.busy
 
@@ -418,6 +420,10 @@ def test_sliders_are_always_what_the_state_is(engine):
         assert f"step {len(engine.plan) - 3}, layer 5" in match.viewer.panels[0]
     with pytest.raises(ValueError, match='step=99 is outside'):
         Match(engine, State(step=99))
+    state, less = State.of(engine), hold(engine.pipe, engine.video, engine.prompt, of=4)
+    with pytest.raises(ValueError, match='there are 4'):
+        state.within(less)
+    state.step = 25     # its own limits are those that it had
 
 
 @pytest.mark.parametrize('point', [[3, 3], ['a', 3, 3], [0, 3, float('nan')], [0, 3, None]])

@@ -165,7 +165,7 @@ class _Held:
         step, wanted = self._step(step), self._layers(layers)
         self._awake()
         found = self._found(step, wanted)
-        if len(found) < len(wanted):
+        if len(found) < len(wanted) or self._like.grid is None:  # it is known at the end of the first forward
             with self._turn(job):
                 self._awake()
                 found = self._found(step, wanted)  # another thread may have run it meanwhile
@@ -429,7 +429,7 @@ class Engine(_Held):
 
     def _words_asked(self, words: str | Sequence[str], how: Any, job: Job | None = None) -> Any:
         "Words and where their keys are found; the text encoder runs for those alone that were not asked for lately."
-        name = words if isinstance(words, str) else tuple(words), how.source, how.normalise, tuple(how.against)
+        name = words if isinstance(words, str) else tuple(words), how.source, how.normalise, how.together, tuple(how.against)
 
         def made() -> Any:
             with self._turn(job):
@@ -479,7 +479,8 @@ _OWN = 'num_videos_per_prompt', 'output_type', 'on_step', 'latents'  # of a run 
 
 def _asked_clip(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int = 0, budget: int | float | str = '2 GiB',
              dtype: str | torch.dtype | None = None, **run: Any) -> SimpleNamespace | None:
-    "The clip that `hold` would look at, None where it would make one. Raises what `hold` raises, and runs nothing."
+    """The clip that `hold` would look at, None where it would make one. Raises what `hold` raises, and runs nothing; options of a
+    run that is to be made (frames, size, guidance) are looked at by `generate`."""
     parse_bytes(budget), _dtype(dtype), _seed(seed), _positive('of', of)
     if isinstance(video, str):
         raise TypeError(f'video={video!r} is a text: a prompt is given by its name, prompt={video!r}')

@@ -380,8 +380,9 @@ def explore(x: Any, video: Any = None, prompt: str = '', **how: Any) -> Explorer
     video   a video (frames, height, width, 3) of the model's size, or a clip of the world; None: one is made from `prompt`
     how     options of `hold`: of, seed, budget, dtype ...
 
-    A video is made, or read by the model's VAE, in the background: what goes wrong there is told in the tabs, and raised by
-    their `engine`. Raises at once what `hold` raises for what does not fit."""
+    A video is made, or read by the model's VAE, in the background: what goes wrong there, such as with the options of a run that
+    is to be made (frames, size, guidance), is told in the tabs, and raised by their `engine`. All else that `hold` raises for
+    what does not fit is raised at once."""
     _forget_cell()
     if not isinstance(x, Engine):
         _asked_clip(x, video, prompt, **how)

@@ -36,7 +36,8 @@ class Refused(t.TraitError, ValueError):
 class State(t.HasTraits):
     """What is looked at: step, layer, head (-1: the mean of all), RGB frame, point [t, x, y] px, words.
 
-    Steps, layers and frames may be counted from the end. Raises ValueError for what the video or the model has not."""
+    Steps, layers and frames may be counted from the end. Raises ValueError for steps, layers, heads and frames that there are
+    not in its engine; a point is looked at when it is asked for."""
 
     step, layer, head, frame = t.Int(0), t.Int(0), t.Int(-1), t.Int(0)
     point: t.List[Any] = t.List([])
@@ -56,9 +57,14 @@ class State(t.HasTraits):
 
     def within(self, engine: Engine) -> State:
         "The same, held to what there is in an engine."
-        self._most = dict(step=len(engine.plan), layer=len(engine.stacks), head=engine.n_heads, frame=len(engine.video))
-        for name in self._most:
-            setattr(self, name, getattr(self, name))
+        before, self._most = self._most, dict(step=len(engine.plan), layer=len(engine.stacks), head=engine.n_heads,
+                                              frame=len(engine.video))
+        try:
+            for name in self._most:
+                setattr(self, name, getattr(self, name))
+        except Refused:
+            self._most = before
+            raise
         return self
 
     @t.validate('step', 'layer', 'head', 'frame')
@@ -228,10 +234,12 @@ class Explorer(w.VBox):
     def _prepare(self, job: Job) -> bool:
         "The other layers of the step, while nobody asks for more."
         self.viewer.pending = 'other layers are on their way'
+        self._tell()
         try:
             return self.engine.prepare(self.state.step, job)
         finally:
             self.viewer.pending = ''
+            self._tell()
 
     @property
     def asked(self) -> dict[str, Any]:

@@ -50,9 +50,10 @@ class Job:
             self._say()
             while not lock.acquire(timeout=.05):
                 self.check()
-            self.note = ''
-            self._say()
         try:
+            if self.note:
+                self.note = ''
+                self._say()
             yield
         finally:
             lock.release()
