@@ -368,6 +368,7 @@ def test_more_places_than_a_model_knows_are_refused(how, fits):
     "diffusers itself ends in the middle of a run, with shapes that nobody asked for; the model's own default may be too much."
     with pytest.raises(ValueError, match=f'at most 32 places each way: ask for less, such as {fits}'):
         generate(load('tiny/wan'), 'a cat', steps=2, **how)
+    assert generate(load('tiny/wan'), 'a cat', steps=1, num_frames=5, height=32, width=32).video.shape == (5, 32, 32, 3)
 
 
 def test_a_model_that_learned_its_places_takes_no_other_size(bundled):

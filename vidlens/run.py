@@ -219,7 +219,8 @@ def generate(pipe, prompt: str | list[str], seed: int = 0, steps: int | None = N
     if guidance is not None and not isinstance(guidance, (int, float)):
         raise ValueError(f'guidance={guidance!r} is no number: use for example guidance=6, or 1 for none')
     height, width = _size(size) if size is not None else (None, None)
-    _check_size(pipe, _positive('frames', frames), (height, width))
+    _check_size(pipe, _positive('frames', frames) or more.get('num_frames'),
+                (height or more.get('height'), width or more.get('width')))  # by the pipeline's own names, too
     asked = dict(num_inference_steps=_positive('steps', steps), guidance_scale=guidance, num_frames=frames,
                  height=height, width=width, negative_prompt=None if negative is None else [negative] * len(prompts))
     seeds = [_seed(seed) + i for i in range(len(prompts))]
