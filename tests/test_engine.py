@@ -608,6 +608,20 @@ def test_a_turn_that_ends_in_an_error_gives_the_model_back(pipe):
         hooks.lock_of(pipe).release()
 
 
+def test_a_turn_leaves_the_note_of_the_work(pipe):
+    told = []
+    with Worker() as worker, model_elsewhere(pipe) as go:
+        def work(job):
+            job.step(1, 2, 'steps')
+            with job.turn(hooks.lock_of(pipe)):
+                return job.note
+        job = worker.ask('x', work, tell=lambda job: told.append(job.note))
+        while len(told) < 2:
+            time.sleep(.01)
+        go.set()
+        assert job.result(30) == 'steps' == told[0] == told[2] and 'waiting' in told[1]
+
+
 def test_what_would_do_nothing_is_refused_whatever_was_asked_before(pipe, engine):
     engine.words('circle', 20, 3)
     with pytest.raises(ValueError, match='together'):

@@ -41,6 +41,11 @@ def _bytes(tensors: dict[str, Tensor]) -> int:
     return sum(x.nbytes for x in tensors.values())
 
 
+def _turn(lock: Any, job: Job | None) -> Any:
+    "The model of this lock, once no other thread has it; a job that waits may be stopped."
+    return job.turn(lock) if job else lock
+
+
 class _Store:
     "Tensors by (step, layer), least recently used out first once they take more than the budget."
 
@@ -153,10 +158,6 @@ class _Held:
         "(step, layer) of what is held, least recently used first."
         return self._store.places()
 
-    def _turn(self, job: Job | None) -> Any:
-        "The model, once no other thread has it."
-        return job.turn(self._lock) if job else self._lock
-
     def tape(self, step: int = -12, layers: Wanted = None, job: Job | None = None) -> Tape:
         """What layers of a step leave, on the device, as a capture would keep it; run only if it is not held.
 
@@ -166,7 +167,7 @@ class _Held:
         self._awake()
         found = self._found(step, wanted)
         if len(found) < len(wanted) or self._like.grid is None:  # it is known at the end of the first forward
-            with self._turn(job):
+            with _turn(self._lock, job):
                 self._awake()
                 found = self._found(step, wanted)  # another thread may have run it meanwhile
                 last = max(set(wanted) - found.keys(), default=None)
@@ -432,7 +433,7 @@ class Engine(_Held):
         name = words if isinstance(words, str) else tuple(words), how.source, how.normalise, how.together, tuple(how.against)
 
         def made() -> Any:
-            with self._turn(job):
+            with _turn(self._lock, job):
                 return _asked_words(self.pipe, words, self.prompt, how, self._encoded)
         return self._asked.get(name, made)
 
@@ -453,7 +454,7 @@ class Engine(_Held):
             def see(site, q: Tensor, o: Tensor, keys: Tensor, out: Tensor | None) -> None:
                 found[site.layer] = keys[0].clone(), None if out is None else out[0].clone()
 
-            with self._turn(job):
+            with _turn(self._lock, job):
                 stream = concept_stream(self.pipe, asked.concepts, layers, together=together, probe=see)
                 self._forward(self._step(step), layers[-1], job, stream)
             return found
@@ -478,7 +479,7 @@ _OWN = 'num_videos_per_prompt', 'output_type', 'on_step', 'latents'  # of a run 
 
 
 def _asked_clip(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int = 0, budget: int | float | str = '2 GiB',
-             dtype: str | torch.dtype | None = None, **run: Any) -> SimpleNamespace | None:
+                dtype: str | torch.dtype | None = None, **run: Any) -> SimpleNamespace | None:
     """The clip that `hold` would look at, None where it would make one. Raises what `hold` raises, and runs nothing; options of a
     run that is to be made (frames, size, guidance) are looked at by `generate`."""
     parse_bytes(budget), _dtype(dtype), _seed(seed), _positive('of', of)
@@ -523,15 +524,15 @@ def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int =
     job     told of each step while the video is made, and asked whether to stop
 
     Raises ValueError for words, sizes, steps, budgets and dtypes that do not fit, before anything runs."""
-    clip, work = _asked_clip(pipe, video, prompt, of=of, seed=seed, budget=budget, dtype=dtype, **run), job or Job('hold')
+    clip = _asked_clip(pipe, video, prompt, of=of, seed=seed, budget=budget, dtype=dtype, **run)
     if clip is None:
-        with work.turn(lock_of(pipe)), watch_inputs(pipe) as kept:
+        with _turn(lock_of(pipe), job), watch_inputs(pipe) as kept:
             made: Any = generate(pipe, prompt, seed, of, on_step=_told(job, of), **run)
         clip = SimpleNamespace(video=made.video, caption=prompt)
         engine = Engine(pipe, clip, schedule(pipe, of), kept.__getitem__, budget, dtype)
         engine.seed, engine.run = seed, run
         return engine
-    with work.turn(lock_of(pipe)):
+    with _turn(lock_of(pipe), job):
         z, plan = encode(pipe, clip.video), schedule(pipe, of)
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z)
     return Engine(pipe, clip, plan, lambda step: plan[step].a * z + plan[step].s * noise, budget, dtype)

@@ -638,7 +638,6 @@ class Video(Explorer):
         self.worn: Explorer | None = None
         self.over = w.Dropdown(options=[self._NONE], description='shown', style=_NARROW, layout=_as_wide(348),
                                tooltip='the video alone, or with the maps of an explorer that was opened')
-        self._bare = Viewer(engine.video, code='engine.video')
         super().__init__(engine, state, worker)
         self.viewer.size = 900
         self.over.observe(lambda change: self.ask(), 'value')
@@ -669,9 +668,13 @@ class Video(Explorer):
         "The same as the worn one shows."
         if not self.shown:
             return
-        v, other = self.viewer, self.worn.viewer if self.worn else self._bare
+        v, other = self.viewer, self.worn.viewer if self.worn else None
         with v.hold_sync():
             v.tool = 'point' if self.worn and 'point' in self.worn.uses else 'none'
+            if other is None:
+                v.show_maps({}, self.engine.grid)
+                v.tracks, v.truth, v.message, v.pending, v.busy, v.code = [], [], '', '', False, 'engine.video'
+                return
             v.grid, v.shown = other.grid, other.shown
             for name in _WORN:
                 setattr(v, name, getattr(other, name))
@@ -683,5 +686,4 @@ class Video(Explorer):
     def close(self) -> None:
         if self.worn is not None:
             self.worn.heard = None
-        self._bare.close()
         super().close()

@@ -45,14 +45,15 @@ class Job:
     @contextmanager
     def turn(self, lock: Any) -> Iterator[None]:
         "Called by the work itself: with a lock, which it waits for and says so. Raises CancelledError if it is to stop meanwhile."
-        if not lock.acquire(blocking=False):
+        before, waits = self.note, not lock.acquire(blocking=False)
+        if waits:
             self.note = 'waiting for the model, which other work has'
             self._say()
             while not lock.acquire(timeout=.05):
                 self.check()
         try:
-            if self.note:
-                self.note = ''
+            if waits:
+                self.note = before
                 self._say()
             yield
         finally:
