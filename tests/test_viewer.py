@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from live import until
 from PIL import Image
 
 from vidlens import world
@@ -171,8 +172,7 @@ def test_pixels_are_those_of_python(page):
     assert (pixels(here) - drawn(VIDEO, choices['0']['map 0'], 6)).abs().max() < .02
     here.locator('#choice').focus()
     here.keyboard.press('ArrowRight')
-    here.wait_for_timeout(50)
-    assert (pixels(here) - drawn(VIDEO, choices['1']['map 0'], 6)).abs().max() < .02
+    until(lambda: (pixels(here) - drawn(VIDEO, choices['1']['map 0'], 6)).abs().max() < .02, 10)
 
 
 @pytest.mark.browser
