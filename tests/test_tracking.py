@@ -175,6 +175,19 @@ def test_other_families(family):
     assert found.xy.shape == (2, 11, 2) and found.xy.isfinite().all()
 
 
+def test_layers_of_a_unet_have_grids_of_their_own():
+    pipe, video, ask = tiny('animatediff'), torch.rand(16, 32, 32, 3), [[0, 8., 8.], [4, 30., 20.]]
+    found = track_long(pipe, video, ask, [4, 34], of=4, chunk=16)
+    with capture(pipe, 'q k', layers=[4, 34]) as tape:
+        renoise(pipe, video, step=-2, steps=4, how='frames')
+    q, k = ([tape.get(kind, n)[0] for n in (4, 34)] for kind in 'qk')
+    want = match(q, k, tape.grid_of(4), ask[:1])
+    assert (tape.grid_of(4).rows, tape.grid.rows) == (4, 8) and torch.allclose(found.xy[:1], want.xy, atol=1e-4)
+    assert track_long(pipe, video.repeat(3, 1, 1, 1)[:40], ask, 4, of=4).xy.shape == (2, 40, 2)
+    with pytest.raises(ValueError, match='layer 0 has 8x8 tokens in a frame and layer 4 4x4.*one by one, layer=4'):
+        track_long(pipe, video, ask, [0, 4], of=4)
+
+
 @pytest.mark.parametrize('bad, says', [
     (dict(encoding='both'), "'frames' or 'causal'"), (dict(chunk=40), '26'), (dict(chunk=1), 'at least 2'),
     (dict(queries=[[40, 1., 1.]]), 'query 0'), (dict(queries=[[0, float('nan'), 1.]]), 'query 0'),

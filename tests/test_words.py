@@ -293,6 +293,8 @@ def test_a_tape_gives_the_steps_that_it_kept(pipe):
     def steps(**how): return imap(pipe, words='red', tape=tape, **how).facts['steps']
     assert steps() == steps(step=[1, -2]) == steps(step=slice(1, 3)) == [1, 2]
     assert steps(step=-2) == steps(step=np.int64(2)) == [2]
+    with pytest.raises(ValueError, match='the video would not be looked at: leave one out'):
+        imap(pipe, torch.zeros(17, 64, 64, 3), 'red', tape=tape)
     for step, says in ((-6, 'there are 4 steps'), (-12, 'there are 4 steps'), (9, 'there are 4 steps'), ([], 'no number at all'),
                        (0, r'kept steps \[1, 2\] of 4, and not 0'), (-1, 'and not 3: name some'), ([1, 3], 'and not 3')):
         with pytest.raises(ValueError, match=says):

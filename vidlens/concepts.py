@@ -162,6 +162,9 @@ class ConceptStream(Capture):
         self.group = 'x' if card.text == 'cross' else ''
         if not self.group and layers in (None, 'all'):
             layers = [i for i, (_, b, _) in enumerate(card.blocks(model_of(pipe))) if type(b).__name__ in PATHS] or None
+        if together and self.group:
+            raise ValueError(f"together=True needs text tokens in the video's attention, and {card.name} has none, so that no "
+                             'word sees another: leave it out')
         super().__init__(pipe, [self.group + k for k in 'qkvo'], layers, steps, branch=branch, probe=probe, tokens='video',
                          budget=budget, device=device, dtype=dtype)
         self._check_paths()

@@ -27,7 +27,7 @@ from .run import Sample, default_size, encode, generate, renoise, step_at, text_
 from .scores import ScoreProbe, ScoreTable, join_scores
 from .tape import Tape
 from .trackers import _opencv, pseudo_truth
-from .tracking import _listed, track_long
+from .tracking import _layers_grid, _listed, _same_grid, track_long
 from .video import _size, as_video
 
 _log = logging.getLogger('vidlens')
@@ -273,7 +273,7 @@ def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = 
     if not layers or not steps or len(steps) > 1 and len(tape.times) < 2:
         raise ValueError(f'layer={layer}, step={step}: the tape holds steps {sorted(tape.times)}, so capture those that '
                          'are to be averaged, and give at least one layer and step')
-    grid = _shared_grid(tape, layers)
+    grid = _same_grid({n: _grid(tape, n) for n in layers})
     if queries is None:
         queries = points_on_grid(6, grid.height, grid.width)
     q, k = ([_one(tape, kind, n, item, s) for n in layers for s in steps] for kind in 'qk')
@@ -303,7 +303,7 @@ def _track_long(pipe, video: Tensor, queries: Any, layer: int | Sequence[int], s
     if whole and grid.frames > 1 and not how.keys() & _LONG:
         how = how | dict(encoding='causal', size=(height, width), chunk=grid.frames)
     if how.get('cycle') is not None:
-        how = how | dict(cycle=how['cycle'] / grid.stride)
+        how = how | dict(cycle=how['cycle'] / _layers_grid(pipe, _listed(layer), grid).stride)
     queries = points_on_grid(6, height, width) if queries is None else queries
     return track_long(pipe, video, queries, layer, step, of, prompt, seed, **how)
 
@@ -314,16 +314,6 @@ def _grid(tape: Tape, layer: int | None = None) -> Grid:
     if grid is None:
         raise ValueError('the tape holds nothing: run the pipeline inside `with capture(...)`')
     return grid
-
-
-def _shared_grid(tape: Tape, layers: Sequence[int]) -> Grid:
-    "The token grid of these layers. Raises ValueError if they have several, as in a UNet."
-    grids = [_grid(tape, n) for n in layers]
-    for n, grid in zip(layers, grids):
-        if grid != grids[0]:
-            raise ValueError(f'layer {layers[0]} has {grids[0].rows}x{grids[0].cols} tokens in a frame and layer {n} '
-                             f'{grid.rows}x{grid.cols}, so they cannot be averaged: track them one by one, layer={n}')
-    return grids[0]
 
 
 def _only_layer(tape: Tape) -> int:

@@ -28,12 +28,12 @@ from .run import default_size, encode, fit_video, renoise, step_at
 from .video import as_video, read_video
 
 # %% auto #0
-__all__ = ['DIRECTIONS', 'Chosen', 'Moving', 'MotionClips', 'world_motion', 'photo_motion', 'folder_motion', 'discover',
+__all__ = ['DIRECTION_SETS', 'Chosen', 'Moving', 'MotionClips', 'world_motion', 'photo_motion', 'folder_motion', 'discover',
            'sweep_clips', 'motion_courses', 'read_speeds', 'Apart', 'tell_apart', 'reading_limits', 'FieldScores',
            'field_scores', 'similarity_map']
 
 # %% ../nbs/23_motion.ipynb #7e17e380
-DIRECTIONS: dict[str, tuple[str, ...]] = {
+DIRECTION_SETS: dict[str, tuple[str, ...]] = {
     'pans': ('pan left', 'pan right', 'pan up', 'pan down'),
     'camera': tuple(c for c in world.CAMERAS if c != 'still') + ('still',),
     'objects': ('left', 'right', 'up', 'down', 'still')}
@@ -67,10 +67,10 @@ class MotionClips:
 
 def _names(directions: str | Sequence[str]) -> list[str]:
     "Names of directions: of a set, or given one by one. Raises ValueError for unknown ones."
-    names = list(DIRECTIONS.get(directions, (directions,)) if isinstance(directions, str) else directions)
+    names = list(DIRECTION_SETS.get(directions, (directions,)) if isinstance(directions, str) else directions)
     known = [*world.MOTIONS, *(c for c in world.CAMERAS if c != 'still')]
     if odd := [d for d in names if d not in known]:
-        raise ValueError(f'direction {odd[0]!r} is unknown: use a set, {", ".join(map(repr, DIRECTIONS))}, or names among '
+        raise ValueError(f'direction {odd[0]!r} is unknown: use a set, {", ".join(map(repr, DIRECTION_SETS))}, or names among '
                          f'{", ".join(known)}')
     if len(set(names)) < 2:
         raise ValueError(f'directions={directions!r}: one direction only has nothing to be told from; give at least two')
@@ -295,7 +295,7 @@ def tell_apart(pipe, layer: int, step: int, kind: str = 'hidden', channels: Chos
     """Camera and object motion of one displacement, `way` 64ths of the frame, told apart by a held-out probe.
 
     Chance is 1/2 for the mover, 1/4 for the way, 1/8 for both. All clips are pooled over the whole frame."""
-    names = [*DIRECTIONS['pans'], *DIRECTIONS['objects'][:4]]
+    names = [*DIRECTION_SETS['pans'], *DIRECTION_SETS['objects'][:4]]
     clips = world_motion(pipe, names, n, seed, pan=way, travel=way)
     whole = MotionClips(clips.labels, lambda i: clips[i]._replace(mask=None))
     courses, _ = motion_courses(pipe, whole, layer, step, kind, of, seed, content=content)
@@ -351,7 +351,7 @@ def field_scores(pipe, layer: int, step: int, kind: str = 'hidden', channels: Ch
     """`similarity` to a place on a moving object in frame 0, scored against true flow, for motion features and rivals.
 
     twin: a pipeline with random weights. Rivals: 'raw' features of these channels, content kept, and of all channels."""
-    clips = world_motion(pipe, DIRECTIONS['objects'][:4], n, seed) if clips is None else clips
+    clips = world_motion(pipe, DIRECTION_SETS['objects'][:4], n, seed) if clips is None else clips
     rows: dict[str, list] = {}
     for i in range(len(clips)):
         m = clips[i]

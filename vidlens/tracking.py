@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -200,8 +200,9 @@ def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], s
     One pass of the model for each chunk and step, to the last of the layers. Raises ValueError for what does not fit."""
     v, t, xy = _asked(video, queries)
     _check_reading(lookup, readout, temperature, window, cycle)
-    grid = _chunk_grid(pipe, len(v), encoding, size, chunk)
-    passes = _Passes(pipe, v, _several('layers', layers),
+    layers = _several('layers', layers)
+    grid = _layers_grid(pipe, layers, _chunk_grid(pipe, len(v), encoding, size, chunk))
+    passes = _Passes(pipe, v, layers,
                      [step_at(pipe, s, steps=of).index for s in _several('steps', steps)], of, encoding, prompt, seed,
                      (grid.height, grid.width))
     shrink = torch.tensor([grid.width / v.shape[2], grid.height / v.shape[1]])
@@ -237,6 +238,24 @@ def _chunk_grid(pipe, frames: int, encoding: str, size: tuple[int, int] | None, 
                          'chunk of at least 2, or leave it out (a short clip is filled up with its last frame)')
     return replace(whole, frames=length, temporal=whole.temporal if encoding == 'causal' else 1,
                    causal=encoding == 'causal')
+
+
+def _layers_grid(pipe, layers: Sequence[int], grid: Grid) -> Grid:
+    """The token grid of these layers, where that of the latents is `grid`: a UNet halves it on its way down.
+
+    Raises ValueError if they have several."""
+    blocks = card_of(pipe).blocks(model_of(pipe))
+    return _same_grid({n: blocks[n][2].grid(grid) if -len(blocks) <= n < len(blocks) else grid for n in layers})  # capture refuses
+
+
+def _same_grid(grids: Mapping[int, Grid]) -> Grid:
+    "The grid that all these layers have. Raises ValueError if they have several."
+    (first, grid), *others = grids.items()
+    for n, other in others:
+        if other != grid:
+            raise ValueError(f'layer {first} has {grid.rows}x{grid.cols} tokens in a frame and layer {n} '
+                             f'{other.rows}x{other.cols}, so they cannot be averaged: track them one by one, layer={n}')
+    return grid
 
 
 def _listed(x: int | Iterable[int]) -> list[int]:

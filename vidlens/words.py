@@ -298,7 +298,7 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
     prompt     what the video shows; a tape knows its own
     layers     which to join (all);  k: only so many heads of each layer, by how well they separate frames
     step       one or several; of a video in a run of `of` steps (default -12), of a tape among those that it kept (all)
-    tape       what a capture kept ('q k o', or 'xq xk xo'): nothing is run
+    tape       what a capture kept ('q k o', or 'xq xk xo'), in place of a video: nothing is run
     normalise  'empty': against a padding slot, or the empty concept (default);  'concepts': over the words asked;  'slots':
                over all text slots, as published;  None: raw
     source     'prompt': words of the prompt;  'concepts': free words. Default the first if there is a prompt
@@ -318,6 +318,8 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
     asked = _asked_words(pipe, words, _prompt_of(tape, prompt, item, given), given)
     joiner = _Joiner(asked, given)
     if tape is not None:
+        if video is not None:
+            raise ValueError('a video and a tape: maps are read from the tape, and the video would not be looked at: leave one out')
         _from_tape(tape, joiner, layers, item, step)
         return joiner.result()
     if video is None:
@@ -473,8 +475,9 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
     if not mine:
         raise ValueError(f'every word of {prompt!r} is taken away by against={how.against}: leave one out of it, or name the '
                          'words to map, imap(..., words=["dog"])')
-    if how.together:
-        _together(pipe, source)
+    if how.together and source == 'prompt':
+        raise ValueError("together=True is of free words, and words of a prompt see each other anyway: leave it out, or "
+                         "source='concepts'")
     names = mine + how.against
     if source == 'concepts':
         for w in names:
@@ -491,16 +494,6 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
     if how.normalise == 'empty' and not pads:
         raise ValueError("normalise='empty' needs a padding slot, but the prompt fills them all: use normalise=None")
     return _Asked(names, spans, source, torch.ones_like(text.pad) if how.normalise == 'slots' else ~text.pad, pads, text)
-
-
-def _together(pipe, source: str) -> None:
-    "Raises ValueError where free words that see each other would be no others."
-    if source == 'prompt':
-        raise ValueError("together=True is of free words, and words of a prompt see each other anyway: leave it out, or "
-                         "source='concepts'")
-    if card_of(pipe).text == 'cross':
-        raise ValueError(f"together=True needs text tokens in the video's attention, and {card_of(pipe).name} has none, so that no "
-                         'word sees another: leave it out')
 
 # %% ../nbs/24_words.ipynb #2400000c
 @contextmanager
