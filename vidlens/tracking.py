@@ -202,9 +202,8 @@ def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], s
     _check_reading(lookup, readout, temperature, window, cycle)
     layers = _several('layers', layers)
     grid = _layers_grid(pipe, layers, _chunk_grid(pipe, len(v), encoding, size, chunk))
-    passes = _Passes(pipe, v, layers,
-                     [step_at(pipe, s, steps=of).index for s in _several('steps', steps)], of, encoding, prompt, seed,
-                     (grid.height, grid.width))
+    at = [step_at(pipe, s, steps=of).index for s in _several('steps', steps)]
+    passes = _Passes(pipe, v, layers, at, of, encoding, prompt, seed, (grid.height, grid.width))
     shrink = torch.tensor([grid.width / v.shape[2], grid.height / v.shape[1]])
     order = order or ('interleaved' if encoding == 'frames' else 'consecutive')
     plans = {a: plan_chunks(len(v), a, grid.frames, grid.temporal, order, overlap) for a in t.unique().tolist()}
