@@ -71,6 +71,14 @@ def test_the_one_object_of_davis_2016(tmp_path):
     assert torch.equal(found['more'], LABELS.masked_fill(LABELS == 3, -1))
 
 
+@pytest.mark.parametrize('folder', ['DAVIS'], indirect=True)
+def test_the_lists_of_davis_2016_hold_paths(folder):
+    (folder / 'ImageSets' / '2017').rename(folder / 'ImageSets' / '480p')
+    lines = [f'/JPEGImages/480p/b/{f:05}.jpg /Annotations/480p/b/{f:05}.png' for f in range(4)]
+    (folder / 'ImageSets' / '480p' / 'val.txt').write_text('\n'.join(lines))
+    assert read_segmentation(folder, 'val').names == ['b']
+
+
 @pytest.mark.parametrize('folder', ['VSPW', 'DAVIS'], indirect=True)
 @pytest.mark.parametrize('case', ['missing', 'size', 'split', 'odd split', 'no pictures', 'frames'])
 def test_damaged_folders(folder, case):

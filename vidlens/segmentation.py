@@ -100,13 +100,18 @@ def _split(root: Path, there: list[str], split: str | None) -> list[str]:
         lists = [p for p in (root / f'{split}.txt', *sorted(root.glob(f'ImageSets/*/{split}.txt'))) if p.is_file()]
         if not lists:
             raise ValueError(f'split={split!r}: there is no list {split}.txt in {root} or its ImageSets; leave it out for all')
-        wanted = lists[-1].read_text(encoding='utf-8').split()
+        wanted = list(dict.fromkeys(map(_video_named, lists[-1].read_text(encoding='utf-8').split())))
         if odd := [v for v in wanted if v not in there]:
             raise ValueError(f'{lists[-1]} names the video {odd[0]!r}, which is not in {root}')
         return wanted
     if not there:
         raise ValueError(f'there are no videos in {root}')
     return there
+
+
+def _video_named(entry: str) -> str:
+    "A list holds names of videos, or (DAVIS 2016) paths of their pictures and masks: /JPEGImages/480p/bear/00000.jpg."
+    return entry.split('/')[-2] if '/' in entry else entry
 
 
 def _folders(path: Path) -> list[str]:
