@@ -220,17 +220,19 @@ def test_only_moved_points_count():
 
 
 def on_mover(clip, words, step, i):
-    "The motion word on the mover, the mover's colour even, the other's colour on the other object; in layer 1, step 12."
+    "The motion word on the mover, the mover's colour even, the other's colour and name on the other object; in layer 1, step 12."
     k, cover = int(clip.moving.any(1)[1]), inside.coverage(clip.masks, GRID)
     even = torch.rand(GRID.shape, generator=torch.Generator().manual_seed(i))
-    nothing = torch.stack([even] * 3)
-    return torch.stack([nothing, torch.stack([cover[k], even, cover[1 - k]]) if step == 12 else nothing])
+    assert words[3] == clip.caption[slice(*clip.spans['object'][1 - k])]
+    nothing = torch.stack([even] * 4)
+    return torch.stack([nothing, torch.stack([cover[k], even, cover[1 - k], cover[1 - k]]) if step == 12 else nothing])
 
 
 def test_words():
     rows = named(words_rows(on_mover, GRID, 'trained', clips=8, choose=3))
     difference = rows["motion word minus the other's colour, on the mover"]
     assert difference.met and difference.note == 'layer 1, step 12 of 30'
+    assert rows["motion word minus the other's name, on the mover"].met
     assert abs(rows["mover's colour minus area, on the mover"].value) < .03
     swapped = named(words_rows(lambda *a: on_mover(*a).flip(1), GRID, 'trained', clips=8, at=(12, 1)))
     assert not swapped["motion word minus the other's colour, on the mover"].met

@@ -54,7 +54,8 @@ def pack(dit: str | Path, vae: str | Path, out: str | Path, machine: str | None 
         raise ValueError(f'the weights in {out} are {megabytes:.1f} MB, more than {LIMIT_MB}: use fewer layers or channels')
     facts = {'clips': run.seen, 'hours': round(run.elapsed / 3600, 2), 'vae clips': drawer.seen,
              'vae hours': round(drawer.elapsed / 3600, 2), 'machine': machine or _machine(),
-             'megabytes': round(megabytes, 2), 'weights': weights_hash(out), 'config': asdict(run.config), 'note': note}
+             'megabytes': round(megabytes, 2), 'weights': weights_hash(out), 'config': asdict(run.config),
+             'vae config': asdict(drawer.config), 'note': note}
     (Path(out) / 'made.json').write_text(json.dumps(facts, indent=1))
     return facts
 

@@ -227,11 +227,17 @@ def _chance(x: float | None) -> str:
     return f'1/{round(1 / x)}' if abs(1 / x - round(1 / x)) < 1e-3 else f'{x:.3f}'
 
 
+def _beside(r: Row, first: Row) -> str:
+    "A figure of another split, with its interval, and n where that is another."
+    n = '' if r.n == first.n else f'; n {r.n}'
+    return f'{_number(r.value, r.unit)} ({_number(r.lo, r.unit)} to {_number(r.hi, r.unit)}{n})'
+
+
 def _line(name: str, by: dict[str, Row]) -> list[str]:
     r = next(by[s] for s in SPLITS if s in by)
     mark = {True: 'yes', False: 'no', None: ''}[r.met]
     need = '' if r.required is None else '> 0' if r.unit == 'difference' else f'{r.required:g}'
-    others = [_number(by[s].value, r.unit) if s in by and by[s] is not r else '' for s in ('twin', 'heldout')]
+    others = [_beside(by[s], r) if s in by and by[s] is not r else '' for s in ('twin', 'heldout')]
     unit = '' if r.unit in ('share', 'difference', 'mass', 'loss', 'level') else f' {r.unit}'
     said = name if not r.note else f'{name} ({r.note})'
     return [said, _number(r.value, r.unit) + unit, f'{_number(r.lo, r.unit)} to {_number(r.hi, r.unit)}', str(r.n),

@@ -224,13 +224,13 @@ def mapper(pipe) -> Mapper:
 
 
 def masses(maps: Mapper, grid: Grid, scenes: world.Scenes, who: list[int], steps: Sequence[int]) -> Tensor:
-    """Masses on the mover, (steps, layers, clips, 4): of its motion word, its colour, the other's colour, and the
-    mover's share of the area."""
+    """Masses on the mover, (steps, layers, clips, 5): of its motion word, its colour, the other's colour, the other's name
+    (colour and shape), and the mover's share of the area."""
     rows = []
     for i, k in enumerate(who):
         clip = scenes.clip(i, paraphrase=False)
         def said(role, thing, clip=clip): return clip.caption[slice(*clip.spans[role][thing])]
-        words = [said('motion', k), said('colour', k), said('colour', 1 - k)]
+        words = [said('motion', k), said('colour', k), said('colour', 1 - k), said('object', 1 - k)]
         where = coverage(clip.masks[k][None], grid)[0]
         found = mass(torch.stack([maps(clip, words, s, i) for s in steps]), where)
         rows.append(F.pad(found, (0, 1), value=float(where.mean())))
@@ -246,13 +246,14 @@ def words_rows(maps: Mapper, grid: Grid, split: str, family: str = 'train', clip
         best = (tried[..., 0] - tried[..., 2]).argmax()
         at = _LEVELS[int(best) // tried.shape[1]], int(best) % tried.shape[1]
     step, layer = at
-    motion, own, other, area = masses(maps, grid, *movers(clips, 301, family), [step])[0, layer].T
-    def row(name, x, unit, **more):
-        return Row.of('words', name, split, bootstrap(x), clips, unit, note=f'layer {layer}, step {step} of 30', **more)
+    motion, own, other, name, area = masses(maps, grid, *movers(clips, 301, family), [step])[0, layer].T
+    def row(what, x, unit, **more):
+        return Row.of('words', what, split, bootstrap(x), clips, unit, note=f'layer {layer}, step {step} of 30', **more)
     chance = float(area.mean())
     rows = [row("motion word minus the other's colour, on the mover", motion - other, 'difference', required=0.),
+            row("motion word minus the other's name, on the mover", motion - name, 'difference', required=0.),
             row('motion word minus area, on the mover', motion - area, 'difference'),
             row("other's colour minus area, on the mover", other - area, 'difference'),
             row("mover's colour minus area, on the mover", own - area, 'difference')]
-    named = zip(('motion word', "mover's colour", "other's colour"), (motion, own, other))
-    return rows + [row(f'{name}, on the mover', x, 'mass', chance=chance) for name, x in named]
+    named = {'motion word': motion, "mover's colour": own, "other's colour": other, "other's name": name}
+    return rows + [row(f'{what}, on the mover', x, 'mass', chance=chance) for what, x in named.items()]

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import world
 from .export import weights_hash
@@ -62,7 +63,7 @@ each stops when its gate is met or out of reach, and says how to bring it to its
 
 ```sh
 python -m vidlens.model.dit --out run --config nbs/model/training/config.json        # --device cuda where there is one
-python -m vidlens.model.vae --out vae --dit run --samples 17044 --decay-from 13444
+python -m vidlens.model.vae --out vae --dit run{vae_options}
 python -m vidlens.model.export --dit run/checkpoint.safetensors --vae vae/checkpoint.safetensors --out pipeline
 python -m vidlens.model.gates --pipeline pipeline --out pipeline/gates.json --sheets sheets
 python -m vidlens.model.modelcard --pipeline pipeline --sheets sheets
@@ -79,12 +80,13 @@ _GATES = """
 
 Measured by `{command}`, on captions and clips never shown in training, through stock
 `pipe(prompt)` with its defaults; judged by small networks that were trained on true clips only and frozen before. In brackets and
-columns: 95 % intervals, chance, the twin (the same network with random weights of the same spread), and the held-out family
-(shapes and colours never trained on). The judge finds an object of a caption by its colour. Where the colour is missing, its
-shape, motion and schedule count as wrong, whatever was drawn: that is why they are 0 with the colour in the held-out family.
-The twin prefers some captions to others whatever the clip shows, and captions held out are few (ten of one object that moves
-in four ways), so its shares scatter around chance by more than intervals say. With `--check --out
-vidlens/assets/pipeline/gates.json` the same command measures the rows of the small subset again.
+columns: 95 % intervals, chance (of the trained words), the twin (the same network with random weights of the same spread, and
+the same VAE), and the held-out family (shapes and colours never trained on). The judge finds an object of a caption by its
+colour; where the colour is missing, its shape, motion and schedule count as wrong, whatever was drawn.{unseen} Captions held out
+are few, so each is drawn with several seeds (the table tells how many there are), and intervals are of the videos: of how other
+captions would do they tell less. The twin prefers some captions to others whatever the clip shows, so its shares of swaps scatter
+around chance by more than intervals say. With `--check --out vidlens/assets/pipeline/gates.json` the same command measures the
+rows of the small subset again.
 
 {table}
 
@@ -119,13 +121,25 @@ def shortcomings(rows: Sequence[Row]) -> list[str]:
         if r.met is False:
             said.append(where + (', not surely above 0' if r.unit == 'difference' else f', {r.required:g} required'))
         elif r.required is None and r.part == 'captions' and r.value < .5:
-            said.append(f'{where}, at chance {r.chance:.2f}' if r.chance else where)
+            said.append(f'{where}, chance is {r.chance:.2f}' if r.chance else where)
     return said
 
 # %% ../../nbs/model/07_modelcard.ipynb #2a122629
 def trained_words() -> list[str]:
     "The words of the world that training's captions have; the others are those of the held-out family."
     return [w for w in world.vocabulary() if not any(w in words for words in world.FAMILIES['heldout'].values())]
+
+
+def _options(config: dict[str, Any]) -> str:
+    "How far a run was asked to go, as options of its command."
+    named = {'samples': '--samples', 'decay_from': '--decay-from'}
+    return ''.join(f' {option} {config[k]}' for k, option in named.items() if config.get(k))
+
+
+def _unseen(rows: Sequence[Row]) -> str:
+    "What the colour does to the held-out family's figures, if it was never found."
+    colour = [r.value for r in rows if (r.part, r.name, r.split) == ('captions', 'one object: colour', 'heldout')]
+    return ' That is why they are 0 with the colour in the held-out family.' if colour == [0.] else ''
 
 
 def card_text(folder: str | Path) -> str:
@@ -144,12 +158,13 @@ def card_text(folder: str | Path) -> str:
                       width=net['attention_head_dim'], count=len(trained_words()), words=', '.join(trained_words()),
                       others=f'{", ".join(unseen[:-1])} and {unseen[-1]}', clips=made['clips'], hours=made['hours'],
                       vae_clips=made['vae clips'], vae_hours=made['vae hours'], machine=made['machine'],
-                      weights=gates['weights'], note=' ' + made['note'] if made.get('note') else '')
+                      vae_options=_options(made.get('vae config', {})), weights=gates['weights'], note=' ' + made['note'] if made.get('note') else '')
     lacks = ''.join(f'- {s}\n' for s in shortcomings(gates['rows'])) or '- every gate is met\n'
     lacks += ''.join(f'\n{s}\n' for s in made.get('cannot', ()))
     table = gates_table(gates['rows'], markdown=True)
     judge = judge_table(gates['judge'], markdown=True) if gates['judge'].get('exams') else 'not measured'
-    return top + _GATES.format(command=gates['command'], table=table, judge=judge, lacks=lacks) + _END
+    return top + _GATES.format(command=gates['command'], table=table, judge=judge, lacks=lacks,
+                               unseen=_unseen(gates['rows'])) + _END
 
 
 def write_card(folder: str | Path, sheets: str | Path | None = None) -> Path:

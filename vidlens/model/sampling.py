@@ -64,11 +64,11 @@ GROUPS: dict[str, Group] = {
                          {'colour': .85, 'motions': .75, 'shape': None},
                          {'colour': 1 / 15, 'motions': 1 / 13, 'shape': 1 / 16}),
     **{s: _one(24, 4, 'schedules', [s], 'schedule', .8, 1 / 4, _TOLD) for s in ('stops', 'late')},
-    'back': _one(12, 0, 'schedules', ['back'], 'schedule', None, 1 / 4, _TOLD),
-    'diagonal': _one(16, 0, 'motions', list(world.MOTIONS)[4:8], 'motion', None, 1 / 13, _PLAIN),
-    **{m: _one(8, 0, 'motions', [m], 'motion', None, 1 / 13, _PLAIN) for m in ('spin', 'shrink', 'bounce')},
-    **{c: _one(8, 0, 'cameras', [c], 'camera', None, 1 / 9, {'kind': c.split()[0]}) for c in list(world.CAMERAS)[5:]},
-    **{p: _one(12, 0, 'paces', [p], 'pace', None, 1 / 3, _TOLD) for p in ('slow', 'fast')}}
+    'back': _one(12, 4, 'schedules', ['back'], 'schedule', None, 1 / 4, _TOLD),
+    'diagonal': _one(16, 4, 'motions', list(world.MOTIONS)[4:8], 'motion', None, 1 / 13, _PLAIN),
+    **{m: _one(8, 4, 'motions', [m], 'motion', None, 1 / 13, _PLAIN) for m in ('spin', 'shrink', 'bounce')},
+    **{c: _one(8, 4, 'cameras', [c], 'camera', None, 1 / 9, {'kind': c.split()[0]}) for c in list(world.CAMERAS)[5:]},
+    **{p: _one(12, 4, 'paces', [p], 'pace', None, 1 / 3, _TOLD) for p in ('slow', 'fast')}}
 
 
 def said_in(name: str, n: int, family: str = 'train') -> list[str]:
@@ -166,7 +166,8 @@ def caption_rows(shown: Sequence[Shown], split: str) -> list[Row]:
                 found, n = bootstrap(pairs.flatten(), torch.arange(len(pairs)).repeat_interleave(2)), pairs.numel()
             else:
                 found, n = wilson(right), len(right)
-            rows.append(Row.of('captions', title, split, found, n, chance=group.chance[what], required=required))
+            rows.append(Row.of('captions', title, split, found, n, chance=group.chance[what], required=required,
+                               note=f'{len({s.caption for s in some})} captions'))
     return rows
 
 
