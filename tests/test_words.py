@@ -1,5 +1,6 @@
 """The maps of words: what is joined is what single calls give, whatever the words' source; and bad input in a sentence."""
 import csv
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from vidlens.maps import (
 from vidlens.matching import match_fields
 from vidlens.metrics import centre_prior, paired_difference, pointing_game
 from vidlens.plots import overlay
-from vidlens.run import generate, renoise, text_of
+from vidlens.run import generate, renoise, step_at, text_of
 from vidlens.video import VideoFacts, probe_video, read_video
 from vidlens.wordplots import Origin, map_rows, rivals_figure, span_figure, word_rows, write_words
 from vidlens.words import RIVALS, ConceptMaps, _how, _Joiner, imap, imap_generation
@@ -107,6 +108,27 @@ def test_several_steps_are_averaged(family):
     torch.testing.assert_close(both.maps, (one.maps + two.maps) / 2, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(both.separability, (one.separability + two.separability) / 2)
     assert both.facts['steps'] == [1, 2]
+
+
+def test_flow_is_averaged_over_steps_and_others_say_their_step(pipe, clip):
+    asked = dict(rivals=['flow', 'moft', 'tracks'], place=(0, 9., 9.), of=4)
+    one, two, both = (imap(pipe, clip.video, 'red', clip.caption, step=s, **asked) for s in (1, 2, [1, 2]))
+    torch.testing.assert_close(both.flow, (one.flow + two.flow) / 2)
+    assert not torch.allclose(one.flow, two.flow) and 'rivals_step' not in two.facts
+    assert both.facts['rivals_step'] == dict(moft=2, tracks=2)
+    assert all(torch.equal(both.rivals[n], two.rivals[n]) for n in ('moft', 'tracks'))
+
+
+def test_rivals_of_a_unet_lie_on_the_grid_of_its_maps():
+    pipe, video = tiny('animatediff'), torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    found = imap(pipe, video, ['cat', 'runs'], PROMPT, step=2, of=4, rivals=['flow', 'moft', 'tracks'])
+    assert found.flow.shape == (8, 8, 8, 2) and found.way().mean.shape == (2, 2)
+    assert all(x.shape == found.maps.shape == (2, 9, 8, 8) and x.isfinite().all() for x in found.rivals.values())
+    with capture(pipe, 'q k', layers=31) as tape:                       # the first behind up_blocks.1, which has no attention
+        renoise(pipe, video, PROMPT, step=2, steps=4)
+    own = tape.grid_of(31)
+    flow = motion_flow(tape.get('q', 31)[0], tape.get('k', 31)[0], own)
+    assert own.rows == 4 and torch.allclose(found.flow.mean((1, 2)), flow.mean((1, 2)), atol=1e-4)  # px, whatever the grid
 
 
 def test_heads_of_several_steps_are_all_told(family):
@@ -285,6 +307,41 @@ def test_maps_of_a_generation_are_those_of_its_tape(pipe):
     torch.testing.assert_close(made.maps.maps, imap(pipe, words=['red', 'left'], tape=tape).maps, rtol=1e-4, atol=1e-5)
     every = imap_generation(pipe, prompt, 'red', of=6, k=2, source='concepts', rivals=['flow', 'moft'], **how)
     assert torch.equal(every.sample.video, plain.video) and every.maps.facts['steps'] == [2, 3, 4]
+    assert imap_generation(pipe, prompt, 'red', of=2, steps='all').maps.facts['steps'] == [0, 1]
+
+
+@pytest.mark.parametrize('name', ['cogvideox', 'wan'])
+def test_words_are_never_read_in_the_text_of_the_empty_prompt(name):
+    pipe, kinds, run = tiny(name), 'xq xk xo' if name == 'wan' else 'q k o', dict(steps=2, guidance=4., frames=9, size=(32, 32))
+    tapes = {}
+    for branch in ('cond', 'both', 'uncond') + ('all',) * (name == 'cogvideox'):
+        with capture(pipe, kinds, steps=1, branch=branch) as tapes[branch]:
+            generate(pipe, PROMPT, 3, **run)
+    want = imap(pipe, words='cat', tape=tapes['cond'])
+    assert torch.equal(imap(pipe, words='cat', tape=tapes['both']).maps, want.maps) and want.run['branch'] == 'cond'
+    with pytest.raises(ValueError, match='unconditional branch, whose text is not the prompt: capture'):
+        imap(pipe, words='cat', tape=tapes['uncond'])
+    if 'all' in tapes:                                                  # the unconditional rows come first
+        with pytest.raises(ValueError, match='both branches as one'):
+            imap(pipe, words='cat', tape=tapes['all'])
+
+
+def test_maps_tell_what_run_they_are_of(family, tmp_path):
+    pipe, video, _ = family
+    with capture(pipe, 'xq xk xo' if is_cross(pipe) else 'q k o') as tape:
+        renoise(pipe, video, PROMPT, step=2, steps=4, seed=5)
+    read, again = imap(pipe, video, 'cat', PROMPT, step=[2, 1], of=4, seed=5), imap(pipe, words='cat', tape=tape)
+    made = imap_generation(pipe, PROMPT, 'cat', of=4, steps=2, seed=5, run=dict(frames=9, size=(32, 32))).maps
+    assert again.run == made.run == read.run | dict(sigmas=read.run['sigmas'][1:])
+    assert read.run['sigmas'] == pytest.approx([step_at(pipe, s, steps=4).s for s in (1, 2)], abs=1e-4)
+    assert (read.run['seed'], read.run['of'], read.run['branch']) == (5, 4, 'cond')
+    assert {'model', 'pipeline', 'dtype', 'scheduler', 'versions'} < set(read.run)
+    path = read.save(tmp_path / 'maps.npz')
+    assert ConceptMaps.load(path).run == read.run
+    with np.load(path) as z:
+        old = {**z, 'json': np.array(json.dumps({k: v for k, v in json.loads(str(z['json'])).items() if k != 'run'}))}
+    np.savez(tmp_path / 'old.npz', **old)
+    assert ConceptMaps.load(tmp_path / 'old.npz').run == {} and ConceptMaps.load(tmp_path / 'old.npz').facts == read.facts
 
 
 def test_a_tape_gives_the_steps_that_it_kept(pipe):
@@ -464,6 +521,9 @@ def test_files(pipe, clip, tmp_path):
     (dict(words='red', against='blue', pool=None), 'one map a word'), (dict(words='red', layers=9), 'outside this run'),
     (dict(words='red', step=99), '99'), (dict(words='red', place=(0, 9, 9)), 'ask for one'),
     (dict(words='red', place=(0, 9), rivals='tracks'), r'one place \(t, x, y\)'),
+    (dict(words=[None]), 'the word None is no text: give each'), (dict(words=3), 'the word 3 is no text'),
+    (dict(words='red', against=[None]), 'the word None is no text'), (dict(words='red', of=0), 'of=0, but must be .* at least 1'),
+    (dict(words='red', item=1), 'item=1 is one of the videos of a tape, but there is no tape'),
     (dict(words=['']), "'' is blank: give each as text"), (dict(words=['red', ' '], source='concepts'), "' ' is blank"),
     (dict(words=['red'], against=['red']), "'red' is asked for and taken away"),
     (dict(words=['red'], against='red', source='concepts'), "'red' is asked for and taken away"),
@@ -509,6 +569,29 @@ def test_several_videos_at_once_are_refused(pipe):
         imap_generation(pipe, 'a red circle moves left', 'red', of=2, run=dict(num_videos_per_prompt=2))
     with pytest.raises(ValueError, match='give one prompt'):
         imap_generation(pipe, ['a red circle', 'a blue circle'], 'red', of=2)
+
+
+def test_more_free_words_than_the_text_holds():
+    pipe, video, how = tiny('cogvideox'), torch.rand(9, 32, 32, 3), dict(source='concepts', step=2, of=4)
+    with pytest.raises(ValueError, match="^a free word has more than the 16 tokens that the model reads: 'cat cat"):
+        imap(pipe, video, ['runs', 'cat ' * 8], PROMPT, **how)
+    words = ['cat', 'dog', 'runs', 'a cat', 'cat runs']
+    with pytest.raises(ValueError, match=r'the 16 text slots of the model, but 5 words .* ask fewer words at once$'):
+        imap(pipe, video, words, PROMPT, normalise='slots', **how)
+    assert len(imap(pipe, video, words[:3], PROMPT, normalise='slots', **how).maps) == 3
+
+
+def test_options_of_a_run_are_not_given_twice(pipe):
+    for run in (dict(steps=3), dict(seed=1)):
+        with pytest.raises(ValueError, match='is an option of imap_generation, give of= and seed= there'):
+            imap_generation(pipe, 'a red circle moves left', 'red', of=2, run=run)
+    with pytest.raises(ValueError, match='of=0, but must be'):
+        imap_generation(pipe, 'a red circle moves left', 'red', of=0)
+    with capture(pipe, 'q k o', steps=0) as tape:
+        generate(pipe, 'a red circle moves left', steps=1)
+    for how in (dict(of=20), dict(seed=1)):
+        with pytest.raises(ValueError, match='is how a video is run, but a tape is of a run that is over: leave it out'):
+            imap(pipe, words='red', tape=tape, **how)
 
 
 def test_more_bad_input(pipe, clip):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .card import Text, card_of
+from .card import Text, card_of, model_of
 from .channels import remove_content, similarity
 from .concepts import Concepts, concept_stream, encode_concepts
 from .files import whole_file
@@ -33,7 +33,7 @@ from .maps import (
     calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map, select_heads, separability)
 from .matching import match_fields
 from .metrics import centre_prior
-from .run import Sample, encode, generate, renoise, step_at, text_of
+from .run import Sample, _positive, encode, generate, renoise, step_at, text_of
 from .spans import Span, Way, camera_field, map_way, motion_span
 from .tape import Tape
 
@@ -52,7 +52,8 @@ class ConceptMaps:
     heads: which were read, by layer; chosen anew at each of several steps: all that were read, most often first, and
     facts['read'] tells {layer: their heads step by step}; separability: (layers, heads) Calinski-Harabasz of frames, mean over
     steps; rivals: other maps of the same words by name; flow: (frames - 1, rows, cols, 2) px by matching, if it was asked for;
-    facts: how they were made."""
+    facts: how they were made; run: what they were read in, its seed, steps (`of`), the sigma of each of facts['steps'], branch of
+    guidance, model, scheduler and versions."""
 
     words: list[str]
     maps: Tensor = field(repr=False)
@@ -62,6 +63,7 @@ class ConceptMaps:
     facts: dict[str, Any] = field(default_factory=dict)
     rivals: dict[str, Tensor] = field(default_factory=dict, repr=False)
     flow: Tensor | None = field(default=None, repr=False)
+    run: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, word: str) -> Tensor:
         if word not in self.words:
@@ -81,7 +83,8 @@ class ConceptMaps:
     def save(self, path: str | Path, force: bool = False) -> Path:
         "Write everything as .npz, without pickle. Raises FileExistsError unless `force`."
         path = Path(path)
-        facts = dict(words=self.words, grid=vars(self.grid), heads=self.heads, facts=self.facts, rivals=list(self.rivals))
+        facts = dict(words=self.words, grid=vars(self.grid), heads=self.heads, facts=self.facts, rivals=list(self.rivals),
+                     run=self.run)
         arrays = {f'rival_{n}': x for n, x in self.rivals.items()} | ({} if self.flow is None else {'flow': self.flow})
         arrays |= dict(maps=self.maps, separability=self.separability)
         with whole_file(path, force) as part, open(part, 'wb') as f:
@@ -95,7 +98,8 @@ class ConceptMaps:
             with np.load(path, allow_pickle=False) as z:
                 facts, x = json.loads(str(z['json'])), {k: torch.from_numpy(z[k]) for k in z.files if k != 'json'}
             return cls(facts['words'], x['maps'], Grid(**facts['grid']), {int(k): v for k, v in facts['heads'].items()},
-                       x['separability'], facts['facts'], {n: x[f'rival_{n}'] for n in facts['rivals']}, x.get('flow'))
+                       x['separability'], facts['facts'], {n: x[f'rival_{n}'] for n in facts['rivals']}, x.get('flow'),
+                       facts.get('run', {}))
         except (ValueError, KeyError, OSError, EOFError) as e:
             if isinstance(e, FileNotFoundError):
                 raise
@@ -133,10 +137,18 @@ class _Joiner:
         self.heads: dict[int, list[list[int]]] = {}
         self.found: dict[int, list[Tensor]] = {}
         self.kept: dict[str, Any] = {}
+        self.flows: list[Tensor] = []
+        self.run: dict[str, Any] = {}
 
     def see(self, site, q: Tensor, o: Tensor, keys: Tensor, out: Tensor | None) -> None:
         "The first video of an attention call."
         self.add(site.layer, site.grid, q[0], o[0], keys[0], None if out is None else out[0])
+
+    def pair(self, site, q: Tensor, k: Tensor) -> None:
+        "The first video of an attention call that matches; its flow is read at once, so that one step's tensors stay."
+        self.kept['flow'] = pair = q[0], k[0], site.grid
+        if 'flow' in self.how.rivals:
+            self.flows.append(motion_flow(pair[0].float(), pair[1].float(), site.grid).cpu())
 
     def add(self, layer: int, grid: Grid, q: Tensor, o: Tensor, keys: Tensor, co: Tensor | None) -> None:
         "One video's queries and outputs (heads, tokens, d), and keys and outputs of its words (heads, slots, d)."
@@ -193,7 +205,7 @@ class _Joiner:
         maps, names = {n: x / self.count for n, x in self.total.items()}, _named(a, h.pool)
         if rest := len(h.against):
             maps, names = {n: x[:-rest] - x[-rest:].mean(0) for n, x in maps.items()}, names[:-rest]
-        main, flow = maps.pop('maps'), self._flow()
+        main, flow = maps.pop('maps'), self._flow(self.grid)
         rivals = maps | self._others(main, flow, self.grid)
         table = torch.stack([torch.stack(x).nanmean(0) for _, x in sorted(self.found.items())])
         read = {n: _most_often(x) for n, x in sorted(self.heads.items()) if any(x)}
@@ -205,17 +217,23 @@ class _Joiner:
             facts['rivals']['concept'] = 'prompt words'     # their tokens see all of the prompt, concepts themselves and the video
         if _chooses(h) and len(h.steps) > 1:
             facts['read'] = {str(n): x for n, x in sorted(self.heads.items())}
-        return ConceptMaps(names, main, self.grid, read, table, facts, rivals, flow)
+        if len(h.steps) > 1 and (late := [n for n in ('moft', 'tracks') if n in rivals]):
+            facts['rivals_step'] = dict.fromkeys(late, max(h.steps))
+        return ConceptMaps(names, main, self.grid, read, table, facts, rivals, flow, self.run)
 
-    def _flow(self) -> Tensor | None:
-        pair = self.kept['flow'] if 'flow' in self.how.rivals else None
-        return motion_flow(pair[0].float(), pair[1].float(), pair[2]).cpu() if pair else None
+    def _flow(self, grid: Grid) -> Tensor | None:
+        "The mean flow of the steps, on the grid of the maps."
+        if 'flow' not in self.how.rivals:
+            return None
+        q, k, on = self.kept['flow']
+        flow = torch.stack(self.flows or [motion_flow(q.float(), k.float(), on).cpu()]).mean(0)
+        return _fitted(flow.movedim(-1, 1), grid).movedim(1, -1)
 
     def _others(self, main: Tensor, flow: Tensor | None, grid: Grid) -> dict[str, Tensor]:
         "Rivals that are not read word by word; MOFT and tracks start at the place, or at the peak of each word's map."
         out, starts = dict[str, Tensor](), self._starts(main, grid)
         if flow is not None:
-            speed = (flow - camera_field(flow, self.kept['flow'][2])).norm(dim=-1)
+            speed = (flow - camera_field(flow, grid)).norm(dim=-1)
             out['flow'] = torch.cat([speed, speed[-1:]]).expand_as(main)
         if 'moft' in self.kept:
             m = remove_content(self.kept['moft'].float())   # in a UNet the features lie on another grid
@@ -290,15 +308,16 @@ def _named(a: _Asked, pool: str | None) -> list[str]:
 
 # %% ../nbs/24_words.ipynb #2400000a
 def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), prompt: str | None = None,
-         layers: Wanted = None, k: int | None = None, step: Wanted = None, of: int = 30, seed: int = 0,
+         layers: Wanted = None, k: int | None = None, step: Wanted = None, of: int | None = None, seed: int | None = None,
          tape: Tape | None = None, item: int = 0, normalise: str | None = 'empty', **how: Any) -> ConceptMaps:
     """Where and when words are in a video (GramCol; with `k`, IMAP, section 3).
 
     words      words or phrases, each asked once; default every word of the prompt
     prompt     what the video shows; a tape knows its own
     layers     which to join (all);  k: only so many heads of each layer, by how well they separate frames
-    step       one or several; of a video in a run of `of` steps (default -12), of a tape among those that it kept (all)
-    tape       what a capture kept ('q k o', or 'xq xk xo'), in place of a video: nothing is run
+    step       one or several; of a video in a run of `of` steps (default -12 of 30, noise of seed 0), of a tape among those that
+               it kept (all)
+    tape       what a capture kept ('q k o', or 'xq xk xo'), in place of a video: nothing is run; item: which of its videos
     normalise  'empty': against a padding slot, or the empty concept (default);  'concepts': over the words asked;  'slots':
                over all text slots, as published;  None: raw
     source     'prompt': words of the prompt;  'concepts': free words. Default the first if there is a prompt
@@ -309,28 +328,40 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
     rivals     also: 'cross' (queries and keys), 'concept' (outputs of the words' tokens: ConceptAttention if words are free,
                `source='concepts'`; of words of the prompt their own outputs, which is another map, facts['rivals'] says which),
                'flow' (how far tokens move, by matching), 'moft' (motion features like those at the place), 'tracks' (where
-               the place's queries look), 'centre'
+               the place's queries look), 'centre'. Of several steps maps and flow are the mean, 'moft' and 'tracks' of the last
     place      (t, x, y) px of the video, where 'moft' and 'tracks' start; default the peak of each word's map
 
     Raises ValueError for words that are not there, for 'empty' if the prompt fills every slot, and for options that would do
     nothing."""
-    given = _how(how, normalise, k)
+    _one_source(pipe, video, tape, item, of, seed)
+    of, given = of or 30, _how(how, normalise, k)
     asked = _asked_words(pipe, words, _prompt_of(tape, prompt, item, given), given)
     joiner = _Joiner(asked, given)
     if tape is not None:
-        if video is not None:
-            raise ValueError('a video and a tape: maps are read from the tape, and the video would not be looked at: leave one out')
         _from_tape(tape, joiner, layers, item, step)
         return joiner.result()
-    if video is None:
-        raise ValueError(f'imap needs a video, or the tape of a capture that kept {_kinds_of(pipe)}; to generate one: '
-                         'imap_generation(pipe, prompt, words)')
     given.steps = {step_at(pipe, s, steps=of).index for s in _pick(-12 if step is None else step, of, 'steps') or range(of)}
-    z = encode(pipe, video)
+    z = encode(pipe, cast(Tensor, video))
     with _watching(pipe, joiner, layers):
         for at in sorted(given.steps):
-            renoise(pipe, None, asked.text.prompt, step=at, steps=of, seed=seed, latents=z)
+            renoise(pipe, None, asked.text.prompt, step=at, steps=of, seed=seed or 0, latents=z)
     return joiner.result()
+
+
+def _one_source(pipe, video: Tensor | None, tape: Tape | None, item: int, of: int | None, seed: int | None) -> None:
+    "Raises ValueError unless there is a video or a tape, and for options of the other one."
+    if tape is None:
+        if video is None:
+            raise ValueError(f'imap needs a video, or the tape of a capture that kept {_kinds_of(pipe)}; to generate one: '
+                             'imap_generation(pipe, prompt, words)')
+        _positive('of', of)
+        if item != 0:
+            raise ValueError(f'item={item} is one of the videos of a tape, but there is no tape: leave it out')
+        return
+    if video is not None:
+        raise ValueError('a video and a tape: maps are read from the tape, and the video would not be looked at: leave one out')
+    if odd := [f'{n}={x!r}' for n, x in (('of', of), ('seed', seed)) if x is not None]:
+        raise ValueError(f'{odd[0]} is how a video is run, but a tape is of a run that is over: leave it out')
 
 
 class GeneratedMaps(NamedTuple):
@@ -348,9 +379,11 @@ def imap_generation(pipe, prompt: str, words: str | Sequence[str] = (), layers: 
     steps  which of the `of` steps are joined; default from .4 to .9 of the run: the first ones know nothing of the video yet
     run    goes to `generate`: guidance, frames, size ...;  the rest as in `imap`"""
     _one_video(prompt, run or {})
+    _positive('of', of)
     given = _how(how, normalise, k)
     asked = _asked_words(pipe, words, prompt, given)
-    given.steps = _pick(range(round(.4 * of), max(round(.9 * of), 1 + round(.4 * of))) if steps is None else steps, of, 'steps')
+    most = range(round(.4 * of), max(round(.9 * of), 1 + round(.4 * of)))
+    given.steps = _pick(most if steps is None else steps, of, 'steps') or set(range(of))
     joiner = _Joiner(asked, given)
     with _watching(pipe, joiner, layers, sorted(given.steps)):
         sample: Any = generate(pipe, prompt, seed, of, **run or {})
@@ -358,7 +391,9 @@ def imap_generation(pipe, prompt: str, words: str | Sequence[str] = (), layers: 
 
 
 def _one_video(prompt: Any, run: dict[str, Any]) -> None:
-    "Raises ValueError for several videos, of which maps would be those of the first."
+    "Raises ValueError for several videos, of which maps would be those of the first, and for options that are not of `run`."
+    if taken := {'steps', 'seed'} & run.keys():
+        raise ValueError(f'run={run}: {sorted(taken)[0]} is an option of imap_generation, give of= and seed= there')
     if not isinstance(prompt, str):
         raise ValueError(f'prompt={prompt!r}, but maps are of one video: give one prompt, and call again for another')
     if (n := run.get('num_videos_per_prompt', 1)) != 1:
@@ -375,7 +410,7 @@ def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNam
     if unknown := how.keys() - _HOW.keys():
         raise TypeError(f'imap has no option {sorted(unknown)[0]!r}: choose among {", ".join(_HOW)}')
     h = SimpleNamespace(**_HOW | how, normalise=normalise, k=k, steps=set())
-    h.rivals, h.against = (list(dict.fromkeys([x] if isinstance(x, str) else x)) for x in (h.rivals, h.against))
+    h.rivals, h.against = (list(dict.fromkeys(_list(x))) for x in (h.rivals, h.against))
     known = dict(source=(None, 'prompt', 'concepts'), by=('chi', 'fisher', 'dbi'), normalise=('empty', 'concepts', 'slots', None),
                  pool=('maps', 'keys', None))
     for name, values in known.items():
@@ -394,6 +429,10 @@ def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNam
     if h.place is not None:
         h.place = _place_of(h.place, h.rivals)
     return h
+
+
+def _list(x: Any) -> list:
+    return list(x) if isinstance(x, Iterable) and not isinstance(x, str) else [x]
 
 
 def _by_layer(heads: Any) -> dict[int, list[int]]:
@@ -460,12 +499,12 @@ def _prompt_of(tape: Tape | None, prompt: str | None, item: int, how: SimpleName
 def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNamespace,
                  encode: Callable[..., Concepts] = encode_concepts) -> _Asked:
     "The words and where their keys are found. Raises ValueError."
-    listed = [words] if isinstance(words, str) else list(words)
+    listed = _list(words)
     if not listed and not prompt:
         raise ValueError("imap maps words: give prompt='...', or words and source='concepts'")
-    if blank := [w for w in (*listed, *how.against) if not w.strip()]:
-        raise ValueError(f'the word {blank[0]!r} is blank: give each as text, such as words=["dog"], or leave words out for all of '
-                         'the prompt')
+    if odd := [w for w in (*listed, *how.against) if not isinstance(w, str) or not w.strip()]:
+        raise ValueError(f'the word {odd[0]!r} is {"blank" if isinstance(odd[0], str) else "no text"}: give each as text, such as '
+                         'words=["dog"], or leave words out for all of the prompt')
     if both := [w for w in listed if w in how.against]:
         raise ValueError(f'{both[0]!r} is asked for and taken away at once, words={listed}, against={how.against}: leave it out '
                          'of one of them')
@@ -480,9 +519,10 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
                          "source='concepts'")
     names = mine + how.against
     if source == 'concepts':
-        for w in names:
-            text_of(pipe, w)        # raises for words that the text encoder cannot read
-        ready = encode(pipe, ['', *names])
+        ready = _free(pipe, names, encode)
+        if how.normalise == 'slots' and len(ready.owner) > len(text):
+            raise ValueError(f"normalise='slots' is over the {len(text)} text slots of the model, but {len(names)} words and the "
+                             f'empty one take {len(ready.owner)}: ask fewer words at once')
         return _Asked(names, ready.spans[1:], source, torch.ones(len(ready.owner), dtype=torch.bool), ready.spans[0], text, ready)
     if not prompt:
         raise ValueError("imap maps words of a prompt: give prompt='...', or ask for free words, source='concepts'")
@@ -496,23 +536,47 @@ def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNames
     return _Asked(names, spans, source, torch.ones_like(text.pad) if how.normalise == 'slots' else ~text.pad, pads, text)
 
 # %% ../nbs/24_words.ipynb #2400000c
+def _free(pipe, words: list[str], encode: Callable[..., Concepts]) -> Concepts:
+    "The empty concept and these words. Raises ValueError for one that the text encoder cannot read."
+    for w in words:
+        try:
+            text_of(pipe, w)
+        except ValueError as e:
+            raise ValueError(str(e).replace('the prompt has', 'a free word has', 1)) from None
+    return encode(pipe, ['', *words])
+
+
+def _matching_layer(pipe) -> int:
+    "The layer that shows q and k nearest to where motion is looked for: in a UNet that is a block, which shows neither."
+    at, blocks = _motion_layer(pipe), card_of(pipe).blocks(model_of(pipe))
+    return min((i for i, (_, _, stack) in enumerate(blocks) if {'q', 'k'} <= {*stack.kinds}), key=lambda i: abs(i - at))
+
+
 @contextmanager
 def _watching(pipe, joiner: _Joiner, layers: Wanted, steps: Wanted = None) -> Iterator[None]:
     "Captures that feed the joiner; open together, so the model runs once."
-    h, at = joiner.how, _motion_layer(pipe)
+    h = joiner.how
     if 'concept' in h.rivals and card_of(pipe).text == 'cross':
         raise ValueError(f"rivals='concept' needs text tokens in the video's attention, and {card_of(pipe).name} has none")
     if h.heads is not None and layers is None:
         layers = sorted(h.heads)
     with ExitStack() as stack:
-        stack.enter_context(_words_seen(pipe, joiner.asked, layers, steps, joiner.see, h.together))
+        tape = stack.enter_context(_words_seen(pipe, joiner.asked, layers, steps, joiner.see, h.together))
         if {'flow', 'tracks'} & set(h.rivals):
-            def pair(site, q, k): joiner.kept['flow'] = q[0], k[0], site.grid
-            stack.enter_context(capture(pipe, 'q k', at, steps, probe=pair, tokens='video'))
+            stack.enter_context(capture(pipe, 'q k', _matching_layer(pipe), steps, probe=joiner.pair, tokens='video'))
         if 'moft' in h.rivals:
             def keep(site, x): joiner.kept |= dict(moft=site.grid.unflatten(x[0]), grid=site.grid)
-            stack.enter_context(capture(pipe, 'hidden', at, steps, probe=keep))
+            stack.enter_context(capture(pipe, 'hidden', _motion_layer(pipe), steps, probe=keep))
         yield
+    joiner.run = _run_of(tape, h.steps)
+
+
+def _run_of(tape: Tape, steps: set[int], item: int = 0) -> dict[str, Any]:
+    "What a tape tells of the run it is of, for these steps and one of its videos."
+    seeds, times = tape.facts.get('seeds'), [tape.times[s] for s in sorted(steps) if s in tape.times]
+    known = {n: tape.facts[n] for n in ('model', 'pipeline', 'dtype', 'scheduler', 'versions') if n in tape.facts}
+    return dict(seed=int(seeds[item if len(seeds) > 1 else 0]) if seeds else None, of=tape.steps, sigmas=[s for _, s in times],
+                branch=next((key[3] for key in tape), 'cond')) | known
 
 
 def _words_seen(pipe, asked: _Asked, layers: Wanted, steps: Wanted, see: Callable[..., Any], together: bool = False) -> Any:
@@ -532,7 +596,7 @@ def _words_seen(pipe, asked: _Asked, layers: Wanted, steps: Wanted, see: Callabl
 
 def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: Wanted) -> None:
     "Read what a capture kept. Raises ValueError for what it did not keep."
-    h = joiner.how
+    h, tape = joiner.how, _of_prompt(tape)
     if joiner.asked.concepts is not None or {'flow', 'moft', 'tracks'} & set(h.rivals):
         raise ValueError("a tape holds words of its prompt only: for source='concepts', or the rivals 'flow', 'moft' and 'tracks', "
                          'give the video, or imap_generation(pipe, prompt, words)')
@@ -546,6 +610,19 @@ def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: Wan
     for at in sorted(h.steps):
         for layer in wanted:
             joiner.add(layer, _grid(tape, layer), *_spoken(tape, layer, cross, item, at))
+    joiner.run = _run_of(tape, h.steps, item)
+
+
+def _of_prompt(tape: Tape) -> Tape:
+    "The tape without the unconditional branch, whose text is not the prompt. Raises ValueError if that leaves nothing."
+    data = {key: x for key, x in tape.data.items() if key[3] != 'uncond'}
+    if tape.data and not data:
+        raise ValueError('the tape holds the unconditional branch, whose text is not the prompt: capture(..., branch="cond")')
+    made = tape.facts.get('prompts')
+    if made and any(key[3] == 'all' and len(x) > len(made) for key, x in data.items()):
+        raise ValueError('the tape holds both branches as one, of which the unconditional has not the prompt as its text: '
+                         'capture(..., branch="cond")')
+    return replace(tape, data=data)
 
 
 def _spoken(tape: Tape, layer: int, cross: bool, item: int = 0, step: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
