@@ -533,7 +533,7 @@ def _row_lines(row: dict[str, Any]) -> list[str]:
 
 
 def _cell(value: float | None, digits: int) -> str:
-    return '-' if value is None else f'{value:.{digits}f}'
+    return '-' if value is None else f'{value + 0.:.{digits}f}'        # no -0.0
 
 
 class Progress:
