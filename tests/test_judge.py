@@ -179,8 +179,11 @@ def test_the_command(capsys, tmp_path):
     assert main(['--exam', '3', '--seed', '5']) == 0
     out = capsys.readouterr().out
     assert 'motion         13  0.077' in out and 'below .99 in truth' in out
-    assert main(['--file', str(tmp_path / 'none')]) == 2
-    assert 'there is no judge' in capsys.readouterr().err
+    (tmp_path / 'text').write_text('x')
+    for name, message in (('none', 'there is no judge'), ('text', 'text is damaged')):
+        assert main(['--file', str(tmp_path / name)]) == 2
+        said = capsys.readouterr().err
+        assert message in said and 'resume' not in said
 
 
 def test_objects_larger_than_those_of_the_training(judge):

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from vidlens import world
 from vidlens.model import dit as dit_module
+from vidlens.model import export as export_module
 from vidlens.model import net as net_module
 from vidlens.model import vae as vae_module
 from vidlens.model.codec import fit_codec
@@ -38,6 +39,7 @@ from vidlens.model.dit import Config, Training, train
 run = Training(Config(**{TINY!r}), world.vocabulary(), fit_codec(64))
 """
 
+SMALL = VaeConfig(channels=(8, 8, 8), batch=2)
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -222,6 +224,177 @@ def test_a_broken_write_leaves_the_old_checkpoint(run, tmp_path, monkeypatch):
     assert path.read_bytes() == old
 
 
+def altered_facts(facts):
+    "Facts, as JSON, that something is wrong with, and what is to be said of it."
+    rest = {k: v for k, v in facts.items() if k != 'world'}
+    return [('[1]', 'holds no facts'), ('{', 'facts that are not JSON'), ('null', 'holds no facts'),
+            (json.dumps(rest), "holds no 'world'"), (json.dumps(facts | {'seen': 'many'}), """holds "many" as 'seen'"""),
+            (json.dumps(facts | {'seen': True}), "true as 'seen'"), (json.dumps(facts | {'elapsed': float('nan')}), "as 'elapsed'"),
+            (json.dumps(facts | {'config': [1]}), "as 'config'"), (json.dumps(facts | {'world': 'abc'}), 'accept-world'),
+            (json.dumps(facts | {'config': facts['config'] | {'warmup': 0}}), 'warmup is 0, but must be at least 1')]
+
+
+def altered_tensors(tensors, prefix):
+    "Tensors that do not fit, and what is to be said of them."
+    some = next(k for k in tensors if k.startswith('net.'))
+    memory = next(k for k in tensors if k.startswith('adam.exp_avg.'))
+    cases = [({k: v for k, v in tensors.items() if not k.startswith('codec.')}, 'codec: 3 of 3 weights do not fit'),
+             (tensors | {'codec.scale': torch.ones(4)}, 'codec: 1 of 3'),
+             (tensors | {'adam.step.nonsense': torch.ones(())}, 'first step.nonsense'),
+             ({k: v for k, v in tensors.items() if k != memory}, 'first exp_avg'), (tensors | {memory: torch.ones(3)}, 'found .3'),
+             (tensors | {some: tensors[some] * float('nan')}, 'not finite, first in ' + some.removeprefix('net.')),
+             (tensors | {memory: tensors[memory] + float('inf')}, 'not finite, first in exp_avg')]
+    if prefix == 'dit':
+        cases += [(tensors | {'muon.wide': torch.ones(3)}, 'first wide'),
+                  ({k: v for k, v in tensors.items() if not k.startswith('muon.')}, 'muon: 2 of 2 weights do not fit')]
+    return cases
+
+
+@pytest.mark.parametrize('kind', ['dit', 'vae'])
+def test_altered_checkpoints_are_told(kind, codec, tmp_path, capsys):
+    run = Training(Config(**TINY), world.vocabulary(), codec) if kind == 'dit' else VaeTraining(SMALL, codec)
+    save, restore, command = ((save_run, restore_run, main) if kind == 'dit' else (save_vae, restore_vae, vae_module.main))
+    path = tmp_path / 'checkpoint.safetensors'
+    run.step()
+    save(run, path)
+    tensors, facts = read_checkpoint(path, kind)
+    known = {'kind': kind, 'format': '1', 'facts': json.dumps(facts)}
+    cases = [(tensors, known | {'facts': text}, message) for text, message in altered_facts(facts)]
+    cases += [(tensors, {'kind': kind, 'format': '1'}, 'holds no facts')]
+    cases += [(other, known, message) for other, message in altered_tensors(tensors, kind)]
+    if kind == 'dit':
+        cases += [(tensors, known | {'facts': json.dumps({k: v for k, v in facts.items() if k != 'words'})}, "no 'words'"),
+                  (tensors, known | {'facts': json.dumps(facts | {'words': [1]})}, "as 'words'")]
+    for held, about, message in cases:
+        save_file(held, path, about)
+        with pytest.raises(ValueError, match=f'{path}.*{message}'):
+            restore(path)
+        assert command(['--out', str(tmp_path), '--resume']) == 2
+        said = capsys.readouterr().err
+        assert said.startswith('error: ') and said.count('\n') == 1 and str(path) in said
+    save_file(tensors, path, known | {'facts': json.dumps(facts | {'world': 'abc'})})
+    assert restore(path, accept_world=True).seen == run.seen
+
+
+@pytest.mark.parametrize('kind', ['dit', 'vae'])
+def test_a_checkpoint_without_the_optimisers_memory_says_so(kind, codec, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(dit_module, 'WordSwaps', lambda *a, **k: None)
+    caplog.set_level('INFO', 'vidlens')
+    run = Training(Config(**TINY), world.vocabulary(), codec) if kind == 'dit' else VaeTraining(SMALL, codec)
+    save, command = (save_run, main) if kind == 'dit' else (save_vae, vae_module.main)
+    path = tmp_path / 'checkpoint.safetensors'
+    run.step()
+    save(run, path)
+    again = ['--out', str(tmp_path), '--resume', '--minutes', '0']
+    assert command(again) == 0 and 'from zero' not in caplog.text
+    tensors, facts = read_checkpoint(path, kind)
+    write_checkpoint(path, kind, {k: v for k, v in tensors.items() if k.split('.')[0] not in ('adam', 'muon')}, facts)
+    assert command(again) == 0 and 'from zero' in caplog.text
+
+
+def test_a_run_does_not_end_before_what_it_has_seen(run, tmp_path, capsys):
+    path = tmp_path / 'checkpoint.safetensors'
+    run.config = replace(run.config, samples=12)
+    run.step(), run.step()
+    save_run(run, path)
+    old = path.read_bytes()
+    assert main(['--out', str(tmp_path), '--resume', '--samples', '8']) == 2 and path.read_bytes() == old
+    assert 'has seen 16 clips already: give at least --samples 16, or leave it out' in capsys.readouterr().err
+    assert restore_run(path, samples=12).seen == 16 and restore_run(path, samples=20).config.samples == 20
+    vae = VaeTraining(SMALL, fit_codec(64))
+    vae.step()
+    save_vae(vae, path)
+    with pytest.raises(ValueError, match='has seen 2 clips already'):
+        restore_vae(path, samples=1)
+
+
+def test_parts_that_dead_processes_left_are_swept(tmp_path):
+    path = tmp_path / 'checkpoint.safetensors'
+    dead = subprocess.Popen([sys.executable, '-c', ''])
+    dead.wait()
+    parts = [tmp_path / f'.checkpoint.{who}.part.safetensors' for who in (dead.pid, os.getppid(), 'x', 10**30)]
+    for part in parts:
+        part.write_bytes(b'half')
+    write_checkpoint(path, 'dit', {'x': torch.ones(1)}, {})
+    assert [p.exists() for p in parts] == [False, True, True, True] and path.is_file()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_in_the_middle_of_a_step_waits_for_its_end(number, run, codec, tmp_path, monkeypatch):
+    monkeypatch.setattr(dit_module, 'WordSwaps', lambda *a, **k: None)
+    def stopped_in(optimiser):
+        step = optimiser.step
+        def stop():
+            signal.raise_signal(number)
+            step()
+        optimiser.step = stop
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        whole = Training(run.config, world.vocabulary(), codec)
+        whole.step()
+        stopped_in(run.adam)
+        train(run, tmp_path)
+        one, small = VaeTraining(SMALL, codec), VaeTraining(SMALL, codec)
+        one.step()
+        stopped_in(small.adam)
+        _train_vae(small, tmp_path / 'vae', 1.)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert run.seen == 8 and small.seen == 2
+    assert same(dict(restore_run(tmp_path / 'checkpoint.safetensors').net.named_parameters()), dict(whole.net.named_parameters()))
+    again = restore_vae(tmp_path / 'vae' / 'checkpoint.safetensors')
+    assert same(dict(again.vae.named_parameters()), dict(one.vae.named_parameters()))
+
+
+def test_what_is_not_finite_changes_and_saves_nothing(run, codec, tmp_path, monkeypatch):
+    monkeypatch.setattr(dit_module, 'WordSwaps', lambda *a, **k: None)
+    vae, path = VaeTraining(SMALL, codec), tmp_path / 'checkpoint.safetensors'
+    for one, net, go in ((run, run.net, lambda: train(run, tmp_path)), (vae, vae.vae, lambda: _train_vae(vae, tmp_path, 1.))):
+        one.step()
+        (save_run if one is run else save_vae)(one, path)
+        old, weights = path.read_bytes(), {k: p.clone() for k, p in net.named_parameters()}
+        some = next(net.parameters())
+        handle = some.register_hook(lambda grad: grad * float('nan'))
+        with pytest.raises(ValueError, match=f'gradient is not finite after {one.seen} clips'):
+            go()
+        handle.remove()
+        assert path.read_bytes() == old and same(weights, dict(net.named_parameters()))
+        with torch.no_grad():
+            some.fill_(float('inf'))
+        with pytest.raises(ValueError, match='not finite, first in .*: nothing was saved'):
+            (save_run if one is run else save_vae)(one, path)
+        assert path.read_bytes() == old
+
+
+def test_progress_is_a_small_table(run, tmp_path, monkeypatch, caplog):
+    caplog.set_level('INFO', 'vidlens')
+    monkeypatch.setattr(WordSwaps, 'measure', lambda *a: dict.fromkeys(SWAPS, (.5, .0123)))
+    for _ in range(2):      # the second is a resumed run
+        progress = Progress(tmp_path, run)
+        for swaps in (False, True, False):
+            progress.add(*run.step())
+            progress.row(swaps)
+    lines = caplog.messages
+    assert len(lines) == 2 * (4 + 9) and max(map(len, lines)) <= 100 and not any('{' in line for line in lines)
+    head = lines[0].split('  ')
+    assert [i for i, line in enumerate(lines) if line.split()[:1] == ['seen']] == [0, 13] and 'per second' in head
+    assert len({len(lines[i]) for i in (0, 1, 2, 12, 13)}) == 1 and lines[1].split()[0] == '8'
+    found = {line.split()[0]: line.split()[1:] for line in lines[3:12]}
+    assert {'told', 'said'} < set(found) and found['swaps'] == ['0.50'] * 6 and found['excess'] == ['0.0123'] * 6
+    assert 'zoom, roll' in lines[9] and set(read_progress(tmp_path)[1]['swaps']) == set(SWAPS)
+
+
+def test_progress_of_the_vae_is_a_small_table(codec, tmp_path, monkeypatch, caplog):
+    caplog.set_level('INFO', 'vidlens')
+    monkeypatch.setattr(vae_module, 'vae_quality', lambda *a: dict.fromkeys(QUALITIES, 30.))
+    _train_vae(VaeTraining(replace(SMALL, samples=6), codec), tmp_path, 1., save_every=0, test_every=1e9)
+    lines = caplog.messages[:-1]
+    assert lines[0].split() == ['seen', 'minutes', 'rate', 'encoder', 'decoder']
+    assert [line.split()[0] for line in lines[1:4]] == ['2', '4', '6']
+    assert len({len(line) for line in lines[:4]}) == 1 and 'both, objects' in lines[4] and lines[5].split()[:2] == ['test', '30']
+    assert len(lines) == 6 and [r['decoder'] for r in read_progress(tmp_path)][-1] == 30
+
+
 def test_bad_configurations_are_told(tmp_path, capsys):
     cases = (('{', 'is not JSON'), ('{"layer": 2}', 'has no layer'), ('{"head_width": 20}', 'multiple of 16'),
              ('{"layers": "6"}', 'has "6" as layers, but it must be a whole number such as 6'),
@@ -235,7 +408,47 @@ def test_bad_configurations_are_told(tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert main(['--out', str(tmp_path / 'run'), '--set', 'muon="x"']) == 2
     assert '--set muon="x" has "x" as muon' in capsys.readouterr().err
+    for text, message in (('warmup=0', 'warmup is 0, but must be at least 1'), ('ema=2', 'ema is 2, but must be at least 0'),
+                          ('muon=-1', 'muon is -1, but must be more than 0'), ('adam=0', 'adam is 0'), ('tell=-1', 'tell is -1'),
+                          ('empty=1.5', 'a share between'), ('spread=[9, 8]', 'smaller one first'), ('seed=-1', 'seed is -1')):
+        assert main(['--out', str(tmp_path / 'run'), '--set', text]) == 2 and message in capsys.readouterr().err
+    for wrong, message in (({'warmup': 0}, 'warmup is 0'), ({'rate': 0.}, 'rate is 0.0'), ({'ema': 1.}, 'ema is 1.0'),
+                           ({'noise': -1.}, 'noise is -1.0')):
+        with pytest.raises(ValueError, match=message):
+            VaeConfig(**wrong)
+    assert not (tmp_path / 'run').exists()
     assert Config.of({'decay_from': None, 'levels': [.2, .4], 'muon': 1}).levels == (.2, .4)
+
+
+@pytest.mark.parametrize('command', [main, vae_module.main])
+def test_files_for_folders_and_a_stop_in_the_set_up(command, tmp_path, capsys, monkeypatch):
+    file = tmp_path / 'file'
+    file.write_text('x')
+    cases = [(['--out', str(file)], 'is a file, but must be a folder'), (['--out', str(file), '--resume'], 'is a file, but must'),
+             (['--out', str(tmp_path), '--resume'], 'start a run there without --resume')]
+    if command is main:
+        cases += [(['--out', str(tmp_path), '--config', str(tmp_path)], 'is a folder: give the JSON file in it')]
+        file.write_bytes(b'\xff\xfe')
+        cases += [(['--out', str(tmp_path), '--config', str(file)], 'file is not JSON')]
+    else:
+        cases += [(['--out', str(tmp_path), '--dit', str(tmp_path)], 'there is no checkpoint at')]
+    for argv, message in cases:
+        assert command(argv) == 2 and message in capsys.readouterr().err
+    refused = PermissionError(13, 'Permission denied', 'x')
+    for error, status, said in ((refused, 2, "denied: 'x'"), (KeyboardInterrupt(), 130, 'stopped')):
+        def fail(*_, error=error):
+            raise error
+        for module in (dit_module, vae_module):
+            monkeypatch.setattr(module, '_begin', fail)
+        assert command(['--out', str(tmp_path)]) == status and said in capsys.readouterr().err
+
+
+def test_export_tells_what_it_was_given(tmp_path, capsys):
+    out = ['--vae', 'none', '--out', str(tmp_path / 'out')]
+    for given, message in (('nope', 'there is no checkpoint at'), ('', 'is a folder, but a checkpoint is a file: give')):
+        assert export_module.main(['--dit', str(tmp_path / given), *out]) == 2
+        said = capsys.readouterr().err
+        assert message in said and 'checkpoint.safetensors' in said and 'resume' not in said
 
 
 @pytest.mark.parametrize('command', [main, vae_module.main])

@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from .. import world
 from .codec import Codec, fit_codec, token_mask
 from ..hooks import _device
-from .net import (LONG, SHORT, Config, add_progress, check_world, command, fingerprint, load_weights, make_net,
-                               make_scheduler, make_tokenizer, read_checkpoint, read_progress, settings_of, token_ids,
-                               write_checkpoint)
+from .net import (LONG, SHORT, Config, adam_tensors, add_progress, aligned, check_end, check_finite, check_world,
+                               checkpoint_in, command, fingerprint, load_adam, load_codec, load_tensors, make_net,
+                               make_scheduler, make_tokenizer, part_of, read_checkpoint, read_progress, settings_of, token_ids,
+                               whole_step, write_checkpoint)
 from ..video import contact_sheet
 
 _log = logging.getLogger('vidlens')
@@ -356,7 +357,9 @@ class Training:
         self.seen, self.elapsed, self.drawing = 0, 0., 0.
 
     def step(self) -> tuple[Tensor, Tensor, Tensor]:
-        "One step; each clip's squared error and timestep, and what the tokens could not tell (see `told_losses`)."
+        """One step; each clip's squared error and timestep, and what the tokens could not tell (see `told_losses`).
+
+        Raises ValueError, before any weight is changed, where the gradient is not finite."""
         c, begin = self.config, time.perf_counter()
         z, masks, ids, labels, apart, words = self.clips.at(self.seen)
         self.drawing += time.perf_counter() - begin
@@ -372,7 +375,9 @@ class Training:
         said = told_losses(self.middle.pop('words'), words, self.said)
         self.net.zero_grad()
         (loss + c.tell * left * (told.nan_to_num().sum() + said.nan_to_num().sum())).backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.)
+        if not nn.utils.clip_grad_norm_(self.net.parameters(), 1.).isfinite():
+            raise ValueError(f'the loss or its gradient is not finite after {self.seen} clips: resume from the last checkpoint '
+                             'with lower rates (--set muon=0.001 adam=0.0005, say)')
         self.muon.step(), self.adam.step()
         # a young mean forgets faster, or it would remember the random start
         keep = min(c.ema ** (len(t) / 16), (self.seen + 16) / (self.seen + 320))
@@ -383,36 +388,40 @@ class Training:
 
 # %% ../../nbs/model/02_dit.ipynb #07909b77
 def save_run(run: Training, path: str | Path) -> None:
-    "Write a run's whole state to a checkpoint."
+    "Write a run's whole state to a checkpoint; raises ValueError, and writes nothing, where weights are not finite."
     tensors: dict[str, Tensor] = {}
     for name, module in (('net', run.net), ('mean', run.mean)):
         tensors |= {f'{name}.{k}': p for k, p in module.named_parameters()}
-    tensors |= {f'muon.{a}x{b}': m for (a, b), m in run.muon.memory.items()}
-    tensors |= {f'adam.{n}.{k}': v for k, p in run.rest.items() for n, v in run.adam.state[p].items()}
+    check_finite(tensors, f'the run after {run.seen} clips', 'nothing was saved; resume from the last checkpoint with lower rates')
+    tensors |= {f'muon.{k}': m for k, m in _muon_tensors(run.muon).items()}
+    tensors |= {f'adam.{k}': v for k, v in adam_tensors(run.adam, run.rest).items()}
     tensors |= {f'codec.{k}': getattr(run.codec, k) for k in ('mean', 'basis', 'scale')}
     write_checkpoint(path, 'dit', tensors, {'config': asdict(run.config), 'words': run.words, 'seen': run.seen,
                                             'elapsed': run.elapsed, 'world': fingerprint()})
+
+
+def _muon_tensors(muon: Muon) -> dict[str, Tensor]:
+    return {f'{a}x{b}': m for (a, b), m in muon.memory.items()}
 
 
 def restore_run(path: str | Path, device: str | torch.device = 'cpu', half: bool = False, accept_world: bool = False,
             **changes) -> Training:
     """The run that a checkpoint holds, with `changes` to its configuration (samples, decay_from, batch).
 
-    Raises FileNotFoundError or ValueError for what is missing, damaged, or made in another world or version."""
-    tensors, facts = read_checkpoint(path, 'dit')
-    check_world(facts['words'], facts['world'], accept_world, str(path))
-    def part(name): return {k.removeprefix(name + '.'): v for k, v in tensors.items() if k.startswith(name + '.')}
-    config = replace(Config.of(facts['config'], f'the configuration in {path}'), **changes)
-    run = Training(config, facts['words'], Codec(**part('codec')), device, half)
+    Without any of the optimisers' memory they begin anew. Raises FileNotFoundError or ValueError for what is missing,
+    damaged, or made in another world or version, and for an end before the clips that were seen."""
+    where, (tensors, facts) = str(path), read_checkpoint(path, 'dit')
+    check_world(facts['words'], facts['world'], accept_world, where)
+    before = Config.of(facts['config'], f'the configuration in {path}')
+    config, codec = replace(before, **changes), load_codec(tensors, where)
+    check_end(facts['seen'], before.samples, config.samples, where)
+    run = Training(config, facts['words'], codec, device, half)
     for name, module in (('net', run.net), ('mean', run.mean)):
-        load_weights(module, part(name), str(path))
-    for k, v in part('muon').items():
-        a, b = map(int, k.split('x'))
-        run.muon.memory[a, b].copy_(v)
-    for k, v in part('adam').items():
-        name, _, key = k.partition('.')
-        # the count of steps stays on the CPU, as AdamW keeps it
-        run.adam.state[run.rest[key]][name] = v if name == 'step' else v.to(device)
+        load_tensors(dict(module.named_parameters()), part_of(tensors, name), f'{where}, {name}')
+    muon, adam = part_of(tensors, 'muon'), part_of(tensors, 'adam')
+    if muon or adam:
+        load_tensors(_muon_tensors(run.muon), muon, f'{where}, muon')
+    load_adam(run.adam, run.rest, adam, f'{where}, adam')
     run.seen, run.elapsed = facts['seen'], facts['elapsed']
     return run
 
@@ -511,12 +520,29 @@ def draw(net: nn.Module, tokenizer, codec: Codec, captions: Sequence[str], steps
 _BINS = (0, 500, 700, 900, 1000)
 
 
+def _row_lines(row: dict[str, Any]) -> list[str]:
+    "A row as text: names, then numbers; if word swaps were measured, what was told, said and found of each kind of word."
+    digits = {'seen': 0, 'minutes': 1, 'per second': 1, 'drawing': 2, 'rate': 3} | {f'loss {lo}': 4 for lo in _BINS[:-1]}
+    lines = aligned(digits, [_cell(row[k], n) for k, n in digits.items()])
+    if 'swaps' not in row:
+        return lines
+    def block(names: Sequence[str], *kinds: tuple[str, int]) -> list[str]:
+        return aligned(['', *names], *([k, *(_cell(row[k].get(name), n) for name in names)] for k, n in kinds))
+    return [*lines, *block([*_SAID], ('told', 3), ('said', 3)), *block([*SWAPS][:7], ('swaps', 2), ('excess', 4)),
+            *block([*SWAPS][7:], ('swaps', 2), ('excess', 4))]
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return '-' if value is None else f'{value + 0.:.{digits}f}'        # no -0.0
+
+
 class Progress:
     "Gathers errors by noise level and writes rows to a folder's `progress.jsonl`, with a table, a plot and samples."
 
     def __init__(self, out: Path, run: Training) -> None:
         self.out, self.run, self.swaps, self.rows = out, run, WordSwaps(run.codec, device=run.device), []
         self.rows += [r for r in read_progress(out) if r['seen'] <= run.seen]
+        self.headed = False
         self._reset()
 
     def _reset(self) -> None:
@@ -549,7 +575,9 @@ class Progress:
             row |= {name: {k: round(v[i], 4) for k, v in found.items()} for i, name in enumerate(('swaps', 'excess'))}
         self.rows.append(row)
         add_progress(self.out, row)
-        _log.info('%s', '  '.join(f'{k} {v}' for k, v in row.items()))
+        for line in _row_lines(row)[self.headed:]:
+            _log.info('%s', line)
+        self.headed = True
         self._reset()
         return row
 
@@ -605,7 +633,8 @@ def train(run: Training, out: str | Path, minutes: float = math.inf, save_every:
           samples_every: float = 30., gated: bool = True) -> None:
     """Go on with a run until its `samples` are seen, the minutes are over or its gate says so; intervals in minutes.
 
-    Writes into `out`; a plot and a contact sheet at the end, whatever ended it but a kill."""
+    Writes into `out`; a plot and a contact sheet at the end, whatever ended it but a kill. Raises ValueError, and leaves
+    the last checkpoint as it is, where numbers are not finite."""
     out, said = Path(out), None
     out.mkdir(parents=True, exist_ok=True)
     (out / 'config.json').write_text(json.dumps(asdict(run.config), indent=1))
@@ -618,10 +647,8 @@ def train(run: Training, out: str | Path, minutes: float = math.inf, save_every:
         return True
     try:
         while run.seen < run.config.samples and time.monotonic() < begin + 60 * minutes:
-            errors, t, told = run.step()
-            if not math.isfinite(float(errors.mean())):
-                raise ValueError(f'the loss is not finite after {run.seen} clips: resume from the last checkpoint in '
-                                 f'{out} with lower rates (muon, adam in the configuration)')
+            with whole_step():
+                errors, t, told = run.step()
             progress.add(errors, t, told)
             if run.seen < run.config.samples and passed('save', save_every):    # the end is noted below
                 save_run(run, out / 'checkpoint.safetensors')
@@ -675,15 +702,13 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def _begin(a: argparse.Namespace) -> Training:
     "A new run or the one in --out; raises FileNotFoundError or ValueError."
-    path = a.out / 'checkpoint.safetensors'
+    path = checkpoint_in(a.out, a.resume)
     changes: dict[str, Any] = dict(_setting(s) for s in a.set)
     changes |= {k: v for k in ('samples', 'decay_from', 'batch') if (v := getattr(a, k)) is not None}
     _device(a.device)
     half = (a.precision or ('bfloat16' if a.device.startswith('cuda') else 'float32')) == 'bfloat16'
     if a.resume:
         return restore_run(path, a.device, half, a.accept_world, **changes)
-    if path.exists():
-        raise ValueError(f'{a.out} already holds a run: go on with it with --resume, or choose another --out')
     config = replace(Config.read(a.config) if a.config else Config(), **changes)
     return Training(config, world.vocabulary(), fit_codec(), a.device, half)
 
@@ -698,6 +723,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for block in run.net.transformer.transformer_blocks:
                 block.forward = torch.compile(block.forward, dynamic=False)     # leaves hooks alone
         _log.info('%s clips of %s seen, on %s, world %s', run.seen, run.config.samples, run.device, fingerprint())
+        if run.seen and not run.adam.state:
+            _log.info("the checkpoint in %s holds no memory of its optimisers: they start from zero", a.out)
         train(run, a.out, a.minutes, gated=not a.no_gate)
     return command(go)
 

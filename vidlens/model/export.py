@@ -39,7 +39,7 @@ def pack(dit: str | Path, vae: str | Path, out: str | Path, machine: str | None 
     whose weights are too large."""
     from diffusers import CogVideoXPipeline
 
-    run, drawer = restore_run(dit, accept_world=True), restore_vae(vae)
+    run, drawer = restore_run(dit, accept_world=True), restore_vae(vae, accept_world=True)
     if not torch.equal(run.codec.basis, drawer.codec.basis):
         raise ValueError(f'{vae} was trained for other latents than {dit}: train the VAE with --dit and the folder of this '
                          'run')

@@ -654,7 +654,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if a.train:
             judge = Judge(judge._nets, judge.facts | {'exams': exams})
             judge.save(a.out)
-    except (ValueError, FileNotFoundError) as e:
+    except (ValueError, OSError) as e:
         sys.stderr.write(f'error: {e}\n')
         return 2
     out = [f'judge {judge.facts["hash"]}, trained on {judge.facts["clips"]} true clips, world {judge.facts["world"]}',

@@ -12,21 +12,28 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .. import world
 from ..files import whole_file
+from .codec import Codec
+
+_Kind = TypeVar('_Kind')
 
 # %% auto #0
-__all__ = ['SHORT', 'LONG', 'settings_of', 'check_counts', 'Config', 'make_tokenizer', 'token_ids', 'look_beside',
-           'make_scheduler', 'Net', 'make_net', 'fingerprint', 'write_checkpoint', 'read_checkpoint', 'load_weights',
-           'check_world', 'read_progress', 'add_progress', 'command']
+__all__ = ['SHORT', 'LONG', 'settings_of', 'configured', 'check_numbers', 'check_training', 'check_end', 'Config',
+           'make_tokenizer', 'token_ids', 'look_beside', 'make_scheduler', 'Net', 'make_net', 'fingerprint',
+           'write_checkpoint', 'read_checkpoint', 'part_of', 'check_finite', 'load_tensors', 'load_adam',
+           'adam_tensors', 'load_codec', 'check_world', 'read_progress', 'add_progress', 'command', 'checkpoint_in',
+           'whole_step', 'aligned']
 
 # %% ../../nbs/model/01_net.ipynb #09e80cca
 def settings_of(kind: type, given: Any, where: str = 'the configuration') -> dict[str, Any]:
@@ -42,6 +49,15 @@ def settings_of(kind: type, given: Any, where: str = 'the configuration') -> dic
         if not (_fits(value, known[name]) or value is None is known[name]):
             raise ValueError(f'{where} has {json.dumps(value)} as {name}, but it must be {_expected(known[name])}')
     return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+
+
+def configured(kind: type[_Kind], given: Any, where: str = 'the configuration') -> _Kind:
+    "A dataclass of settings from a dictionary, as JSON gives it; raises ValueError, which says where, for what cannot work."
+    known = settings_of(kind, given, where)
+    try:
+        return kind(**known)
+    except ValueError as e:
+        raise ValueError(f'{where}: {e}') from None
 
 
 def _fits(value: Any, default: Any) -> bool:
@@ -61,14 +77,29 @@ def _expected(default: Any) -> str:
     return 'a whole number' + ('' if default is None else f' such as {default}')
 
 
-def check_counts(settings: Any, *names: str) -> None:
-    "Raise ValueError for counts below 1, and for a decay that does not begin within the run."
+def check_numbers(settings: Any, must: str, ok: Callable[[Any], bool], *names: str) -> None:
+    "Raise ValueError for the first of the named settings that is not `ok`; `must` says in words what it must be."
     for name in names:
-        if getattr(settings, name) < 1:
-            raise ValueError(f'{name} is {getattr(settings, name)}, but must be at least 1')
+        if not ok(value := getattr(settings, name)):
+            raise ValueError(f'{name} is {value}, but must be {must}')
+
+
+def check_training(settings: Any) -> None:
+    "Raise ValueError for settings of either run that cannot work: counts, running mean, the end."
+    check_numbers(settings, 'at least 1', lambda n: n >= 1, 'batch', 'samples', 'warmup')
+    check_numbers(settings, 'a whole number from 0 to 999999999', lambda n: 0 <= n < 10**9, 'seed')
+    check_numbers(settings, 'at least 0, and less than 1: 0.998, say', lambda x: 0 <= x < 1, 'ema')
+    check_numbers(settings, 'at least 0', lambda x: x >= 0, 'object_weight')
     if settings.decay_from is not None and not 0 <= settings.decay_from < settings.samples:
         raise ValueError(f'decay_from is {settings.decay_from}, but must lie between 0 and the end of the run at '
                          f'{settings.samples} samples')
+
+
+def check_end(seen: int, before: int, samples: int, where: str) -> None:
+    "Raise ValueError if a run of `before` samples that has `seen` so many clips is now to end earlier than that."
+    if samples < seen and samples != before:
+        raise ValueError(f'samples is {samples}, but the run in {where} has seen {seen} clips already: give at least '
+                         f'--samples {seen}, or leave it out')
 
 
 @dataclass(frozen=True)
@@ -106,7 +137,13 @@ class Config:
     long_text: float = .05
 
     def __post_init__(self) -> None:
-        check_counts(self, 'layers', 'heads', 'head_width', 'text_width', 'text_layers', 'batch', 'samples')
+        check_training(self)
+        check_numbers(self, 'at least 1', lambda n: n >= 1, 'layers', 'heads', 'head_width', 'text_width', 'text_layers')
+        check_numbers(self, 'more than 0: 0.002, say', lambda x: x > 0, 'muon', 'adam')
+        check_numbers(self, 'a share between 0 and 1', lambda x: 0 <= x <= 1, 'clear_first', 'tempered', 'empty', 'long_text')
+        check_numbers(self, 'at least 0', lambda x: x >= 0, 'tell', 'contrast')
+        check_numbers(self, 'two numbers of at least 0, the smaller one first', lambda p: 0 <= p[0] <= p[1], 'spread',
+                      'widening', 'richer')
         if self.head_width % 16:
             raise ValueError(f'head_width is {self.head_width}, but must be a multiple of 16: rotary embeddings part '
                              'it between time, height and width')
@@ -118,7 +155,7 @@ class Config:
     @classmethod
     def of(cls, given: dict[str, Any], where: str = 'the configuration') -> Config:
         "From a dictionary, as JSON gives it; raises ValueError for unknown names and values of another kind."
-        return cls(**settings_of(cls, given, where))
+        return configured(cls, given, where)
 
     @classmethod
     def read(cls, path: str | Path) -> Config:
@@ -128,7 +165,9 @@ class Config:
         except FileNotFoundError:
             raise FileNotFoundError(f'there is no configuration at {path}: give a JSON file such as '
                                     '{"layers": 6, "samples": 250000}') from None
-        except json.JSONDecodeError as e:
+        except IsADirectoryError:
+            raise ValueError(f'{path} is a folder: give the JSON file in it') from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as e:
             raise ValueError(f'{path} is not JSON ({e})') from e
 
 # %% ../../nbs/model/01_net.ipynb #714d06a7
@@ -253,19 +292,38 @@ def fingerprint() -> str:
 
 # %% ../../nbs/model/01_net.ipynb #1f1ab8db
 _FORMAT = '1'
+_NUMBER = (int, float)
+_FACTS: dict[str, dict[str, Any]] = {
+    'dit': {'config': dict, 'words': list, 'world': str, 'seen': int, 'elapsed': _NUMBER},
+    'vae': {'config': dict, 'world': str, 'seen': int, 'elapsed': _NUMBER}, 'judge': {'world': str, 'clips': int}}
 
 
 def write_checkpoint(path: str | Path, kind: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    "Write tensors and facts (JSON) to one file, whole or not at all."
+    "Write tensors and facts (JSON) to one file, whole or not at all; parts that killed processes left are removed."
     from safetensors.torch import save_file
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     with whole_file(path, force=True) as part:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(part),
                   {'format': _FORMAT, 'kind': kind, 'facts': json.dumps(facts)})
         with open(part, 'rb') as f:
             os.fsync(f.fileno())
+
+
+def _sweep(path: Path) -> None:
+    "Remove half-written copies of a file (see `whole_file`) whose processes are no more."
+    for part in path.parent.glob(f'.{path.stem}.*.part{path.suffix}'):
+        pid = part.name.removeprefix(f'.{path.stem}.').partition('.')[0]
+        if os.name != 'posix' or not pid.isdecimal():       # elsewhere signal 0 is no question
+            continue
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            part.unlink(missing_ok=True)
+        except (PermissionError, OverflowError):        # another's, or no process at all
+            continue
 
 
 def read_checkpoint(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -275,36 +333,101 @@ def read_checkpoint(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dic
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f'{path} is a folder, but a checkpoint is a file: give {path / "checkpoint.safetensors"}, say')
     if not path.is_file():
-        raise FileNotFoundError(f'there is no checkpoint at {path}: start a run there without --resume')
+        raise FileNotFoundError(f'there is no checkpoint at {path}: give the file that a run wrote, such as '
+                                'run/checkpoint.safetensors')
     try:
         with safe_open(str(path), 'pt') as f:
             about = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}
     except (SafetensorError, OSError) as e:
-        raise ValueError(f'{path} is damaged or was only half written ({e}): restore a copy, or move it away and start '
-                         'without --resume') from e
+        raise ValueError(f'{path} is damaged or was only half written ({e}): take another copy, or make it anew') from e
     if about.get('kind') != kind:
         raise ValueError(f'{path} holds {about.get("kind", "something else")!r}, but a {kind!r} checkpoint is needed')
     if about.get('format') != _FORMAT:
         raise ValueError(f'{path} is of format {about.get("format")}, but this version of vidlens reads '
-                         f'format {_FORMAT}: resume with the version that wrote it')
-    return tensors, json.loads(about['facts'])
+                         f'format {_FORMAT}: read it with the version that wrote it')
+    return tensors, _facts(about.get('facts', 'null'), _FACTS.get(kind, {}), str(path))
+
+
+def _facts(text: str, needed: dict[str, Any], where: str) -> dict[str, Any]:
+    "The facts of a checkpoint; raises ValueError for those that lack something, or hold something of another kind."
+    advice = 'it is damaged or of another version; take another copy, or make it anew'
+    try:
+        facts = json.loads(text)
+    except json.JSONDecodeError as e:
+        raise ValueError(f'{where} holds facts that are not JSON ({e}): {advice}') from None
+    if not isinstance(facts, dict):
+        raise ValueError(f'{where} holds no facts: {advice}')
+    for name, kind in needed.items():
+        value = facts.get(name)
+        ok = isinstance(value, kind) and not isinstance(value, bool)
+        if ok and isinstance(value, _NUMBER):
+            ok = 0 <= value < math.inf
+        if ok and isinstance(value, list):
+            ok = all(isinstance(v, str) for v in value)
+        if not ok:
+            raise ValueError(f'{where} holds {json.dumps(value)[:60]} as {name!r}: {advice}' if name in facts else
+                             f'{where} holds no {name!r}: {advice}')
+    return facts
 
 # %% ../../nbs/model/01_net.ipynb #5fca10b9
-def load_weights(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    "Load weights that must match exactly; raises ValueError that names what does not."
-    here = dict(module.named_parameters())
-    own = {k: tuple(v.shape) for k, v in here.items()}
+def part_of(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    "Those of a checkpoint's tensors whose names begin with `name` and a full stop, by the rest of their names."
+    return {k.removeprefix(name + '.'): v for k, v in tensors.items() if k.startswith(name + '.')}
+
+
+def _must_fit(own: dict[str, tuple[int, ...]], tensors: dict[str, Tensor], where: str) -> None:
+    "Raise ValueError unless tensors have these names and shapes, and finite numbers."
     found = {k: tuple(v.shape) for k, v in tensors.items()}
     if own != found:
         odd = sorted(k for k in own.keys() | found.keys() if own.get(k) != found.get(k))
         raise ValueError(f'{where}: {len(odd)} of {len(own)} weights do not fit, first {odd[0]} (found '
                          f'{found.get(odd[0], "none")}, expected {own.get(odd[0], "none")}): it was made with another '
-                         'configuration or version')
+                         'configuration or version; take another copy, or start a new run')
+    check_finite(tensors, where, 'take an earlier checkpoint, or start a new run')
+
+
+def check_finite(tensors: dict[str, Tensor], where: str, advice: str) -> None:
+    "Raise ValueError that names the first of the tensors that do not hold finite numbers only."
+    if odd := next((k for k, v in tensors.items() if not bool(v.isfinite().all())), None):
+        raise ValueError(f'{where} holds numbers that are not finite, first in {odd}: {advice}')
+
+
+def load_tensors(here: dict[str, Any], tensors: dict[str, Tensor], where: str) -> None:
+    "Copy tensors into those `here`, which they must match exactly; raises ValueError that names what does not."
+    _must_fit({k: tuple(v.shape) for k, v in here.items()}, tensors, where)
     with torch.no_grad():
         for k, v in tensors.items():
             here[k].copy_(v)
+
+
+def load_adam(adam: torch.optim.Optimizer, named: dict[str, nn.Parameter], tensors: dict[str, Tensor], where: str) -> None:
+    """Give AdamW its memory of named parameters, as `adam_tensors` names it; raises ValueError for one that does not fit.
+
+    Without any tensors it begins anew."""
+    if not tensors:
+        return
+    _must_fit({f'{n}.{k}': () if n == 'step' else tuple(p.shape) for n in ('step', 'exp_avg', 'exp_avg_sq')
+               for k, p in named.items()}, tensors, where)
+    for k, v in tensors.items():
+        n, _, name = k.partition('.')
+        # the count of steps stays on the CPU, as AdamW keeps it
+        adam.state[named[name]][n] = v if n == 'step' else v.to(named[name])
+
+
+def adam_tensors(adam: torch.optim.Optimizer, named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    "AdamW's memory: 'exp_avg.NAME' and so on."
+    return {f'{n}.{k}': v for k, p in named.items() for n, v in adam.state[p].items()}
+
+
+def load_codec(tensors: dict[str, Tensor], where: str) -> Codec:
+    "The codec that a checkpoint holds; raises ValueError if there is none of 16 channels."
+    held = part_of(tensors, 'codec')
+    _must_fit({'mean': (192,), 'basis': (192, 16), 'scale': (16,)}, held, f'{where}, codec')
+    return Codec(**held)
 
 
 def check_world(words: Sequence[str], print_: str, accept: bool, where: str) -> None:
@@ -340,13 +463,52 @@ def add_progress(folder: str | Path, row: dict[str, Any]) -> None:
 
 # %% ../../nbs/model/01_net.ipynb #213d7a68
 def command(go: Callable[[], object]) -> int:
-    "Exit status of a command: bad input (ValueError, FileNotFoundError) is told in one line on stderr, with 2."
+    """Exit status of a command. Bad input (ValueError, OSError) is told in one line on stderr, with 2; a polite stop
+    that the command itself does not meet with 130."""
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     logging.getLogger('vidlens').setLevel(logging.INFO)
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         go()
-    except (ValueError, FileNotFoundError) as e:
+    except (ValueError, OSError) as e:
         sys.stderr.write(f'error: {e}\n')
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write('stopped\n')
+        return 130
     return 0
+
+
+def checkpoint_in(out: Path, resume: bool) -> Path:
+    "Where a run's checkpoint is (resume) or will be; raises FileNotFoundError or ValueError for folders that do not suit."
+    path = out / 'checkpoint.safetensors'
+    if out.exists() and not out.is_dir():
+        raise ValueError(f'--out {out} is a file, but must be a folder: choose another name')
+    if resume and not path.exists():
+        raise FileNotFoundError(f'there is no checkpoint at {path}: start a run there without --resume')
+    if not resume and path.exists():
+        raise ValueError(f'{out} already holds a run: go on with it with --resume, or choose another --out')
+    return path
+
+
+@contextmanager
+def whole_step() -> Iterator[None]:
+    "Inside, Ctrl-C and SIGTERM wait: they come when the block has ended well. In another thread than the main one, nothing."
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {s: signal.signal(s, lambda number, frame: came.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler or signal.SIG_DFL)
+    if came:
+        signal.raise_signal(came[0])
+
+
+def aligned(names: Iterable[str], *rows: Iterable[str]) -> list[str]:
+    "Lines of a table: names, and under them rows of cells, to the right in columns of at least 8 characters."
+    names = list(names)
+    return ['  '.join(f'{cell:>{max(8, len(name))}}' for name, cell in zip(names, row)) for row in (names, *rows)]

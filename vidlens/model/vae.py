@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from .. import world
 from .codec import Codec
 from ..hooks import _device
-from .net import (add_progress, check_counts, command, fingerprint, load_weights, read_checkpoint, read_progress,
-                               settings_of, write_checkpoint)
+from .net import (adam_tensors, add_progress, aligned, check_end, check_finite, check_numbers, check_training,
+                               check_world, checkpoint_in, command, configured, fingerprint, load_adam, load_codec,
+                               load_tensors, part_of, read_checkpoint, read_progress, whole_step, write_checkpoint)
 from ..video import strip
 
 _log = logging.getLogger('vidlens')
@@ -51,7 +52,9 @@ class VaeConfig:
     object_weight: float = 4.
 
     def __post_init__(self) -> None:
-        check_counts(self, 'batch', 'samples')
+        check_training(self)
+        check_numbers(self, 'more than 0: 0.002, say', lambda x: x > 0, 'rate')
+        check_numbers(self, 'at least 0', lambda x: x >= 0, 'noise')
         if self.crop not in range(4, 65, 4) or any(n < 8 or n % 8 for n in self.channels):
             raise ValueError(f'crop is {self.crop} and channels are {self.channels}, but must be a multiple of 4 up to 64, and '
                              'multiples of 8: crop 32, channels (16, 32, 64)')
@@ -123,7 +126,7 @@ class VaeTraining:
         return c.rate * min(1., (self.seen + c.batch) / c.warmup) * max(.02, 1 - down)
 
     def step(self) -> dict[str, float]:
-        "One step; its losses."
+        "One step; its losses. Raises ValueError, before any weight is changed, where the gradient is not finite."
         begin, c = time.perf_counter(), self.config
         g = torch.Generator(self.device).manual_seed(c.seed * 10**10 + self.seen)
         self.adam.param_groups[0]['lr'] = self.rate()
@@ -132,7 +135,9 @@ class VaeTraining:
             loss, parts = vae_loss(self.vae, *batch, c, g)
         self.vae.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.vae.parameters(), 1.)
+        if not nn.utils.clip_grad_norm_(self.vae.parameters(), 1.).isfinite():
+            raise ValueError(f'the loss or its gradient is not finite after {self.seen} clips: the last checkpoint is as it '
+                             'was; start a new run with a lower rate')
         self.adam.step()
         self.seen += c.batch
         keep = min(c.ema, self.seen / (self.seen + 40))
@@ -143,28 +148,32 @@ class VaeTraining:
 
 # %% ../../nbs/model/03_vae.ipynb #ff16106c
 def save_vae(run: VaeTraining, path: str | Path) -> None:
-    "Write a run's whole state."
+    "Write a run's whole state; raises ValueError, and writes nothing, where weights are not finite."
     named = dict(run.vae.named_parameters())
     tensors: dict[str, Tensor] = {f'net.{k}': p for k, p in named.items()}
     tensors |= {f'mean.{k}': p for k, p in run.mean.named_parameters()}
-    tensors |= {f'adam.{n}.{k}': v for k, p in named.items() for n, v in run.adam.state[p].items()}
+    check_finite(tensors, f'the run after {run.seen} clips', 'nothing was saved; start a new run with a lower rate')
+    tensors |= {f'adam.{k}': v for k, v in adam_tensors(run.adam, named).items()}
     tensors |= {f'codec.{k}': getattr(run.codec, k) for k in ('mean', 'basis', 'scale')}
     write_checkpoint(path, 'vae', tensors, {'config': asdict(run.config), 'seen': run.seen, 'elapsed': run.elapsed,
                                             'world': fingerprint()})
 
 
-def restore_vae(path: str | Path, device: str | torch.device = 'cpu', half: bool = False, **changes) -> VaeTraining:
-    "The run that a checkpoint holds; raises FileNotFoundError or ValueError."
-    tensors, facts = read_checkpoint(path, 'vae')
-    def part(name): return {k.removeprefix(name + '.'): v for k, v in tensors.items() if k.startswith(name + '.')}
-    config = VaeConfig(**settings_of(VaeConfig, facts['config'], f'the configuration in {path}'))
-    run = VaeTraining(replace(config, **changes), Codec(**part('codec')), device, half)
+def restore_vae(path: str | Path, device: str | torch.device = 'cpu', half: bool = False, accept_world: bool = False,
+                **changes) -> VaeTraining:
+    """The run that a checkpoint holds, with `changes` to its configuration; without the optimiser's memory that begins anew.
+
+    Raises FileNotFoundError or ValueError for what is missing, damaged, or made in another world or version, and for an
+    end before the clips that were seen."""
+    where, (tensors, facts) = str(path), read_checkpoint(path, 'vae')
+    check_world(world.vocabulary(), facts['world'], accept_world, where)        # a VAE reads no words
+    before = configured(VaeConfig, facts['config'], f'the configuration in {path}')
+    config, codec = replace(before, **changes), load_codec(tensors, where)
+    check_end(facts['seen'], before.samples, config.samples, where)
+    run = VaeTraining(config, codec, device, half)
     for name, module in (('net', run.vae), ('mean', run.mean)):
-        load_weights(module, part(name), str(path))
-    named = dict(run.vae.named_parameters())
-    for k, v in part('adam').items():
-        name, _, key = k.partition('.')
-        run.adam.state[named[key]][name] = v if name == 'step' else v.to(device)
+        load_tensors(dict(module.named_parameters()), part_of(tensors, name), f'{where}, {name}')
+    load_adam(run.adam, dict(run.vae.named_parameters()), part_of(tensors, 'adam'), f'{where}, adam')
     run.seen, run.elapsed = facts['seen'], facts['elapsed']
     return run
 
@@ -225,6 +234,13 @@ def _pictures(run: VaeTraining, out: Path) -> None:
     strip(pairs, len(pairs), scale=1, columns=5).save(out / 'samples.png')
 
 
+def _row_lines(row: dict[str, Any], found: dict[str, float]) -> list[str]:
+    "What is known of a run, as text: names, then numbers; then, if there was a test, what it found."
+    digits = {'seen': 0, 'minutes': 1, 'rate': 6, 'encoder': 5, 'decoder': 5}
+    lines = aligned(digits, [f'{row[k]:.{n}f}' for k, n in digits.items()])
+    return lines + (aligned(['', *found], ['test', *(f'{v:g}' for v in found.values())]) if found else [])
+
+
 def _train_vae(run: VaeTraining, out: Path, minutes: float, save_every: float = 3., test_every: float = 15.,
                gated: bool = True) -> None:
     """Go on until the run's samples are seen, the minutes are over or its gate says so; intervals in minutes.
@@ -234,18 +250,22 @@ def _train_vae(run: VaeTraining, out: Path, minutes: float, save_every: float = 
     begin = saved = tested = time.monotonic()
     parts: list[dict[str, float]] = []
     row: dict[str, Any] = {}
-    said = None
+    said, headed = None, False
     def note(test: bool) -> dict[str, Any]:
+        nonlocal headed
         row: dict[str, Any] = {'seen': run.seen, 'minutes': round(run.elapsed / 60, 1), 'rate': run.rate()}
         row |= {k: round(sum(p[k] for p in parts) / len(parts), 5) for k in parts[0]}
-        row |= vae_quality(run.mean, run.codec) if test else {}
-        add_progress(out, row)
-        _log.info('%s', '  '.join(f'{k} {v}' for k, v in row.items()))
+        found = vae_quality(run.mean, run.codec) if test else {}
+        add_progress(out, row | found)
+        for line in _row_lines(row, found)[headed:]:
+            _log.info('%s', line)
         parts.clear()
-        return row
+        headed = True
+        return row | found
     try:
         while run.seen < run.config.samples and time.monotonic() < begin + 60 * minutes:
-            parts.append(run.step())
+            with whole_step():
+                parts.append(run.step())
             now, over = time.monotonic(), run.seen >= run.config.samples
             if now > saved + 60 * save_every and not over:      # the end is noted below
                 save_vae(run, out / 'checkpoint.safetensors')
@@ -278,23 +298,25 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument('--precision', choices=['float32', 'bfloat16'], help='of convolutions; default bfloat16 on CUDA')
     p.add_argument('--no-gate', action='store_true', help='go on although the gate of the stage is met or out of reach')
     p.add_argument('--minutes', type=float, default=math.inf, help='stop after so many minutes; resume later')
+    p.add_argument('--accept-world', action='store_true', help="resume although the world's looks changed")
     return p.parse_args(argv)
 
 
 def _begin(a: argparse.Namespace) -> VaeTraining:
     "A new run or the one in --out; raises FileNotFoundError or ValueError."
-    path = a.out / 'checkpoint.safetensors'
+    path = checkpoint_in(a.out, a.resume)
     changes = {k: v for k in ('samples', 'decay_from', 'batch') if (v := getattr(a, k)) is not None}
     _device(a.device)
     half = (a.precision or ('bfloat16' if a.device.startswith('cuda') else 'float32')) == 'bfloat16'
     if a.resume:
-        return restore_vae(path, a.device, half, **changes)
-    if path.exists():
-        raise ValueError(f'{a.out} already holds a run: go on with it with --resume, or choose another --out')
+        run = restore_vae(path, a.device, half, a.accept_world, **changes)
+        if run.seen and not run.adam.state:
+            _log.info('the checkpoint in %s holds no memory of its optimiser: it starts from zero', a.out)
+        return run
     if a.dit is None:
         raise ValueError("a new VAE needs the codec of the transformer's run: add --dit FOLDER")
     tensors, _ = read_checkpoint(a.dit / 'checkpoint.safetensors', 'dit')
-    codec = Codec(**{k: tensors[f'codec.{k}'] for k in ('mean', 'basis', 'scale')})
+    codec = load_codec(tensors, str(a.dit / 'checkpoint.safetensors'))
     return VaeTraining(replace(VaeConfig(), **changes), codec, a.device, half)
 
 
