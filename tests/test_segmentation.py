@@ -306,7 +306,7 @@ def test_a_clip_that_cannot_be_read_is_skipped_and_the_rest_goes_on(folder):
     assert found.asked == 1 and found.rows['GramCol'].iou == good.rows['GramCol'].iou
     b = clips[1]
     odd = b._replace(name='odd', labels=b.labels[:, :4])
-    for given in ([b, odd, b], (b, odd, b), map(lambda c: c, (b, odd, b))):
+    for given in ([b, odd, b], (b, odd, b), map(Segmented._make, (b, odd, b))):
         found = evaluate_segmentation(given, planted)
         assert found.asked == 2 and 'odd: masks of' in found.skipped['clip 1']
     found = evaluate_segmentation((clips[i] for i in (1, 0, 1)), planted)

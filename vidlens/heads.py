@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import json
-import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -169,9 +169,9 @@ class HeadTable:
                 raise ValueError(f'scores of {", ".join(str(tuple(x)) for x in sizes) or "no shape"}, where steps are '
                                  f'{found.steps} and layers {found.layers}')
             return found
-        except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as e:
-            if isinstance(e, OSError) and e.errno is not None:      # not there, a folder, or not to be read
-                raise
+        except (FileNotFoundError, IsADirectoryError, PermissionError):
+            raise
+        except (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error) as e:
             raise ValueError(f'{path} holds no table of heads ({e}): write one with table.save(path)') from e
 
 
