@@ -10,6 +10,7 @@ from sklearn.metrics import silhouette_score
 from seam import call, pipe_of
 from test_golden_maps import close, grid_of, hidden, load
 
+from vidlens.card import card_of, model_of
 from vidlens.families import tiny
 from vidlens.grid import Grid
 from vidlens.heads import SCORES, HeadProbe, HeadTable, silhouette
@@ -163,7 +164,8 @@ def test_bounds_are_told_of_the_layers_that_have_a_score():
 
 def test_lambda2_of_attention_within_frames_is_the_mean_over_frames():
     pipe = tiny('animatediff')
-    probe = HeadProbe.of(pipe, ['lambda2'], iterations=200)
+    framed = [i for i, (_, _, stack) in enumerate(card_of(pipe).blocks(model_of(pipe))) if stack.over == 'frame']
+    probe = HeadProbe(['lambda2'], iterations=200, framed=framed)
     v = torch.rand(3, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     with capture(pipe, 'q k o') as tape, capture(pipe, HeadProbe.kinds(['lambda2']), probe=probe):
         renoise(pipe, v, 'a dog', step=-1, steps=4)

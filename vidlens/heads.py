@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .card import card_of, model_of
 from .files import whole_file
 from .grid import Grid
 from .maps import _heads, _one_of, _scatter, lambda2, select_heads, separability
@@ -185,8 +184,7 @@ class HeadProbe:
 
     by: names among `SCORES`; sample: tokens for the silhouette; iterations: for lambda_2. `result()` gives a `HeadTable`;
     each batch row, and each time a site comes again, is another video. framed: layers whose attention runs within a frame, as in
-    a UNet (`HeadProbe.of` knows them): their lambda_2 is the mean over frames, and NaN where a frame has one token. Raises
-    ValueError for unknown names."""
+    a UNet: their lambda_2 is the mean over frames, and NaN where a frame has one token. Raises ValueError for unknown names."""
 
     def __init__(self, by: Sequence[str] = _SUMS, sample: int = 5000, iterations: int = 30, degenerate: str = 'nan',
                  framed: Sequence[int] = ()) -> None:
@@ -194,12 +192,6 @@ class HeadProbe:
             raise ValueError(f'by={list(by)}: give at least one of {", ".join(SCORES)}' + (f', not {odd[0]!r}' if by else ''))
         self.by, self.sample, self.iterations, self.degenerate = tuple(by), sample, iterations, degenerate
         self.framed, self.found = frozenset(framed), dict[tuple[int, int], list[dict[str, Tensor]]]()
-
-    @classmethod
-    def of(cls, pipe, by: Sequence[str] = _SUMS, **how: Any) -> HeadProbe:
-        "A probe that knows which layers of a pipeline's model attend within a frame."
-        stacks = [stack for _, _, stack in card_of(pipe).blocks(model_of(pipe))]
-        return cls(by, framed=[i for i, s in enumerate(stacks) if s.over == 'frame'], **how)
 
     @staticmethod
     def kinds(by: Sequence[str] = _SUMS, cross: bool = False) -> str:

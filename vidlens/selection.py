@@ -182,13 +182,14 @@ def _known_scores(by: str | Sequence[str]) -> list[str]:
 def _watching_heads(pipe, by: list[str], asked: Any, normalise: str | None, layers: Wanted, steps: list[int]
                     ) -> Iterator[tuple[list[HeadProbe], _Evidence | None, Tape]]:
     "Captures that score the heads of one video, open together, so that the model runs once: what they gather, and the last tape."
-    cross = card_of(pipe).text == 'cross'
+    cross, blocks = card_of(pipe).text == 'cross', card_of(pipe).blocks(model_of(pipe))
+    framed = [i for i, (_, _, stack) in enumerate(blocks) if stack.over == 'frame']
     plain = [b for b in by if b in SCORES and b != 'lambda2'] or ['chi'] * (by == [EVIDENCE])
     with ExitStack() as stack:
         probes, evidence = list[HeadProbe](), None if asked is None else _Evidence(asked, normalise)
         for names, at in ((plain, cross), (['lambda2'] * ('lambda2' in by), False)):
             if names:
-                probes.append((_Unscored if by == [EVIDENCE] else HeadProbe).of(pipe, names))
+                probes.append((_Unscored if by == [EVIDENCE] else HeadProbe)(names, framed=framed))
                 tape = stack.enter_context(capture(pipe, HeadProbe.kinds(names, at), layers, steps, probe=probes[-1]))
         if evidence is not None:
             stack.enter_context(_words_seen(pipe, asked, layers, steps, evidence.see))
