@@ -1,16 +1,22 @@
 """Heads, layers and steps: published silhouettes, planted heads, a streaming pass over a whole generation."""
+import json
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import silhouette_score
 from seam import call, pipe_of
 from test_golden_maps import close, grid_of, hidden, load
 
+from vidlens.card import card_of, model_of
+from vidlens.families import tiny
 from vidlens.grid import Grid
 from vidlens.heads import SCORES, HeadProbe, HeadTable, silhouette
 from vidlens.hooks import capture
 from vidlens.maps import lambda2, select_heads, separability
+from vidlens.run import renoise
 
 GRID = Grid(4, 3, 5)
 
@@ -106,7 +112,9 @@ def test_table_speaks_of_what_was_measured():
 
 @pytest.mark.parametrize('ask, says', [
     (lambda t: t.select(by='fisher'), 'was not measured'), (lambda t: t.select(step=5), 'choose among'),
-    (lambda t: t.select(threshold=1e9), 'no head is left'), (lambda t: t.select(layers=[7]), 'none of them'),
+    (lambda t: t.select(threshold=1e9), 'no head is left'), (lambda t: t.select(layers=[7]), 'layer 7 was not measured'),
+    (lambda t: t.select(layers=[0, 99]), 'layer 99 was not measured'),
+    (lambda t: t.select(layers=[]), 'none of them'),
     (lambda t: t.select_layers(float('nan'), 'chi'), 'nanmean'),
     (lambda t: t.select(over='step'), 'unknown'), (lambda t: t.select_layers(1e9, 'chi'), 'no layer'),
     (lambda t: t.select_steps(1e9), 'no step'),
@@ -143,3 +151,67 @@ def test_every_row_is_a_video():
     with capture(pipe, HeadProbe.kinds(('chi',), cross=True), probe=probe):
         call(pipe, ['a cat runs', 'two dogs'])
     assert probe.result().scores['chi'].shape == (2, 2, 3, 2)
+
+
+def test_bounds_are_told_of_the_layers_that_have_a_score():
+    table = planted_table(('chi',))
+    some = replace(table, scores=dict(chi=table.scores['chi'].index_fill(2, torch.tensor(1), torch.nan)))
+    best = float(some.scores['chi'][:, :, 0].nanmean())
+    with pytest.raises(ValueError, match=f'no layer has chi above .*: it goes from {best:.4g} to {best:.4g}$'):
+        some.select_layers(1e9, 'chi')
+    assert some.select_layers(0., 'chi') == [0]
+
+
+def test_lambda2_of_attention_within_frames_is_the_mean_over_frames():
+    pipe = tiny('animatediff')
+    framed = [i for i, (_, _, stack) in enumerate(card_of(pipe).blocks(model_of(pipe))) if stack.over == 'frame']
+    probe = HeadProbe(['lambda2'], iterations=200, framed=framed)
+    v = torch.rand(3, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    with capture(pipe, 'q k o') as tape, capture(pipe, HeadProbe.kinds(['lambda2']), probe=probe):
+        renoise(pipe, v, 'a dog', step=-1, steps=4)
+    table, wide = probe.result(), set()
+    for j, layer in enumerate(table.layers):
+        grid = tape.grids.get(layer, tape.grid)
+        q, k = (grid.unflatten(tape.get(n, layer)[0]).flatten(2, 3).double() for n in 'qk')
+        mixing = (q @ k.mT / q.shape[-1] ** .5).softmax(-1)                                 # (heads, frames, tokens, tokens)
+        wide.add(grid.per_frame > 1)
+        want = torch.linalg.eigvals(mixing).abs().sort(descending=True).values[..., 1].mean(1) if grid.per_frame > 1 else \
+            torch.full((len(q),), torch.nan)
+        got = table.scores['lambda2'][0, 0, j]
+        torch.testing.assert_close(got, want.float(), atol=1e-3, rtol=1e-2, equal_nan=True)
+    assert wide == {True, False}, 'a layer of one token a frame is among them'
+
+
+@pytest.mark.parametrize('facts', [{}, dict(seed=1, sigmas=[.5, .25], words=[['cat']], normalise=None)])
+def test_a_table_is_kept_in_a_file(tmp_path, facts):
+    table = planted_table()
+    table = replace(table, facts=table.facts | facts)
+    again = HeadTable.load(table.save(tmp_path / 'heads.npz'))
+    assert (again.steps, again.layers, again.facts) == (table.steps, table.layers, table.facts)
+    assert list(again.scores) == list(table.scores)
+    for by, x in table.scores.items():
+        torch.testing.assert_close(again.scores[by], x, rtol=0, atol=0, equal_nan=True)
+    assert again.select(2) == table.select(2)
+    with pytest.raises(FileExistsError, match='force=True'):
+        table.save(tmp_path / 'heads.npz')
+    assert table.save(tmp_path / 'heads.npz', force=True).is_file()
+    with pytest.raises(FileNotFoundError):
+        HeadTable.load(tmp_path / 'no.npz')
+
+
+def test_a_damaged_table_is_refused(tmp_path):
+    path = planted_table(('chi',)).save(tmp_path / 'heads.npz')
+    whole, bad = path.read_bytes(), tmp_path / 'bad.npz'
+    told = json.dumps(dict(scores=['chi'], steps=[2], layers=[0, 3], facts={}))
+    for name, arrays in (('none', {}), ('plain', dict(json=np.array('[]'))), ('lost', dict(json=np.array(told))),
+                         ('sizes', dict(json=np.array(told), score_chi=np.zeros((1, 2, 2, 3), 'f'))),
+                         ('kind', dict(json=np.array(told), score_chi=np.array([[[['a'], ['b']]]])))):
+        np.savez(tmp_path / f'{name}.npz', **arrays)
+    np.save(tmp_path / 'one.npy', np.zeros(3))
+    files = [(tmp_path / n).read_bytes() for n in ('none.npz', 'plain.npz', 'lost.npz', 'sizes.npz', 'kind.npz', 'one.npy')]
+    middle = bytes(255 - b for b in whole[len(whole) // 4:3 * len(whole) // 4])
+    for data in (b'', b'nothing', whole[:len(whole) // 2], whole[len(whole) // 2:], *files,
+                 whole[:len(whole) // 4] + middle + whole[3 * len(whole) // 4:]):
+        bad.write_bytes(data)
+        with pytest.raises(ValueError, match='bad.npz holds no table of heads'):
+            HeadTable.load(bad)

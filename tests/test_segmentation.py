@@ -294,6 +294,28 @@ def test_what_is_skipped_is_said(folder):
 
 
 @pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
+def test_a_clip_that_cannot_be_read_is_skipped_and_the_rest_goes_on(folder):
+    good = evaluate_segmentation([read_segmentation(folder)[1]._replace(name='b')], planted)
+    for p in (folder / 'data' / 'a' / 'mask').iterdir():
+        Image.fromarray(np.ones((8, 8), np.uint8)).save(p)
+    clips = read_segmentation(folder)
+    with pytest.raises(ValueError, match='a: masks of'):
+        clips[0]
+    found = evaluate_segmentation(clips, planted)
+    assert list(found.skipped) == ['a'] and found.skipped['a'].startswith('cannot be read: a: masks of ')
+    assert found.asked == 1 and found.rows['GramCol'].iou == good.rows['GramCol'].iou
+    b = clips[1]
+    odd = b._replace(name='odd', labels=b.labels[:, :4])
+    for given in ([b, odd, b], (b, odd, b), map(Segmented._make, (b, odd, b))):
+        found = evaluate_segmentation(given, planted)
+        assert found.asked == 2 and 'odd: masks of' in found.skipped['clip 1']
+    found = evaluate_segmentation((clips[i] for i in (1, 0, 1)), planted)
+    assert found.asked == 1 and found.skipped['clip 1'].endswith('a generator ends with it, give a list')
+    with pytest.raises(ValueError, match='nothing of 1 could be evaluated: clip 0 cannot be read: odd: masks of'):
+        evaluate_segmentation([odd], planted)
+
+
+@pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
 def test_a_method_with_one_map_for_all_words_has_no_row_by_classes(folder):
     def same(video, words):
         found = planted(video, words)

@@ -1,4 +1,7 @@
 """Scores of heads over clips and generations are what single captures give; presets are data; bad input in a sentence."""
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -6,10 +9,11 @@ from vidlens import selection, world
 from vidlens.card import card_of
 from vidlens.concepts import concept_stream
 from vidlens.families import tiny
-from vidlens.heads import HeadProbe
+from vidlens.heads import HeadProbe, HeadTable
 from vidlens.hooks import capture
 from vidlens.maps import concept_maps
-from vidlens.run import generate, load, renoise, text_of
+from vidlens.prompts import MotionPrompt
+from vidlens.run import generate, load, renoise, step_at, text_of
 from vidlens.selection import map_evidence, published_choice, score_heads
 from vidlens.words import imap, imap_generation
 
@@ -154,6 +158,56 @@ def test_bad_input_is_a_sentence(family, how, said):
     with pytest.raises(ValueError, match=said):
         score_heads(pipe, videos[0], **how)
     assert before == {n: dict(m._forward_hooks) | dict(m._forward_pre_hooks) for n, m in pipe.transformer.named_modules()}
+
+
+@pytest.mark.parametrize('name, least', [('cogvideox', 5), ('animatediff', 2)])
+def test_one_frame_is_refused_before_anything_runs(name, least, monkeypatch):
+    pipe, one = tiny(name), torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    found = score_heads(pipe, one, 'a dog', by=['lambda2', 'evidence'], steps=-1, of=4, normalise=None)
+    assert list(found.scores) == ['lambda2', 'evidence'] and bool(found.scores['lambda2'].isfinite().any())
+    alone = score_heads(pipe, one, 'a dog', by='evidence', steps=-1, of=4, normalise=None)
+    torch.testing.assert_close(alone.scores['evidence'], found.scores['evidence'], equal_nan=True)
+    assert bool(alone.scores['evidence'].isfinite().any())
+    monkeypatch.setattr(selection, 'encode', None)
+    for given, rest in ((dict(prompt='a dog'), r"\['lambda2', 'evidence'\]"), (dict(by='dbi'), r"\['lambda2'\]")):
+        with pytest.raises(ValueError, match=rf'needs at least {least} frames, and this video has 1: use by={rest}'):
+            score_heads(pipe, one, **given, steps=-1, of=4)
+    with pytest.raises(ValueError, match=f'chi needs at least {least} frames, and this video has 1'):
+        score_heads(pipe, prompt='a dog', run=dict(frames=1), of=4)
+
+
+def test_what_a_table_was_made_of_is_told(family, tmp_path):
+    pipe, videos = family
+    how = dict(steps=(1, -1), of=4, seed=3)
+    facts = (table := score_heads(pipe, videos, [PROMPT, 'a dog'], 'a', normalise=None, **how)).facts
+    at = [step_at(pipe, n, steps=4).s for n in (1, 3)]
+    assert facts['sigmas'] == pytest.approx(at, abs=1e-3) and facts['words'] == [['a'], ['a']]
+    want = dict(videos=2, of=4, prompts=[PROMPT, 'a dog'], seed=3, normalise=None, source='prompt', run=None, dtype='float32',
+                model=type(pipe.transformer).__name__, pipeline=type(pipe).__name__, scheduler=type(pipe.scheduler).__name__)
+    assert want.items() <= facts.items() and facts['versions']['torch'] == torch.__version__
+    assert HeadTable.load(table.save(tmp_path / 'heads.npz')).facts == facts
+    assert not {'words', 'normalise', 'source'} & score_heads(pipe, videos[0], by='chi', **how).facts.keys()
+
+
+def test_lambda2_of_a_unet_is_of_its_own_attention_within_frames():
+    pipe, v = tiny('animatediff'), torch.rand(3, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    table = score_heads(pipe, v, 'a dog', by='lambda2', layers=[0], steps=3, of=10)
+    with capture(pipe, 'q k', layers=[0]) as tape:
+        renoise(pipe, v, 'a dog', step=3, steps=10)
+    q, k = (tape.grid.unflatten(tape.get(n, 0)[0]).flatten(2, 3).double() for n in 'qk')
+    each = torch.linalg.eigvals((q @ k.mT / q.shape[-1] ** .5).softmax(-1)).abs().sort(descending=True).values[..., 1]
+    torch.testing.assert_close(table.scores['lambda2'][0, 0, 0], each.mean(1).float(), atol=1e-4, rtol=1e-3)
+
+
+def test_the_papers_notebook_asks_for_words_that_the_prompt_has():
+    book = Path(__file__).parents[1] / 'nbs' / 'papers' / 'imap.ipynb'
+    cell = next(''.join(c['source']) for c in json.loads(book.read_text(encoding='utf-8'))['cells'] if c['id'] == '1a90000d')
+    here = dict(pipe=tiny('wan'), text_of=text_of, choice=dict(source='prompt'))
+    exec(cell[:cell.index('made = ')], here)
+    p = MotionPrompt('a bear walks on a rocky path', ('bear', 'rock'), ('walks', 'path'))
+    assert here['words_of'](p) == ['walks', 'path', 'bear']
+    here['choice']['source'] = 'concepts'
+    assert here['words_of'](p) == ['walks', 'path', 'bear', 'rock']
 
 
 # -- presets

@@ -5,14 +5,19 @@
 # %% ../nbs/14a_heads.ipynb #14a00003
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .files import whole_file
 from .grid import Grid
 from .maps import _heads, _one_of, _scatter, lambda2, select_heads, separability
 from .metrics import Interval, bootstrap
@@ -99,12 +104,15 @@ class HeadTable:
         """The best heads by layer, {layer: heads, best first}; layers without one are left out.
 
         k, threshold, skip: as in `select_heads`, for each layer, or over='model' for all of them together. step: chosen at
-        one step, as published; None: by the mean over steps. layers: only these. Raises ValueError if no head is left."""
+        one step, as published; None: by the mean over steps. layers: only these. Raises ValueError for layers that were not
+        measured, and if no head is left."""
         _one_of(over=(over, ('layer', 'model')))
         table, low = self.heads(by, step), by in _LOWEST
+        odd = [] if layers is None else [n for n in layers if n not in self.layers]
         rows = [i for i, n in enumerate(self.layers) if layers is None or n in layers]
-        if not rows:
-            raise ValueError(f'layers={layers}: none of them was measured; there are {self.layers}')
+        if odd or not rows:
+            raise ValueError(f'layers={layers}: {f"layer {odd[0]}" if odd else "none of them"} was not measured; there are '
+                             f'{self.layers}')
         found: dict[int, list[int]] = {self.layers[i]: [] for i in rows}
         if over == 'layer':
             for i in rows:
@@ -130,7 +138,7 @@ class HeadTable:
             raise ValueError(f'above is NaN: {by} has no value for some heads; take their mean with nanmean')
         means = self._of(by).nanmean(over)
         if not bool((means > above).any()):
-            raise ValueError(f'no {what} has {by} above {above}: it goes from {float(means.min()):.3g} to {float(means.max()):.3g}')
+            raise ValueError(f'no {what} has {by} above {above}: it goes from {_number(means, -1)} to {_number(means, 1)}')
         return [n for n, m in zip(numbers, means) if m > above]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -139,6 +147,31 @@ class HeadTable:
         heads = next(iter(means.values())).shape[2]
         return [dict(step=s, layer=n, head=h) | {by: float(x[i, j, h]) for by, x in means.items()}
                 for i, s in enumerate(self.steps) for j, n in enumerate(self.layers) for h in range(heads)]
+
+    def save(self, path: str | Path, force: bool = False) -> Path:
+        "Write everything as .npz, without pickle. Raises FileExistsError unless `force`."
+        path, told = Path(path), dict(scores=list(self.scores), steps=self.steps, layers=self.layers, facts=self.facts)
+        arrays: dict[str, Any] = {f'score_{by}': x.cpu().numpy() for by, x in self.scores.items()}
+        with whole_file(path, force) as part, open(part, 'wb') as f:
+            np.savez_compressed(f, json=np.array(json.dumps(told, default=str)), **arrays)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> HeadTable:
+        "Read what `save` wrote. Raises ValueError if it is no such file."
+        try:
+            with np.load(path, allow_pickle=False) as z:
+                told = json.loads(str(z['json']))
+                scores = {by: torch.from_numpy(z[f'score_{by}']) for by in told['scores']}
+            found, sizes = cls(scores, told['steps'], told['layers'], told['facts']), {x.shape for x in scores.values()}
+            if len(sizes) != 1 or [*sizes][0][1:3] != (len(found.steps), len(found.layers)) or len([*sizes][0]) != 4:
+                raise ValueError(f'scores of {", ".join(str(tuple(x)) for x in sizes) or "no shape"}, where steps are '
+                                 f'{found.steps} and layers {found.layers}')
+            return found
+        except (FileNotFoundError, IsADirectoryError, PermissionError):
+            raise
+        except (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error) as e:
+            raise ValueError(f'{path} holds no table of heads ({e}): write one with table.save(path)') from e
 
 
 def _number(x: Tensor, sign: int) -> str:
@@ -150,13 +183,15 @@ class HeadProbe:
     """Gathers scores of heads while a model runs: `with capture(pipe, HeadProbe.kinds(by), probe=probe)`.
 
     by: names among `SCORES`; sample: tokens for the silhouette; iterations: for lambda_2. `result()` gives a `HeadTable`;
-    each batch row, and each time a site comes again, is another video. Raises ValueError for unknown names."""
+    each batch row, and each time a site comes again, is another video. framed: layers whose attention runs within a frame, as in
+    a UNet: their lambda_2 is the mean over frames, and NaN where a frame has one token. Raises ValueError for unknown names."""
 
-    def __init__(self, by: Sequence[str] = _SUMS, sample: int = 5000, iterations: int = 30, degenerate: str = 'nan') -> None:
+    def __init__(self, by: Sequence[str] = _SUMS, sample: int = 5000, iterations: int = 30, degenerate: str = 'nan',
+                 framed: Sequence[int] = ()) -> None:
         if not by or (odd := [b for b in by if b not in SCORES]):
             raise ValueError(f'by={list(by)}: give at least one of {", ".join(SCORES)}' + (f', not {odd[0]!r}' if by else ''))
         self.by, self.sample, self.iterations, self.degenerate = tuple(by), sample, iterations, degenerate
-        self.found: dict[tuple[int, int], list[dict[str, Tensor]]] = {}
+        self.framed, self.found = frozenset(framed), dict[tuple[int, int], list[dict[str, Tensor]]]()
 
     @staticmethod
     def kinds(by: Sequence[str] = _SUMS, cross: bool = False) -> str:
@@ -168,17 +203,24 @@ class HeadProbe:
     def __call__(self, site, *tensors: Tensor) -> None:
         *qk, o = tensors
         for row in range(len(o)):
-            self.found.setdefault((site.step, site.layer), []).append(self._measure(site.grid, [x[row] for x in qk], o[row]))
+            self.found.setdefault((site.step, site.layer), []).append(self._measure(site, [x[row] for x in qk], o[row]))
 
-    def _measure(self, grid: Grid, qk: list[Tensor], o: Tensor) -> dict[str, Tensor]:
-        out: dict[str, Tensor] = {}
+    def _measure(self, site, qk: list[Tensor], o: Tensor) -> dict[str, Tensor]:
+        grid, out = site.grid, dict[str, Tensor]()
         if any(b in _SUMS for b in self.by):
             out |= separability(o, grid, self.degenerate)
         if 'silhouette' in self.by:
             out['silhouette'] = silhouette(o, grid, self.sample, degenerate=self.degenerate)
         if 'lambda2' in self.by:
-            out['lambda2'] = lambda2(qk[0], qk[1], self.iterations)
+            out['lambda2'] = self._mixing(qk, grid) if site.layer in self.framed else lambda2(qk[0], qk[1], self.iterations)
         return {b: out[b].float().cpu() for b in self.by}
+
+    def _mixing(self, qk: list[Tensor], grid: Grid) -> Tensor:
+        "lambda_2 of attention within frames, (heads,): the mean over frames."
+        q, k = (_heads(x, grid, name) for x, name in zip(qk, 'qk'))
+        if grid.per_frame < 2:
+            return q.new_full((len(q),), torch.nan)
+        return lambda2(q.flatten(0, 1), k.flatten(0, 1), self.iterations).unflatten(0, q.shape[:2]).mean(1)
 
     def result(self, **facts: Any) -> HeadTable:
         "The table. Raises ValueError if nothing was seen."

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -394,10 +395,11 @@ def evaluate_segmentation(clips: Iterable[Segmented], maps_of: Callable[[Tensor,
                  union of its objects; iou by expression ('clip #0: what is said'), mean over frames, miou over expressions
     runs         of frames, for the consistency
 
-    A ValueError of maps_of (a word that the model cannot read) skips the clip or expression. Raises ValueError if nothing can be
+    A clip that cannot be read (masks of another size), and what maps_of raises a ValueError for (a word that the model cannot
+    read), are skipped, and the others go on. Raises ValueError if nothing can be
     evaluated, and for maps of another size than the clips or of other words."""
     found, skipped, asked = _Table(runs), dict[str, str](), 0
-    for clip in clips:
+    for clip in _readable(clips, skipped):
         most = getattr(clips, 'frames', None)
         if most is not None and len(clip.video) < most:
             skipped[clip.name] = f'has {len(clip.video)} frames, and {most} are asked'
@@ -411,6 +413,24 @@ def evaluate_segmentation(clips: Iterable[Segmented], maps_of: Callable[[Tensor,
         told = '; '.join(f'{n} {why}' for n, why in list(skipped.items())[:3])
         raise ValueError(f'nothing of {len(skipped)} could be evaluated: {told or "there are no clips"}')
     return SegmentationTable(found.result(), asked, skipped)
+
+
+def _readable(clips: Any, skipped: dict[str, str]) -> Iterator[Segmented]:
+    "Clip by clip; those that cannot be read, or whose masks are of another size, are skipped and told."
+    listed = isinstance(clips, (SegmentedClips, Sequence))      # these are read by number, since an error ends an iterator
+    names = getattr(clips, 'names', ())
+    rest: Iterator[Any] = iter(range(len(clips)) if listed else clips)
+    for i in count():
+        try:
+            found = next(rest)
+            clip = _fitted(clips[i] if listed else found, None)
+        except StopIteration:
+            return
+        except (ValueError, OSError) as e:
+            ends = ': a generator ends with it, give a list' if isinstance(rest, Generator) else ''
+            skipped[names[i] if names else f'clip {i}'] = f'cannot be read: {e}{ends}'
+        else:
+            yield clip
 
 
 def _names_of(clip: Segmented, names: Any) -> dict[int, str]:

@@ -17,7 +17,9 @@ from .card import card_of, model_of
 from .heads import SCORES, HeadProbe, HeadTable
 from .hooks import Wanted, _pick, capture
 from .maps import concept_maps
-from .run import encode, generate, renoise, step_at
+from .run import default_size, encode, generate, renoise, step_at
+from .tape import Tape
+from .video import as_video
 from .words import _asked_words, _how, _words_seen
 
 # %% auto #0
@@ -69,6 +71,13 @@ class _Evidence:
         return replace(table, scores=table.scores | {EVIDENCE: scores})
 
 
+class _Unscored(HeadProbe):
+    "Knows which layers and heads there are, and nothing of them."
+
+    def _measure(self, site, qk: list[Tensor], o: Tensor) -> dict[str, Tensor]:
+        return {b: torch.full((len(o),), torch.nan) for b in self.by}
+
+
 def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: str | Sequence[str] = '',
                 words: str | Sequence[str] | Sequence[Sequence[str]] = (), by: str | Sequence[str] | None = None,
                 layers: Wanted = None, steps: Wanted = (-12,), of: int = 30, seed: int = 0, normalise: str | None = 'empty',
@@ -83,22 +92,17 @@ def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: s
             a word to look at, 'evidence'
     steps   of a run of `of`; each is one forward of each video;  normalise, source: of the words, see `imap`
 
-    Raises ValueError for unknown scores or words, for as many prompts or lists of words as there are no videos, and for options
-    that would do nothing."""
+    Raises ValueError for unknown scores or words, for as many prompts or lists of words as there are no videos, for scores that
+    tell frames apart of a single frame, and for options that would do nothing."""
     clips, told, asked = _listed_clips(videos, prompt, words)
     by = _known_scores(by if by is not None else ['chi', 'lambda2'] + [EVIDENCE] * all(p or w for p, w in zip(told, asked)))
-    if taken := {'steps', 'seed'} & (run or {}).keys():
-        raise ValueError(f'run={run}: {sorted(taken)[0]} is an option of score_heads, give of= and seed= there')
-    if run and videos is not None:
-        raise ValueError(f'run={run} is how a video is generated, but videos are given: leave one of them out')
-    for name, x, plain in (('words', words or (), ()), ('normalise', normalise, 'empty'), ('source', source, None)):
-        if EVIDENCE not in by and x != plain:
-            raise ValueError(f"{name}={x!r} is of 'evidence', but by={by}: leave it out, or add 'evidence' to by=")
+    _check_options(by, videos, run or {}, words=(words or (), ()), normalise=(normalise, 'empty'), source=(source, None))
+    _check_frames(pipe, by, clips, run or {})
     at = sorted({step_at(pipe, s, steps=of).index for s in _pick(steps, of, 'steps') or range(of)})
-    tables = []
+    tables, read = list[HeadTable](), list[Any]()
     for clip, text, mine in zip(clips, told, asked):
         words_of = _words_of(pipe, text, mine, normalise, source) if EVIDENCE in by else None
-        with _watching_heads(pipe, by, words_of, normalise, layers, at) as (probes, evidence):
+        with _watching_heads(pipe, by, words_of, normalise, layers, at) as (probes, evidence, tape):
             if clip is None:
                 generate(pipe, text, seed, of, **run or {})
             else:
@@ -106,8 +110,43 @@ def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: s
                 for s in at:
                     renoise(pipe, None, text, step=s, steps=of, seed=seed, latents=z)
         tables.append(_joined(probes, evidence, by))
+        read.append(words_of)
     scores = {b: torch.cat([t.scores[b] for t in tables]) for b in by}
-    return HeadTable(scores, tables[0].steps, tables[0].layers, dict(videos=len(scores[by[0]]), of=of, prompts=told))
+    facts = dict(videos=len(scores[by[0]]), of=of, prompts=told, seed=seed, run=run) | _made_by(tape)
+    if EVIDENCE in by:
+        facts |= dict(words=[w.names for w in read], normalise=normalise, source=read[0].source)
+    return HeadTable(scores, tables[0].steps, tables[0].layers, facts)
+
+
+def _check_options(by: list[str], videos: Any, run: dict, **plain: tuple[Any, Any]) -> None:
+    "Raises ValueError for options that would do nothing; plain: {name: (value, default)} of those that are of words."
+    if taken := {'steps', 'seed'} & run.keys():
+        raise ValueError(f'run={run}: {sorted(taken)[0]} is an option of score_heads, give of= and seed= there')
+    if run and videos is not None:
+        raise ValueError(f'run={run} is how a video is generated, but videos are given: leave one of them out')
+    for name, (x, usual) in plain.items():
+        if EVIDENCE not in by and x != usual:
+            raise ValueError(f"{name}={x!r} is of 'evidence', but by={by}: leave it out, or add 'evidence' to by=")
+
+
+def _check_frames(pipe, by: list[str], clips: list[Any], run: dict) -> None:
+    "Raises ValueError for scores that tell frames apart, of a video that is a single frame to the model."
+    odd = [b for b in by if b in SCORES and b != 'lambda2']
+    for clip in clips if odd else []:
+        frames, *size = default_size(pipe) if clip is None else as_video(clip).shape[:3]
+        frames = (run.get('frames') or run.get('num_frames') or frames) if clip is None else frames
+        grid = card_of(pipe).grid(pipe, frames, *size)
+        if grid.frames == 1:
+            least = grid.temporal + 1 if grid.causal else 2 * grid.temporal
+            raise ValueError(f'{odd[0]} needs at least {least} frames, and this video has {frames}: use '
+                             f'by={[b for b in by if b not in odd] or ["lambda2"]}')
+
+
+def _made_by(tape: Tape) -> dict[str, Any]:
+    "What a capture's tape tells of the model, its scheduler and the share of noise at each step."
+    f = tape.facts
+    return {n: f[n] for n in ('model', 'pipeline', 'dtype', 'scheduler', 'versions')} | dict(
+        checkpoint=f['source'], sigmas=[sigma for _, (_, sigma) in sorted(tape.times.items())])
 
 
 def _words_of(pipe, prompt: str, words: Any, normalise: str | None, source: str | None) -> Any:
@@ -141,19 +180,20 @@ def _known_scores(by: str | Sequence[str]) -> list[str]:
 
 @contextmanager
 def _watching_heads(pipe, by: list[str], asked: Any, normalise: str | None, layers: Wanted, steps: list[int]
-                    ) -> Iterator[tuple[list[HeadProbe], _Evidence | None]]:
-    "Captures that score the heads of one video, open together, so that the model runs once: what they gather."
-    cross = card_of(pipe).text == 'cross'
+                    ) -> Iterator[tuple[list[HeadProbe], _Evidence | None, Tape]]:
+    "Captures that score the heads of one video, open together, so that the model runs once: what they gather, and the last tape."
+    cross, blocks = card_of(pipe).text == 'cross', card_of(pipe).blocks(model_of(pipe))
+    framed = [i for i, (_, _, stack) in enumerate(blocks) if stack.over == 'frame']
     plain = [b for b in by if b in SCORES and b != 'lambda2'] or ['chi'] * (by == [EVIDENCE])
     with ExitStack() as stack:
         probes, evidence = list[HeadProbe](), None if asked is None else _Evidence(asked, normalise)
         for names, at in ((plain, cross), (['lambda2'] * ('lambda2' in by), False)):
             if names:
-                probes.append(HeadProbe(names))
-                stack.enter_context(capture(pipe, HeadProbe.kinds(names, at), layers, steps, probe=probes[-1]))
+                probes.append((_Unscored if by == [EVIDENCE] else HeadProbe)(names, framed=framed))
+                tape = stack.enter_context(capture(pipe, HeadProbe.kinds(names, at), layers, steps, probe=probes[-1]))
         if evidence is not None:
             stack.enter_context(_words_seen(pipe, asked, layers, steps, evidence.see))
-        yield probes, evidence
+        yield probes, evidence, tape
 
 
 def _joined(probes: list[HeadProbe], evidence: _Evidence | None, by: list[str]) -> HeadTable:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,11 +29,12 @@ __all__ = ['WORD_FILES', 'map_rows', 'rivals_figure', 'span_figure', 'selection_
 
 # %% ../nbs/34_wordplots.ipynb #34000006
 def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str = '', most: int = 8,
-             smooth: bool | str = True) -> Any:
+             smooth: bool | str = True, origin: Origin | None = None) -> Any:
     """Maps over frames, a row each: a matplotlib figure.
 
     video (frames, height, width, 3); rows: {label: (frames, rows, cols)} on the token grid; most: columns at most; smooth:
-    see `overlay`. Raises ValueError for a video or maps of another size, or no rows."""
+    see `overlay`; origin: the file that the clip was taken from, whose frames are then named. Raises ValueError for a video or
+    maps of another size, an origin of another clip, or no rows."""
     video = as_video(video).cpu()
     if not rows or len(video) != grid.video_frames:
         raise ValueError(f'{len(rows)} rows over a video of {len(video)} frames: give at least one row, and the '
@@ -41,6 +43,7 @@ def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str =
         if tuple(m.shape) != grid.shape:
             raise ValueError(f'the maps of {label!r} are {tuple(m.shape)}, but must be {grid.shape}: pass the grid that they came '
                              'from')
+    named = _frames_of(grid, origin)
     at = torch.linspace(0, grid.frames - 1, min(grid.frames, most)).round().long()
     frames = grid.times()[at].long()
     shown, some = video[frames], Grid(len(at), grid.rows, grid.cols, grid.stride, 1, False)
@@ -55,7 +58,7 @@ def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str =
             for side in ax.spines.values():
                 side.set_visible(False)
             if i == 0:
-                ax.set_title(f'frame {f}', fontsize=8)
+                ax.set_title(f'frame {int(named[f])}', fontsize=8)
         axes[i, 0].set_ylabel(label, fontsize=8, rotation=0, ha='right', va='center')
     figure.suptitle(title, x=.01, ha='left', fontsize=10.5)
     return figure
@@ -72,17 +75,32 @@ def rivals_figure(video: Tensor, maps: ConceptMaps, word: str, **how: Any) -> An
     return map_rows(video, {'GramCol': main} | {told.get(n, n): x[i] for n, x in maps.rivals.items()}, maps.grid, word, **how)
 
 
-def span_figure(maps: ConceptMaps, title: str = '', **how: Any) -> Any:
-    "The evidence of each word over RGB frames, its span shaded: a matplotlib figure. how: see `motion_span`."
+def _frames_of(grid: Grid, origin: Origin | None) -> Tensor:
+    "The number of each frame of a clip, (frames,) int64: its own, or that in the file. Raises ValueError for another clip's."
+    if origin is None:
+        return torch.arange(grid.video_frames)
+    if (len(origin.frames), *origin.clip) != (grid.video_frames, grid.height, grid.width):
+        raise ValueError(f'the origin is of a clip of {len(origin.frames)} frames of {origin.clip}, but the maps are of '
+                         f'{grid.video_frames} of {(grid.height, grid.width)}: Origin.of(facts, video)')
+    return origin.frames
+
+
+def span_figure(maps: ConceptMaps, title: str = '', origin: Origin | None = None, **how: Any) -> Any:
+    """The evidence of each word over RGB frames, its span shaded: a matplotlib figure. how: see `motion_span`.
+
+    origin: the file that the clip was taken from, whose frames are then shown. Raises ValueError for one of another clip."""
+    named, half = _frames_of(maps.grid, origin), .5 if origin is None else origin.every / 2
+    at = np.interp(maps.grid.times(), range(len(named)), named)
     n = len(spans := maps.when(**how))
     figure, axes = _figure(4.6, 1. * n + .7, n, 1, squeeze=False, sharex=True, style='ticks')
     for k, (word, span) in enumerate(spans.items()):
         ax, colour = axes[k, 0], _SAFE_HEX[k % len(_SAFE_HEX)]
-        ax.plot(maps.grid.times(), span.curve, color=colour, lw=1.6)
+        ax.plot(at, span.curve, color=colour, lw=1.6)
+        start, end = named[[span.start, span.end]].tolist()
         if not span.whole:
-            ax.axvspan(span.start - .5, span.end + .5, color=colour, alpha=.15, lw=0)
-        told = 'all the time' if span.whole else f'{span.start} to {span.end}'
-        _finish(ax, 'RGB frame' if k == n - 1 else '', '', f'{word}: {told}', False)
+            ax.axvspan(start - half, end + half, color=colour, alpha=.15, lw=0)
+        told = 'all the time' if span.whole else f'{start} to {end}'
+        _finish(ax, ('RGB frame' if origin is None else 'frame of the file') if k == n - 1 else '', '', f'{word}: {told}', False)
         ax.set_title(ax.get_title(loc='left'), loc='left', fontsize=9)
     figure.suptitle(title, x=.01, ha='left', fontsize=10.5)
     return figure
@@ -163,14 +181,12 @@ def word_rows(maps: ConceptMaps, origin: Origin | None = None) -> list[dict[str,
 
     Frames and px are those of the clip, or with `origin` of the file that it was taken from. Raises ValueError for an origin of
     another clip."""
-    if origin is not None and (len(origin.frames), *origin.clip) != (maps.grid.video_frames, maps.grid.height, maps.grid.width):
-        raise ValueError(f'the origin is of a clip of {len(origin.frames)} frames of {origin.clip}, but the maps are of '
-                         f'{maps.grid.video_frames} of {(maps.grid.height, maps.grid.width)}: Origin.of(facts, video)')
+    named = _frames_of(maps.grid, origin)
     way = None if maps.flow is None else maps.way().mean if origin is None else origin.way(maps.way().mean)
     ways: list[Any] = [[None, None]] * len(maps.words) if way is None else way.tolist()
     rows = []
     for (word, s), (dx, dy) in zip(maps.when().items(), ways, strict=True):
-        ends = [s.start, s.end] if origin is None else origin.frames[[s.start, s.end]].tolist()
+        ends = named[[s.start, s.end]].tolist()
         at = [None if origin is None or not origin.fps else round(v / origin.fps, 4) for v in ends]
         rows.append(dict(word=word, start=ends[0], end=ends[1], start_s=at[0], end_s=at[1], varies=s.varies, always=s.whole,
                          dx=dx, dy=dy))
@@ -194,14 +210,18 @@ def write_words(maps: ConceptMaps, video: Tensor, folder: str | os.PathLike, for
                 smooth: bool | str = True, origin: Origin | None = None) -> list[Path]:
     """Write `WORD_FILES`, and rivals.png for the first word if there are rivals: raw maps, when and which way each word
     goes as a table (`word_rows`), the overlays in rows as MP4 and GIF, and pictures; smooth: see `overlay`. origin: the file that
-    the clip was taken from, whose frames and px the table then holds; fps: of MP4 and GIF, default the file's own pace, or 8.
-    Files hold every word, pictures the first 12, a row of overlays made smaller than 1920 px. Raises FileExistsError unless
-    `force`."""
+    the clip was taken from, whose frames and px the table and the pictures then tell; without one the video is in no file, and
+    is written, too, video.mp4; fps: of MP4 and GIF, default the file's own pace, or 8.
+    Files hold every word, pictures the first 12, a row of overlays made smaller than 1920 px. A rivals.png of another run is
+    removed. Raises FileExistsError unless `force`, and ValueError for a video of another size, before anything is written."""
     out = Path(folder)
-    names = [*WORD_FILES, *(['rivals.png'] if maps.rivals else [])]
-    refuse_existing(out, names, force)
-    rows = word_rows(maps, origin)
+    names = [*WORD_FILES, *(['rivals.png'] if maps.rivals else []), *(['video.mp4'] if origin is None else [])]
+    refuse_existing(out, [*names, 'rivals.png'], force)
+    pace = fps if fps is not None else max(.1, origin.fps / origin.every) if origin and origin.fps else 8
+    rows, first = word_rows(maps, origin), replace(maps, words=maps.words[:_DRAWN], maps=maps.maps[:_DRAWN])
+    picture, figures = _words_video(first, video, smooth), _words_figures(first, video, smooth, origin)
     out.mkdir(parents=True, exist_ok=True)
+    (out / 'rivals.png').unlink(missing_ok=True)
     maps.save(out / 'maps.npz', force)
     with whole_file(out / 'words.csv', force) as part, open(part, 'w', newline='', encoding='utf-8') as f:
         table = csv.DictWriter(f, rows[0])
@@ -209,16 +229,18 @@ def write_words(maps: ConceptMaps, video: Tensor, folder: str | os.PathLike, for
         for r in rows:
             told = {n: '' if r[n] is None else f'{r[n]:.4f}' for n in ('start_s', 'end_s', 'varies', 'dx', 'dy')}
             table.writerow(r | told | dict(always=int(r['always'])))
-    pace = max(.1, origin.fps / origin.every) if origin and origin.fps else 8
-    first = replace(maps, words=maps.words[:_DRAWN], maps=maps.maps[:_DRAWN])
-    picture = _words_video(first, video, smooth)
-    for name in ('maps.mp4', 'maps.gif'):
-        write_video(picture, out / name, pace if fps is None else fps, force=force)
-    figures = dict(words=map_rows(video, dict(zip(first.words, first.maps, strict=True)), maps.grid, smooth=smooth),
-                   spans=span_figure(first))
-    if maps.rivals:
-        figures['rivals'] = rivals_figure(video, maps, maps.words[0], smooth=smooth)
-    for name, figure in figures.items():
+    for name, shown in [('maps.mp4', picture), ('maps.gif', picture)] + [('video.mp4', video)] * (origin is None):
+        write_video(shown, out / name, pace, force=force)
+    for name, data in figures.items():
         with whole_file(out / f'{name}.png', force) as part:
-            part.write_bytes(figure_bytes(figure))
+            part.write_bytes(data)
     return [out / n for n in names]
+
+
+def _words_figures(maps: ConceptMaps, video: Tensor, smooth: bool | str, origin: Origin | None) -> dict[str, bytes]:
+    "The pictures of `write_words` as PNG, by name."
+    rows = dict(zip(maps.words, maps.maps, strict=True))
+    figures = dict(words=map_rows(video, rows, maps.grid, smooth=smooth, origin=origin), spans=span_figure(maps, origin=origin))
+    if maps.rivals:
+        figures['rivals'] = rivals_figure(video, maps, maps.words[0], smooth=smooth, origin=origin)
+    return {name: figure_bytes(figure) for name, figure in figures.items()}
