@@ -498,8 +498,8 @@ def _asked_clip(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed
         text_of(pipe, prompt)
         clip = SimpleNamespace(video=as_video(video), caption=prompt)
     elif isinstance(getattr(video, 'video', None), Tensor):
-        known = {n: getattr(video, n) for n in ('tracks', 'visible') if hasattr(video, n)}
-        clip = SimpleNamespace(video=as_video(video), **known, caption=_said(pipe, video, prompt))
+        known = {n: getattr(video, n) for n in ('video', 'tracks', 'visible') if hasattr(video, n)}
+        clip = SimpleNamespace(**known, caption=_said(pipe, video, prompt))
     else:
         raise TypeError(f'video is a {type(video).__name__}, but must be a tensor (frames, height, width, 3), or a clip or '
                         'sample that holds one')
