@@ -13,11 +13,12 @@ from seam import call, family_of, model_elsewhere, pipe_of
 from vidlens import hooks, world
 from vidlens.card import card_of, model_of
 from vidlens.engine import hold
+from vidlens.evaluation import PointClip
 from vidlens.families import tiny
 from vidlens.hooks import CaptureError, capture, watch_inputs
 from vidlens.lens import features, score, score_generation, track
 from vidlens.matching import Tracks, match_fields
-from vidlens.run import conditions, generate, predict, renoise, schedule
+from vidlens.run import Sample, conditions, generate, predict, renoise, schedule
 from vidlens.selection import score_heads
 from vidlens.words import imap
 from vidlens.worker import Job, Worker
@@ -114,6 +115,19 @@ def test_points_words_heads_and_features_are_those_of_the_verbs(small):
 def test_scores_against_the_truth_are_those_of_the_verb(pipe, clip, engine):
     got, want = engine.score(-12), score(pipe, clip)
     assert torch.equal(got.heads['accuracy'], want.heads['accuracy']) and got.steps == want.steps
+
+
+def test_clips_without_a_caption_and_samples_are_held(pipe, clip):
+    plain = PointClip('goat', clip.tracks, clip.visible, clip.video)
+    engine = hold(pipe, plain)
+    assert engine.prompt == '' and engine.tracked and torch.equal(engine.video, clip.video)
+    got, want = engine.score(-12), score(pipe, plain)
+    assert torch.equal(got.heads['accuracy'], want.heads['accuracy'])
+    assert hold(pipe, plain, 'a red circle moves left').prompt == 'a red circle moves left'
+    made = hold(pipe, Sample(clip.video, 'a red circle moves left', 0, {}))
+    assert made.prompt == 'a red circle moves left' and not made.tracked
+    with pytest.raises(ValueError, match="its own caption, 'a red circle moves left'"):
+        hold(pipe, Sample(clip.video, 'a red circle moves left', 0, {}), 'a blue square')
 
 
 @pytest.mark.parametrize('family', ['cogvideox', 'wan', 'hunyuanvideo', 'animatediff'])
@@ -552,6 +566,8 @@ def test_bad_kinds_of_input(engine):
         hold(engine.pipe, engine.video, guidance=3)
     with pytest.raises(TypeError, match='video is a int'):
         hold(engine.pipe, 3)
+    with pytest.raises(TypeError, match='video is a PointClip'):
+        hold(engine.pipe, PointClip('no video', torch.zeros(1, 17, 2), torch.ones(1, 17).bool(), size=(64, 64)))
     with pytest.raises(TypeError, match="a prompt is given by its name, prompt='a red circle'"):
         hold(engine.pipe, 'a red circle')
 

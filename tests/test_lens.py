@@ -4,6 +4,7 @@ import torch
 
 from vidlens import lens
 from vidlens.card import card_of, model_of
+from vidlens.evaluation import PointClip, read_tapvid, write_tapvid
 from vidlens.families import tiny
 from vidlens.hooks import capture, edit
 from vidlens.lens import best_layer, features, moft, score, score_generation, track, world_clips
@@ -204,6 +205,49 @@ def test_track_from_a_tape_of_the_same_forward_is_the_same(pipe, clips):
     assert torch.equal(a.xy, b.xy)
 
 
+def test_a_tape_of_another_model_or_beside_a_video_is_refused(pipe, clips):
+    wan = tiny('wan')
+    with capture(pipe, 'q k', layers=1) as tape:
+        renoise(pipe, clips[0].video, step=-1, steps=4)
+    with pytest.raises(ValueError, match='a video and a tape: .* leave one out'):
+        track(pipe, clips[0].video, layer=1, tape=tape)
+    with pytest.raises(ValueError, match='the tape is of CogVideoXTransformer3DModel with 6 layers, but this pipeline has WanTr'):
+        track(wan, layer=1, tape=tape)
+    with pytest.raises(ValueError, match='with 6 layers, but this pipeline has CogVideoXTransformer3DModel with'):
+        track(tiny('cogvideox'), layer=1, tape=tape)
+    tape.facts, tape.layers = {}, None
+    assert track(pipe, layer=1, tape=tape).xy.shape == (36, 17, 2), 'one that does not tell is taken'
+
+
+def test_clips_of_point_sets_are_scored(pipe, clips, tmp_path):
+    "As the same video with its tracks; a clip without words takes the prompt."
+    clip = clips[0]
+    plain = PointClip('goat', clip.tracks, clip.visible, clip.video)
+    write_tapvid([plain], tmp_path / 'set.pkl')
+    found = [score(pipe, list(read_tapvid(tmp_path / 'set.pkl', size=64)), steps=-12, layers=3),
+             score(pipe, PointClip('goat', clip.tracks, clip.visible, clip.video), steps=-12, layers=3),
+             score(pipe, clip.video, '', clip.tracks.tolist(), clip.visible.numpy(), steps=-12, layers=3),
+             score(pipe, clip.video, '', clip.tracks.numpy().astype('float64'), clip.visible, steps=-12, layers=3)]
+    assert all(abs(float(f.map('accuracy') - found[1].map('accuracy'))) < .05 for f in found)
+    assert torch.equal(found[1].map('accuracy'), found[2].map('accuracy'))
+    assert torch.equal(score(pipe, plain, clip.caption, steps=-12).map('accuracy'), score(pipe, clip, steps=-12).map('accuracy'))
+    hidden = clip.tracks.masked_fill(~clip.visible[..., None], torch.nan)
+    assert torch.equal(score(pipe, PointClip('goat', hidden, clip.visible, clip.video), steps=-12, layers=3).map('accuracy'),
+                       found[1].map('accuracy'))
+
+
+def test_all_steps_are_scored(pipe, clips):
+    every = score(pipe, clips[0], layers=2, steps='all', of=3)
+    assert every.steps == [0, 1, 2] == score(pipe, clips[0], layers=2, steps=slice(None), of=3).steps
+
+
+def test_verbs_take_clips(pipe, clips):
+    a, b = (track(pipe, x, [[0, 8, 8]], layer=2, step=-1, of=4) for x in (clips[0], clips[0].video))
+    assert torch.equal(a.xy, b.xy)
+    assert imap(pipe, clips[0], 'circle', 'a red circle moves left', step=-1, of=4).maps.shape[0] == 1
+    assert moft(pipe, clips[:4], ['left', 'right'] * 2, layer=1, of=4).channels.width == 128
+
+
 def test_visibility_is_predicted_unless_it_is_not_wanted(pipe, clips):
     "The way back may miss by a token's side, in px; a wider or no limit hides fewer."
     found = [track(pipe, clips[0].video, layer=0, **how) for how in ({}, {'cycle': 8.}, {'cycle': 64.}, {'cycle': None})]
@@ -353,6 +397,14 @@ def test_every_verb_runs_on_every_family(family):
     (lambda p: score(p, torch.rand(17, 64, 64, 3)), 'score needs tracks'),
     (lambda p: score(p, torch.rand(17, 64, 64, 3), tracks=torch.zeros(3, 9, 2)), r'must be \(points, 17 frames, 2\)'),
     (lambda p: score(p, []), 'a list of clips'),
+    (lambda p: score(p, torch.rand(17, 64, 64, 3), tracks='abc'), 'tracks is a str that makes no tensor'),
+    (lambda p: score(p, torch.rand(17, 64, 64, 3), tracks=[[1], [1, 2]]), 'tracks is a list that makes no tensor'),
+    (lambda p: score(p, torch.rand(17, 64, 64, 3), tracks=[1., 2.]), r'tracks have shape \(2,\)'),
+    (lambda p: score(p, world_clips(p, 1), 'a blue star moves up'), 'a clip has its own caption'),
+    (lambda p: score(p, world_clips(p, 1), tracks=torch.zeros(3, 17, 2)), 'leave tracks out'),
+    (lambda p: score(p, world_clips(p, 1)[0], visible=torch.ones(3, 17)), 'leave visible out'),
+    (lambda p: score(p, PointClip('a', torch.zeros(1, 17, 2), torch.ones(1, 17).bool(), size=(64, 64))), 'has no video'),
+    (lambda p: score(p, world_clips(p, 1), steps='most'), "steps='most' is neither"),
     (lambda p: score(p, world_clips(p, 1), steps=40), 'outside a run of 30 steps'),
     (lambda p: score(p, world_clips(p, 1), layers=9), '0 to 5'),
     (lambda p: moft(p, [torch.rand(17, 64, 64, 3)] * 2, ['left']), '2 clips and 1 labels'),

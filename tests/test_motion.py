@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from vidlens import hooks
+from vidlens.card import model_of
 from vidlens.channels import ChannelStats, channel_curves, find_channels, remove_content
 from vidlens.channelplots import CHANNEL_FILES, course_figure, discovery_figures, similarity_figure, write_discovery
 from vidlens.discovery import (
@@ -21,7 +22,7 @@ from vidlens.discovery import (
 )
 from vidlens.families import tiny
 from vidlens.grid import Grid
-from vidlens.lens import features
+from vidlens.lens import features, moft
 from vidlens.motion import (
     Moving,
     MotionClips,
@@ -175,8 +176,10 @@ def test_file_holds_everything(found, tmp_path):
     with pytest.raises(FileExistsError):
         found.save(tmp_path / 'd.npz')
     np.savez(tmp_path / 'odd.npz', a=1)
-    with pytest.raises(ValueError, match='no discovery file'):
-        Discovery.load(tmp_path / 'odd.npz')
+    (tmp_path / 'half.npz').write_bytes((tmp_path / 'd.npz').read_bytes()[:(tmp_path / 'd.npz').stat().st_size // 2])
+    for name in ('odd', 'half'):
+        with pytest.raises(ValueError, match=f'{name}.npz.* is no discovery file, or no whole one'):
+            Discovery.load(tmp_path / f'{name}.npz')
 
 
 def test_table_has_a_row_for_each_site(found):
@@ -374,6 +377,22 @@ def test_verbs_at_a_site(pipe):
     assert len(fields) == 8 and all(0 <= f.auc.mean <= 1 or np.isnan(f.auc.mean) for f in fields.values())
     maps, grid, place = similarity_map(pipe, world_motion(pipe, n=4)[0].video, None, 0, 2, **how)
     assert maps.shape == grid.shape and maps[place] == pytest.approx(1, abs=1e-5) and not hooks._OPEN
+
+
+@pytest.mark.parametrize('keep', [0, 0., 1.5, -3, '.04', 9999])
+def test_what_cannot_be_kept_is_said_at_once(pipe, keep):
+    "Before the first forward, or if only the width of the channels tells, at it."
+    ran = []
+    hook = model_of(pipe).register_forward_pre_hook(lambda *_: ran.append(1))
+    video = [torch.rand(9, 32, 32, 3) for _ in range(4)]
+    try:
+        for verb in (lambda: discover(pipe, n=16, keep=keep, of=4),
+                     lambda: moft(pipe, video, ['a', 'b'] * 2, layer=1, of=4, keep=keep)):
+            with pytest.raises(ValueError, match=r'keep=.*: use a share above 0 and up to 1, such as \.04'):
+                verb()
+    finally:
+        hook.remove()
+    assert len(ran) == 2 * (keep == 9999) and not hooks._OPEN
 
 
 @pytest.mark.parametrize('act, says', [

@@ -33,10 +33,10 @@ def quarters(n=6, h=48, w=64):
     return a
 
 
-def encode(path, arrays, codec='libx264', pix='yuv420p', times=None, rotate=None, tag=None, base=1000, fmt='rgb24'):
+def encode(path, arrays, codec='libx264', pix='yuv420p', times=None, rotate=None, tag=None, base=1000, fmt='rgb24', options=None):
     "A file made with PyAV alone; `times` in units of 1/base second."
     times = times if times is not None else [i * 100 for i in range(len(arrays))]
-    with av.open(str(path), 'w') as box:
+    with av.open(str(path), 'w', options=options or {}) as box:
         s = box.add_stream(codec, rate=10, options={'crf': '4'} if '264' in codec else {})
         s.width, s.height, s.pix_fmt = arrays.shape[2], arrays.shape[1], pix
         s.codec_context.time_base = Fraction(1, base)
@@ -157,7 +157,7 @@ def test_decodes_no_more_than_needed(tmp_path):
     data = p.read_bytes()
     p.write_bytes(data[:len(data) // 2])
     assert torch.equal(read_video(p, frames=3), whole)
-    with pytest.raises(ValueError, match='has .* frames, but frames=40|breaks off'):
+    with pytest.raises(ValueError, match='is cut off: .* of about 40 frames|breaks off'):
         read_video(p, frames=40)
 
 
@@ -329,6 +329,86 @@ def test_interrupted_write_leaves_nothing(tmp_path):
 def test_same_bytes_twice():
     digests = {hashlib.sha256(video_bytes(smooth(), kind)).hexdigest() for kind in ('gif', 'webp') for _ in range(2)}
     assert len(digests) == 2
+
+
+# Files that are not whole
+
+FAST = {'movflags': '+faststart'}
+
+
+@pytest.fixture(scope='module')
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), np.uint8)
+
+
+def cut(path, share=.5):
+    data = path.read_bytes()
+    path.write_bytes(data[:int(len(data) * share)])
+    return path
+
+
+def uneven(n): return np.cumsum([700 if i % 7 == 0 else 100 for i in range(n)]).tolist()
+
+
+@pytest.mark.parametrize('name, codec', [('a.mp4', 'libx264'), ('a.mov', 'libx264'), ('a.mkv', 'libx264'), ('a.webm', 'libvpx-vp9'),
+                                         ('a.avi', 'mpeg4')])
+@pytest.mark.parametrize('times', [None, uneven(60)], ids=['even', 'uneven'])
+def test_a_cut_off_video_is_no_shorter_one(tmp_path, noise, name, codec, times, base=1000):
+    if name == 'a.avi':  # has no times
+        times, base = range(60), 10
+    p = encode(tmp_path / name, noise, codec, times=times, base=base, options=FAST if name[-3:] in ('mp4', 'mov') else None)
+    assert len(read_video(p, size=8)) == 60
+    told = p.stat().st_size
+    cut(p)
+    with pytest.raises(ValueError, match=rf'is cut off: .* of (about )?[56]\d frames are there, in {told // 2} of {told} ') as e:
+        read_video(p, size=8)
+    there = int(str(e.value).split('frames=')[1].split(')')[0])
+    assert 20 < there < 40 and len(read_video(p, frames=there, size=8)) == there
+    with pytest.raises(ValueError, match=r'frames=9\) to take what is there'):
+        read_video(p, start=there - 17, every=2, size=8)
+    with pytest.raises(ValueError, match='is cut off'):
+        read_video(p, frames=59, size=8)
+
+
+def test_files_that_do_not_tell_or_end_in_more_are_read(tmp_path, noise):
+    with av.open(str(tmp_path / 'live.mkv'), 'w', options={'live': '1'}) as box:
+        s = box.add_stream('libx264', rate=10)
+        s.width, s.height, s.pix_fmt = 64, 48, 'yuv420p'
+        for a in noise[:20]:
+            box.mux(s.encode(av.VideoFrame.from_ndarray(a, 'rgb24')))
+        box.mux(s.encode())
+    assert 5 < len(read_video(cut(tmp_path / 'live.mkv'))) < 20
+    p = encode(tmp_path / 'a.mp4', noise[:9], options=FAST)
+    whole = p.read_bytes()
+    for more in (bytes(100), b'\xff' * 100, b'\0\0\1\0free' + bytes(20)):  # the last: a box cut off that holds no frame
+        p.write_bytes(whole + more)
+        assert len(read_video(p)) == 9
+
+
+@pytest.mark.parametrize('suffix, says', [('png', 'frame 0'), ('jpg', 'frame 0'), ('gif', ''), ('apng', r'frames=\d\) reads')])
+def test_a_cut_off_image_is_named(tmp_path, noise, suffix, says):
+    frames = [Image.fromarray(a) for a in noise[:6]]
+    many = {'save_all': True, 'append_images': frames[1:]} if suffix in ('gif', 'apng') else {}
+    (tmp_path / 'frames').mkdir()
+    p = tmp_path / 'frames' / f'2.{suffix}'
+    frames[0].save(p, **({'format': 'png'} if suffix == 'apng' else {}), **many)
+    cut(p)
+    for read in (read_video, probe_video)[:1 if suffix == 'gif' else 2]:  # a GIF's times are told without its pixels
+        with pytest.raises(ValueError, match=rf'2\.{suffix} breaks off.*{says}'):
+            read(p)
+    if suffix == 'png':
+        frames[0].save(tmp_path / 'frames' / '1.png')
+        with pytest.raises(ValueError, match=r'2\.png breaks off in frame 0'):
+            read_video(tmp_path / 'frames')
+
+
+def test_a_clip_or_sample_is_a_video(tmp_path):
+    from types import SimpleNamespace
+    made = SimpleNamespace(video=smooth(), prompt='a ramp')
+    assert torch.equal(as_video(made), smooth()) and resize(made, 24, 32).shape == (6, 24, 32, 3)
+    assert len(read_video(write_video(made, tmp_path / 'a.mp4'))) == 6
+    with pytest.raises(TypeError, match='is a SimpleNamespace'):
+        as_video(SimpleNamespace(video=None))
 
 
 # Messages: each says what was found, what was expected, and the call that mends it

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .channels import (Channels, ChannelStats, _features, _folds, _held_out, _labels, channel_curves, fisher_ratio,
                               remove_content, similarity)
-from .files import whole_file
+from .files import _DAMAGED, whole_file
 from .metrics import Interval, auc, bootstrap, paired_difference
 
 # %% auto #0
@@ -87,6 +87,14 @@ class _Courses:
     def __setitem__(self, clip: int, course: Tensor) -> None:
         self.block[clip] = course
         self.there.add(clip)
+
+
+def _check_keep(keep: float | int, width: int | None = None) -> None:
+    "Raise ValueError unless `keep` is a share of the channels, or a number of them; with their width, once it is known."
+    whole = isinstance(keep, int)
+    if not isinstance(keep, (int, float)) or (not 1 <= keep <= (width or keep) if whole else not 0 < keep <= 1):
+        raise ValueError(f'keep={keep!r}{f" of {width} channels" if width else ""}: use a share above 0 and up to 1, such as .04, '
+                         f'or a whole number from 1 to {width or "that of the channels"}')
 
 
 class DirectionSweep:
@@ -348,8 +356,8 @@ class Discovery:
             courses = {tuple(site): x[f'courses:{i}'] for i, site in enumerate(head['courses'])}
             axes = {n: head[n] for n in ('steps', 'sigmas', 'layers', 'kinds', 'labels', 'facts')}
             return cls(**axes, right=parts[0], measures=parts[1], channels=channels, courses=courses)
-        except (ValueError, KeyError, OSError, EOFError, AttributeError, TypeError, IndexError) as e:
-            raise ValueError(f'{str(path)!r} is no discovery file: make one with discover(...).save(path)') from e
+        except _DAMAGED as e:
+            raise ValueError(f'{str(path)!r} is no discovery file, or no whole one: make one with discover(...).save(path)') from e
 
 
 _VERSION = 'discovery 1'

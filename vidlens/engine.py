@@ -24,7 +24,7 @@ from .concepts import PATHS, Concepts, concept_stream, encode_concepts
 from .grid import Grid
 from .heads import HeadProbe, HeadTable
 from .hooks import CaptureError, Wanted, _dtype, _gib, _pick, capture, lock_of, parse_bytes, until_enough, watch_inputs
-from .lens import _clip_probe, _known, _motion_layer, _Probes, _valid, track
+from .lens import _clip_probe, _motion_layer, _Probes, _said, _valid, track
 from .matching import Tracks, _asked as _places, match_fields
 from .run import Step, _positive, _seed, conditions, encode, generate, predict, schedule, text_of
 from .scores import HeadStatistics, ScoreProbe, ScoreTable, head_statistics
@@ -494,17 +494,15 @@ def _asked_clip(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed
         return None
     if run:
         raise TypeError(f'hold of a video has no option {sorted(run)[0]!r}: it is for making one, hold(pipe, prompt=...)')
-    if prompt and prompt != getattr(video, 'caption', prompt):
-        raise ValueError(f'a clip has its own caption, {video.caption!r}: hold(pipe, clip), or hold(pipe, clip.video, {prompt!r})')
     if isinstance(video, Tensor):
         text_of(pipe, prompt)
         clip = SimpleNamespace(video=as_video(video), caption=prompt)
-    elif all(hasattr(video, n) for n in ('video', 'caption', 'tracks', 'visible')):
-        known = {n: getattr(video, n) for n in ('video', 'tracks', 'visible')}
-        clip = SimpleNamespace(**known, caption=_known(pipe, video.caption))
+    elif isinstance(getattr(video, 'video', None), Tensor):
+        known = {n: getattr(video, n) for n in ('video', 'tracks', 'visible') if hasattr(video, n)}
+        clip = SimpleNamespace(**known, caption=_said(pipe, video, prompt))
     else:
-        raise TypeError(f'video is a {type(video).__name__}, but must be a tensor (frames, height, width, 3) or a clip of the '
-                        'world')
+        raise TypeError(f'video is a {type(video).__name__}, but must be a tensor (frames, height, width, 3), or a clip or '
+                        'sample that holds one')
     try:
         card_of(pipe).grid(pipe, *clip.video.shape[:3])
     except ValueError as e:
@@ -516,8 +514,8 @@ def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int =
          dtype: str | torch.dtype | None = None, job: Job | None = None, **run: Any) -> Engine:
     """A video inside a model, ready to be looked at from all sides.
 
-    video   (frames, height, width, 3) of the model's size (see `fit_video`), or a clip of the world, whose caption and tracks
-            are known; None: one is made from the prompt, and `run` goes to `generate` (guidance, frames, size ...)
+    video   (frames, height, width, 3) of the model's size (see `fit_video`), or a clip or sample, whose words and tracks, if it
+            has any, are known; None: one is made from the prompt, and `run` goes to `generate` (guidance, frames, size ...)
     of      steps of the run
     budget  for activations, in bytes or '2 GiB', on the model's device;  dtype: keep them in another one, such as 'float16':
             half the room, and scores that differ in their third digit

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files import whole_file
+from .files import _DAMAGED, whole_file
 from .matching import Tracks
 from .metrics import Interval, bootstrap, paired_difference, tapvid
 from .video import as_video, fit_points, read_video, resize
@@ -507,7 +507,7 @@ def _npy(path: Path, ndim: int, kinds: str, expected: str) -> np.ndarray:
         raise FileNotFoundError(f'{path} does not exist: tracks/NNN.npy and visibility/NNN.npy belong together')
     try:
         x = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as e:
+    except _DAMAGED as e:
         raise ValueError(f'{path} is not a numpy file of numbers ({e}): fetch it again') from e
     if x.ndim != ndim or x.shape[0] != 1 or x.dtype.kind not in kinds:
         raise ValueError(f'{path} is {x.shape} {x.dtype}, but must be {expected}')

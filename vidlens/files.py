@@ -8,10 +8,16 @@ __all__ = ['whole_file', 'refuse_existing']
 # %% ../nbs/00a_files.ipynb #484af0d9
 import contextlib
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # %% ../nbs/00a_files.ipynb #69901ecf
+# What readers raise of a file that is cut off, damaged or of another kind; a cut-off .npz is no zip file.
+_DAMAGED = (ValueError, KeyError, OSError, EOFError, AttributeError, TypeError, IndexError, zipfile.BadZipFile, zlib.error)
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike, force: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renamed to it when the block ends well, removed when it does not.

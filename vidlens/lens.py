@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import world
 from .card import card_of, model_of
 from .channels import Channels, DirectionProbe, direction_probe, find_channels, remove_content
+from .discovery import _check_keep
 from .evaluation import Tracker
 from .grid import Grid
-from .hooks import Wanted, _numbers, _pick, capture
+from .hooks import Wanted, _asked, _numbers, _pick, capture
 from .matching import Tracks, match, points_on_grid
 from .run import Sample, default_size, encode, generate, renoise, step_at, text_of
 from .scores import ScoreProbe, ScoreTable, join_scores
@@ -37,15 +39,16 @@ __all__ = ['PUBLISHED', 'score', 'GenerationScores', 'score_generation', 'best_l
            'moft', 'panning_clips', 'features']
 
 # %% ../nbs/20_lens.ipynb #0fac8c48
-def score(pipe, video, prompt: str = '', tracks: Tensor | None = None, visible: Tensor | None = None,
-          layers: Wanted = None, steps: int | Iterable[int] = -12, of: int = 30, threshold: float | None = None,
+def score(pipe, video, prompt: str = '', tracks: Any = None, visible: Any = None,
+          layers: Wanted = None, steps: Wanted = -12, of: int = 30, threshold: float | None = None,
           moved: float | None = None, seed: int = 0, latents: Sequence[Tensor] | None = None,
           on_clip: Callable[[int, int], None] | None = None, sample: int | None = 0) -> ScoreTable:
     """How well each layer and head matches points whose tracks are known, and what it looks at (DiffTrack, section 3.3).
 
     video      (frames, height, width, 3), with `tracks` (points, frames, 2) px (x, y) and `visible` (points, frames);
-               or a clip of the world, or a list of them
-    steps      one or several steps of a run of `of` steps; negative from the end
+               or a clip of the world or of `read_tapvid`, or a list of them; `prompt` is for those without words of their own
+    steps      one or several steps of a run of `of`, or 'all'; negative from the end. The default, -12 of 30, is noisier
+               than the -2 that `track` reads: best = found.best('accuracy') tells where, track(..., step=best['step'])
     threshold  px; default the side of a token, in a UNet of the largest grid's
     moved      px; only points that are as far from where they were asked count; default the side of a token
     latents    of each clip, from `encode`, where they are known already
@@ -54,16 +57,14 @@ def score(pipe, video, prompt: str = '', tracks: Tensor | None = None, visible: 
     Query points are the tracks' places in frame 0; their own frame is not counted. Padding gets no weight.
     `best('accuracy')` of the table is the layer that matches best. Raises ValueError."""
     clips = _clips(pipe, video, prompt, tracks, visible)
-    numbers = sorted({step_at(pipe, s, steps=of).index for s in _listed(steps)})
+    numbers = _step_numbers(pipe, steps, of)
     _pick(layers, card_of(pipe).n_layers(model_of(pipe)), 'layers')
-    if not numbers:
-        raise ValueError('steps is empty: give at least one, for example steps=-12')
     _check_threshold(threshold)
     side = card_of(pipe).grid(pipe, *clips[0].video.shape[:3]).stride
     how = dict(threshold=threshold, moved=float(side if moved is None else moved), sample=sample, seed=seed)
     tables: list[ScoreTable] = []
     for i, clip in enumerate(clips):
-        z, caption = encode(pipe, clip.video) if latents is None else latents[i], _known(pipe, clip.caption)
+        z, caption = encode(pipe, clip.video) if latents is None else latents[i], _said(pipe, clip, prompt)
         probe = _clip_probe(pipe, clip, caption, how)
         with capture(pipe, 'q k', layers=layers, tokens='all', probe=probe):
             for step in numbers:
@@ -122,6 +123,15 @@ def _valid(pipe, prompt: str) -> Tensor | None:
     return None if card_of(pipe).text == 'cross' else ~text_of(pipe, prompt).pad
 
 
+def _step_numbers(pipe, steps: Wanted, of: int) -> list[int]:
+    "Numbers, from 0, of the steps asked for in a run of `of`. Raises ValueError for none, and for those that do not exist."
+    asked = _asked(steps, 'steps')
+    each = range(of) if asked is None else range(of)[asked] if isinstance(asked, slice) else asked
+    if not each:
+        raise ValueError('steps is empty: give at least one, for example steps=-12')
+    return sorted({step_at(pipe, s, steps=of).index for s in each})
+
+
 def _check_threshold(threshold: float | None) -> None:
     if threshold is not None and not threshold > 0:
         raise ValueError(f'threshold={threshold}, but must be a distance in pixels above 0')
@@ -133,15 +143,16 @@ def _joined(tables: list[ScoreTable], **facts) -> ScoreTable:
     return table
 
 
-def _clips(pipe, video, prompt: str, tracks: Tensor | None, visible: Tensor | None) -> list[Any]:
-    "Clips of the world, or one made of the arguments."
+def _clips(pipe, video, prompt: str, tracks: Any, visible: Any) -> list[Any]:
+    "Clips with known tracks, or one made of the arguments."
     if isinstance(video, Tensor):
         if tracks is None:
             raise ValueError('score needs tracks (points, frames, 2): give tracks=..., or a clip of the world')
         text_of(pipe, prompt)
+        tracks = _as_tensor(tracks, 'tracks').float()
         if tracks.ndim != 3 or tracks.shape[1:] != (len(video), 2):
             raise ValueError(f'tracks have shape {tuple(tracks.shape)}, but must be (points, {len(video)} frames, 2)')
-        seen = torch.ones(tracks.shape[:2], dtype=torch.bool) if visible is None else torch.as_tensor(visible).bool()
+        seen = torch.ones(tracks.shape[:2], dtype=torch.bool) if visible is None else _as_tensor(visible, 'visible').bool()
         if seen.shape != tracks.shape[:2]:
             raise ValueError(f'visible has shape {tuple(seen.shape)}, but tracks are of {tuple(tracks.shape[:2])} (points, '
                              f'frames)')
@@ -149,7 +160,36 @@ def _clips(pipe, video, prompt: str, tracks: Tensor | None, visible: Tensor | No
     clips = list(video) if isinstance(video, (list, tuple)) else [video]
     if not clips or not all(hasattr(c, 'tracks') and hasattr(c, 'video') for c in clips):
         raise TypeError('video must be a tensor (frames, height, width, 3), a clip of the world or a list of clips')
+    for name, x in (('tracks', tracks), ('visible', visible)):
+        if x is not None:
+            raise ValueError(f'a clip has tracks of its own, and {name} would not be looked at: leave {name} out, or give the '
+                             'video alone, score(pipe, clip.video, prompt, tracks, visible)')
+    for c in clips:
+        if c.video is None:
+            raise ValueError(f'{c!r} has no video: only clips with one are scored')
+        if prompt:
+            _said(pipe, c, prompt)
     return clips
+
+
+def _as_tensor(x: Any, name: str) -> Tensor:
+    "A tensor, array or list of numbers as a tensor. Raises ValueError for anything else."
+    try:
+        return x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+    except (TypeError, ValueError) as e:
+        raise ValueError(f'{name} is a {type(x).__name__} that makes no tensor ({e}): give numbers (points, frames'
+                         f'{", 2" if name == "tracks" else ""})') from None
+
+
+def _said(pipe, clip: Any, prompt: str = '') -> str:
+    "The words of a clip, none if the model cannot read them; the prompt for a clip that has none. Raises ValueError for both."
+    own = getattr(clip, 'caption', '') or getattr(clip, 'prompt', '')
+    if prompt and own and prompt != own:
+        raise ValueError(f'a clip has its own caption, {own!r}: leave prompt={prompt!r} out, or give the video alone, clip.video')
+    if prompt and not own:
+        text_of(pipe, prompt)
+        return prompt
+    return _known(pipe, own)
 
 
 def _known(pipe, caption: str) -> str:
@@ -246,11 +286,13 @@ def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = 
           tape: Tape | None = None, item: int = 0, **how) -> Tracks:
     """Where points go, by query-key matching (DiffTrack, section 3.2), at every RGB frame, in pixels of the video.
 
-    video    (frames, height, width, 3) of any size and length
+    video    (frames, height, width, 3) of any size and length, or a clip
     queries  (points, 3) as (t, x, y) px; default a grid of 6x6 in frame 0
     layer    one or several; default: `best_layer`, or the tape's only one
-    step     one or several, of a run of `of` steps; nearly clean by default. Costs are averaged over layers and steps
-    tape     what a capture kept ('q k'): then nothing is run; `item` is the row of its batch, `step` if it holds several
+    step     one or several, of a run of `of`; default -2 of 30, nearly clean; step=best['step'] of a `score` reads where it did.
+             Costs are averaged over layers and steps
+    tape     what a capture of this model kept ('q k'), in place of a video: nothing is run; `item` is the row of its batch,
+             `step` if it holds several
     how      heads, symmetric, readout ... of `match`. cycle: px, as the model sees the video, by which the way back may
              miss a query whose point is still called visible; default a token's side, None: all are visible
 
@@ -269,6 +311,10 @@ def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = 
             return _track_long(pipe, video, queries, layer, step, of, prompt, seed, whole, how)
         with capture(pipe, 'q k', layers=layer) as tape:
             renoise(pipe, video, prompt, step=steps[0], steps=of, seed=seed)
+    elif video is not None:
+        raise ValueError('a video and a tape: points are tracked in the tape, and the video would not be looked at: leave one out')
+    else:
+        _check_tape(pipe, tape)
     layers, steps = _listed(_only_layer(tape) if layer is None else layer), _listed(step)
     if not layers or not steps or len(steps) > 1 and len(tape.times) < 2:
         raise ValueError(f'layer={layer}, step={step}: the tape holds steps {sorted(tape.times)}, so capture those that '
@@ -278,6 +324,14 @@ def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = 
         queries = points_on_grid(6, grid.height, grid.width)
     q, k = ([_one(tape, kind, n, item, s) for n in layers for s in steps] for kind in 'qk')
     return match(q, k, grid, queries, **dict(cycle=float(grid.stride)) | how).at_frames(grid.video_frames)
+
+
+def _check_tape(pipe, tape: Tape) -> None:
+    "Raise ValueError for what another model left; a tape that does not name its model is taken."
+    model, layers = type(model_of(pipe)).__name__, card_of(pipe).n_layers(model_of(pipe))
+    if tape.facts.get('model', model) != model or tape.layers not in (None, layers):
+        raise ValueError(f'the tape is of {tape.facts.get("model", "a model")} with {tape.layers} layers, but this pipeline has '
+                         f'{model} with {layers}: give the pipeline that left it, or capture this one')
 
 
 def _fits(pipe, video: Tensor) -> bool:
@@ -361,10 +415,12 @@ def moft(pipe, clips: Sequence[Tensor] | None = None, labels: Sequence[str] | No
 
     clips   videos of the model's size, with `labels`, their directions; default: n panning clips of the world
     layer   its number or path; default: 'up_blocks.1' of a UNet, as published, or two thirds into a transformer
-    step    of a run of `of` steps, default a quarter into it, where MOFT steers
+    step    of a run of `of`, default a quarter into it (7 of 30), where MOFT steers; step=best['step'] of a `Discovery` or of a
+            `score` reads there
     keep    share of channels, but at least 8, or their number
 
     Raises ValueError for fewer than two clips or one direction only."""
+    _check_keep(keep)
     total = card_of(pipe).n_layers(model_of(pipe))
     at: Any = _motion_layer(pipe) if layer is None else _numbers(pipe, layer)
     step = of // 4 if step is None else step
@@ -376,6 +432,7 @@ def moft(pipe, clips: Sequence[Tensor] | None = None, labels: Sequence[str] | No
     found: list[Tensor] = []
     for i, video in enumerate(clips):
         found.append(features(pipe, video, layer=at, step=step, of=of, seed=seed + i))
+        _check_keep(keep, found[0].shape[-1])
         if on_clip:
             on_clip(i + 1, len(clips))
     return _motion(found, list(labels), at, keep, dict(clips=len(clips), layers=total, step=step, of=of))
@@ -417,7 +474,9 @@ def panning_clips(pipe, n: int, seed: int = 0) -> tuple[list[Tensor], list[str]]
 
 def features(pipe, video: Tensor, prompt: str = '', layer: int = 0, step: int = -12, of: int = 30,
              seed: int = 0) -> Tensor:
-    "Output of a block for a renoised video: (frames, rows, cols, channels) float32."
+    """Output of a block for a renoised video: (frames, rows, cols, channels) float32.
+
+    step: of a run of `of`; default -12 of 30, as in `score`, whose step=best['step'] may be passed on."""
     with capture(pipe, 'hidden', layers=layer) as tape:
         renoise(pipe, video, prompt, step=step, steps=of, seed=seed)
     return _grid(tape, layer).unflatten(tape.get('hidden', layer)[0].float())

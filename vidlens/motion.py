@@ -19,7 +19,7 @@ from torch import Tensor
 from . import world
 from .card import card_of, model_of
 from .channels import Channels, _discriminant, _folds, _held_out, _index, channel_curves, remove_content, similarity
-from .discovery import DirectionSweep, Discovery, Speed, find_sites, read_speed, score_field
+from .discovery import DirectionSweep, Discovery, Speed, _check_keep, find_sites, read_speed, score_field
 from .grid import Grid
 from .hooks import capture
 from .lens import _grid
@@ -195,7 +195,7 @@ def discover(pipe, clips: Any = None, labels: Sequence[str] | None = None, masks
     if isinstance(clips, (str, os.PathLike)):
         clips = folder_motion(pipe, clips)
     moving = world_motion(pipe, directions, n, seed, **knobs) if clips is None else _given(clips, labels, masks)
-    sweep, sigmas = sweep_clips(pipe, moving, kinds, layers, steps, of, noises, prompt, seed, on_clip)
+    sweep, sigmas = sweep_clips(pipe, moving, kinds, layers, steps, of, noises, prompt, seed, on_clip, keep)
     facts = dict(clips=len(moving), directions=sorted(set(moving.labels)), of=of, noises=noises, seed=seed, keep=keep,
                  layers_in_all=card_of(pipe).n_layers(model_of(pipe)))
     return find_sites(sweep, sigmas, keep, minimum, facts=facts)
@@ -203,8 +203,12 @@ def discover(pipe, clips: Any = None, labels: Sequence[str] | None = None, masks
 
 def sweep_clips(pipe, moving: MotionClips, kinds: str = 'hidden q k', layers: int | Iterable[int] | None = None,
                 steps: int | Sequence[int] | None = None, of: int = 30, noises: int = 2, prompt: str = '', seed: int = 0,
-                on_clip: Callable[[int, int], None] | None = None) -> tuple[DirectionSweep, dict[int, float]]:
-    "The pass of `discover`: what it keeps of every site (step, layer, kind), and the share of noise of each step."
+                on_clip: Callable[[int, int], None] | None = None,
+                keep: float | int = .04) -> tuple[DirectionSweep, dict[int, float]]:
+    """The pass of `discover`: what it keeps of every site (step, layer, kind), and the share of noise of each step.
+
+    keep: what will be asked of `find_sites`; a number that a site does not have is a ValueError at the first forward."""
+    _check_keep(keep)
     asked = (of // 4, of // 2, -max(1, of // 8)) if steps is None else [steps] if isinstance(steps, int) else list(steps)
     plan = list({at.index: at for at in (step_at(pipe, s, steps=of) for s in asked)}.values())
     if not plan or noises < 1:
@@ -214,8 +218,9 @@ def sweep_clips(pipe, moving: MotionClips, kinds: str = 'hidden q k', layers: in
     def look(site, *tensors: Tensor) -> None:
         grid = _grid(tape, site.layer)
         put = now | {k: _on_tokens(now[k], grid) for k in ('mask', 'heir_mask')}
-        for kind, x in zip(site.kind.split(), tensors):
-            sweep.add((site.step, site.layer, kind), grid.unflatten(_tokens(x)), **put)
+        for kind, x in zip(site.kind.split(), map(_tokens, tensors)):
+            _check_keep(keep, x.shape[-1])
+            sweep.add((site.step, site.layer, kind), grid.unflatten(x), **put)
 
     with capture(pipe, kinds, layers=layers, probe=look) as tape:
         for done, (i, m, heir) in enumerate(_in_order(moving, sweep)):

@@ -39,9 +39,11 @@ _ANIMATED = ('PNG', 'GIF', 'WEBP', 'AVIF')  # several images in a TIFF or MPO ar
 def as_video(x: Any, name: str = 'video') -> Tensor:
     """A video as this library holds it: (frames, height, width, 3) float32 in [0, 1].
 
-    Takes a tensor or array (F, H, W, 3), grey (F, H, W) or (F, H, W, 1), or a list of PIL images or arrays; uint8 is
-    divided by 255, bool becomes 0 and 1. Float values that overshoot [0, 1] by up to 0.05, as decoders and resampling
-    leave them, are clipped; anything further out, and NaN, is a ValueError. Other types raise TypeError."""
+    Takes a tensor or array (F, H, W, 3), grey (F, H, W) or (F, H, W, 1), a list of PIL images or arrays, or what has such
+    a tensor as its `.video`, as clips and samples do; uint8 is divided by 255, bool becomes 0 and 1. Float
+    values that overshoot [0, 1] by up to 0.05, as decoders and resampling leave them, are clipped; anything further out,
+    and NaN, is a ValueError. Other types raise TypeError."""
+    x = inside if isinstance(inside := getattr(x, 'video', None), Tensor) else x
     if isinstance(x, (list, tuple)) and x and not isinstance(x[0], (int, float)):
         shapes = {tuple(np.shape(f)) for f in x}
         if len(shapes) > 1:
@@ -363,17 +365,34 @@ def _image_frames(path: Path, background: Any) -> _Source:
     "Frames of an image file, animated or not."
     from PIL import ImageOps
     with _open_image(path) as im:
-        n = getattr(im, 'n_frames', 1) if im.format in _ANIMATED else 1
+        with _decoding(path):
+            n = getattr(im, 'n_frames', 1) if im.format in _ANIMATED else 1
         t = 0.
         for i in range(n):
-            im.seek(i)
-            if im.format != 'GIF':  # the others tell a frame's delay only once it is decoded
-                im.load()
+            with _decoding(path, i):
+                im.seek(i)
+                if im.format != 'GIF':  # the others tell a frame's delay only once it is decoded
+                    im.load()
             # Browsers show delays of 0 and 10 ms as 100 ms; so do we.
             ms = im.info.get('duration', 100) or 100
             end = t + (ms if ms > 10 else 100) / 1000
-            yield t, end, lambda: _flat(ImageOps.exif_transpose(im), background)
+
+            def get(i: int = i) -> np.ndarray:
+                with _decoding(path, i):
+                    return _flat(ImageOps.exif_transpose(im), background)
+            yield t, end, get
             t = end
+
+
+@contextlib.contextmanager
+def _decoding(path: Path, frame: int | None = None) -> Iterator[None]:
+    "What Pillow says of a file that is not whole becomes a ValueError with the file's name."
+    try:
+        yield
+    except (OSError, EOFError, SyntaxError, IndexError) as e:
+        where = '' if frame is None else f' in frame {frame}'
+        fix = f'read_video(path, frames={frame}) reads the part before' if frame else 'write it again, or download it again'
+        raise ValueError(f'{path} breaks off{where} ({e}); the file looks damaged or cut short: {fix}') from None
 
 
 def _open_image(path: Path) -> Any:
@@ -489,8 +508,9 @@ def _av_frames(path: Path, background: Any, ahead: bool) -> _Source:
                 if frame.duration and frame.time_base:
                     gap = float(frame.duration * frame.time_base)
         except av.FFmpegError as e:
-            raise ValueError(f'{path} breaks off after {n} frames ({e.strerror}); the file looks damaged or cut short: '
-                             f'read_video(path, frames={max(n - 2, 1)}) reads the part before') from None
+            fix = f'read_video(path, frames={n - 2}) reads the part before' if n > 2 else 'write it again, or download it again'
+            raise ValueError(f'{path} breaks off after {n} frames ({e.strerror}); the file looks damaged or cut short: {fix}'
+                             ) from None
         if held and ahead:
             yield held[0], held[0] + gap, held[1]
 
@@ -514,7 +534,7 @@ def read_video(path: str | os.PathLike, frames: int | None = None, start: int = 
     taken, `frames` of them or all. `size` (height, width), or one number for a square, applies `resize` with `fit`
     'crop', 'pad' or 'stretch'. Rotation flags are applied, alpha lies on `background`, 10 and 16 bits are kept, colour
     without a tag is read as BT.601. Decodes up to the last frame needed and converts only those taken. Raises
-    FileNotFoundError or ValueError (not a video, too few frames, bad size, fit ...), naming the fix."""
+    FileNotFoundError or ValueError (not a video, cut off, too few frames, bad size, fit ...), naming the fix."""
     p = _existing(path)
     for name, v, low in (('frames', 1 if frames is None else frames, 1), ('start', start, 0), ('every', every, 1)):
         if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < low:
@@ -539,9 +559,55 @@ def read_video(path: str | os.PathLike, frames: int | None = None, start: int = 
                                      f'size=({out[0].shape[0]}, {out[0].shape[1]}) to bring all to one size')
             if len(out) == frames:
                 break
+        else:
+            _check_whole(p, len(out))
     if not out or len(out) < (frames or 0):
         raise ValueError(_too_short(p, n, len(out), frames, start, every, fps))
     return torch.stack(out)
+
+
+def _check_whole(p: Path, got: int) -> None:
+    "Raise ValueError if a file that was read to its end is cut off, and frames are lost with what is missing."
+    if not p.is_file() or not (told := _told_bytes(p)) > (size := p.stat().st_size):
+        return
+    with _opened(p) as (box, s):
+        packets = [k for k in box.demux(s) if k.size and not k.is_corrupt]
+        tick, rate = float(s.time_base), float(s.average_rate or s.base_rate or 25)
+        seconds, count = s.duration * tick if s.duration else (box.duration or 0) / 1e6, s.frames
+        if box.format.name == 'avi':  # counts what is skipped, too, and guesses the duration of a part
+            seconds, count = count / rate, 0
+        end = max(((k.pts + (k.duration or 0)) * tick for k in packets if k.pts is not None), default=0)
+        whole = len(packets) >= count if count else seconds and end > seconds - .5 / rate
+        about = f' of about {round(len(packets) * seconds / end)}' if seconds and end > 0 else ''
+        expected = f' of {count}' if count else about
+    if not whole:
+        accept = f', or read_video(path, frames={got}) to take what is there' if got else ''
+        raise ValueError(f'{p} is cut off: {len(packets)}{expected} frames are there, in {size} of {told} bytes: copy or download '
+                         f'it again{accept}')
+
+
+def _told_bytes(p: Path) -> int:
+    "How many bytes an MP4, Matroska or AVI file says that it has; 0 for those that do not tell."
+    size, at = p.stat().st_size, 0
+    with open(p, 'rb') as f:
+        head = f.read(64)
+        if head[:4] == b'\x1aE\xdf\xa3':  # Matroska: a header, and the segment with all the rest
+            at = head.find(b'\x18S\x80g') + 4
+            n = 9 - head[at].bit_length() if 4 <= at < 56 else 0
+            left = int.from_bytes(head[at:at + n], 'big') & (1 << 7 * n) - 1
+            return at + n + left if n and left != (1 << 7 * n) - 1 else 0  # all ones: not known, as in a live stream
+        avi = head[:4] == b'RIFF' and head[8:12] == b'AVI '
+        if not avi and head[4:8] not in (b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip'):
+            return 0
+        while at < size:  # one after the other, each with its length
+            f.seek(at)
+            head = f.read(16)
+            step = int.from_bytes(head[4:8], 'little') + 8 if avi else int.from_bytes(head[:4], 'big')
+            step = int.from_bytes(head[8:], 'big') if not avi and step == 1 else step
+            if step < 8:  # 0: to the end of the file, however long that is
+                return 0
+            at += step
+    return at
 
 
 def _by(frame: Tensor) -> str:
@@ -592,6 +658,7 @@ def probe_video(path: str | os.PathLike) -> VideoFacts:
     """The facts of a video file, animated image or folder of images. Packets are counted, one frame is decoded.
 
     Raises FileNotFoundError or ValueError as `read_video` does."""
+    import av
     p = _existing(path)
     if p.is_dir() or _is_image(p):
         source = list(_folder_frames(p, 'white') if p.is_dir() else _image_frames(p, 'white'))
@@ -616,7 +683,10 @@ def probe_video(path: str | os.PathLike) -> VideoFacts:
     fps, seconds, variable = _timing(t, float(np.median(steps)) if len(steps) else 1 / rate, tick)
     fps = rate if abs(fps / rate - 1) < .01 else fps  # the header is exact where the clock is rounded
     with _opened(p) as (box, s):
-        first = next(box.decode(s))
+        try:
+            first = next(box.decode(s))
+        except av.FFmpegError as e:
+            raise ValueError(f'{p} breaks off in frame 0 ({e.strerror}): write it again, or download it again') from None
         a, b, _, _ = _display_matrix(first)
     h, w = (first.width, first.height) if b and not a else (first.height, first.width)
     return VideoFacts(len(t), h, w, round(fps, 4), round(seconds, 4), codec, first.format.name,
