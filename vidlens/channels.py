@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .files import whole_file
+from .files import _DAMAGED, whole_file
 
 # %% ../nbs/11_channels.ipynb #321daa62
 def _features(x: Any, least: int = 4) -> Tensor:
@@ -225,7 +225,7 @@ class Channels:
                 index, loadings, explained = (torch.from_numpy(z[k]) for k in ('index', 'loadings', 'explained'))
                 weight = torch.from_numpy(z['weight']) if 'weight' in z else None
                 return cls(index, loadings, explained, json.loads(str(z['facts'])), weight)
-        except (ValueError, KeyError, OSError, EOFError, AttributeError, TypeError) as e:
+        except _DAMAGED as e:
             raise ValueError(f'{str(path)!r} is no channels file: make one with find_channels(...).save(path)') from e
 
 # %% ../nbs/11_channels.ipynb #a39e21f4

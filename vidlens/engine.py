@@ -30,7 +30,7 @@ from .run import Step, _positive, _seed, conditions, encode, generate, predict, 
 from .scores import HeadStatistics, ScoreProbe, ScoreTable, head_statistics
 from .tape import Site, Tape
 from .video import as_video
-from .words import ConceptMaps, _asked_words, _how, _Joiner, _spoken
+from .words import ConceptMaps, _asked_words, _how, _Joiner, _matching_layer, _spoken
 from .worker import Job
 
 # %% auto #0
@@ -462,12 +462,12 @@ class Engine(_Held):
 
     def _rivals(self, joiner: _Joiner, step: int) -> None:
         "What the rivals that are read in one layer need."
-        at = _motion_layer(self.pipe)
         if {'flow', 'tracks'} & set(joiner.how.rivals):
+            at = _matching_layer(self.pipe)
             tape, _ = self._one('match', step, at)
             joiner.kept['flow'] = tape.get('q', at)[0], tape.get('k', at)[0], self.grid_of(at)
         if 'moft' in joiner.how.rivals:
-            joiner.kept['moft'] = self.features(step, at)
+            joiner.kept['moft'] = self.features(step, _motion_layer(self.pipe))
 
 # %% ../nbs/41_engine.ipynb #4100000c
 def _told(job: Job | None, of: int) -> Callable[[int, float, Tensor], None] | None:

@@ -23,12 +23,12 @@ from torch import Tensor
 from .card import Text, card_of, model_of
 from .channels import remove_content, similarity
 from .concepts import Concepts, concept_stream, encode_concepts
-from .files import whole_file
+from .files import _DAMAGED, whole_file
 from .flow import motion_flow
 from .grid import Grid
 from .heads import _LOWEST, HeadTable
 from .hooks import Wanted, _pick, capture
-from .lens import _grid, _motion_layer, _one
+from .lens import _check_tape, _grid, _motion_layer, _one
 from .maps import (
     calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map, select_heads, separability)
 from .matching import match_fields
@@ -100,7 +100,7 @@ class ConceptMaps:
             return cls(facts['words'], x['maps'], Grid(**facts['grid']), {int(k): v for k, v in facts['heads'].items()},
                        x['separability'], facts['facts'], {n: x[f'rival_{n}'] for n in facts['rivals']}, x.get('flow'),
                        facts.get('run', {}))
-        except (ValueError, KeyError, OSError, EOFError) as e:
+        except _DAMAGED as e:
             if isinstance(e, FileNotFoundError):
                 raise
             raise ValueError(f'{path} holds no concept maps ({e}): write them with maps.save(path)') from e
@@ -362,6 +362,7 @@ def _one_source(pipe, video: Tensor | None, tape: Tape | None, item: int, of: in
         raise ValueError('a video and a tape: maps are read from the tape, and the video would not be looked at: leave one out')
     if odd := [f'{n}={x!r}' for n, x in (('of', of), ('seed', seed)) if x is not None]:
         raise ValueError(f'{odd[0]} is how a video is run, but a tape is of a run that is over: leave it out')
+    _check_tape(pipe, tape)
 
 
 class GeneratedMaps(NamedTuple):
