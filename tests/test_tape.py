@@ -78,8 +78,8 @@ def test_what_is_not_there(key, said):
 
 def test_what_there_is_in_short():
     one = torch.zeros(1)
-    tape = Tape({('q k', layer, step, branch): one for layer in range(6) for step in (0, 1, 2, 3, 7) for branch in ('cond', 'uncond')}
-                | {('hidden', 5, 0, 'cond'): one})
+    sites = [('q k', layer, step, branch) for layer in range(6) for step in (0, 1, 2, 3, 7) for branch in ('cond', 'uncond')]
+    tape = Tape(dict.fromkeys([*sites, ('hidden', 5, 0, 'cond')], one))
     with pytest.raises(KeyError, match=r"holds kinds q k, hidden; layers 0 to 5; steps 0 to 3, 7; branch cond, uncond.$"):
         tape['q', 0, 0]
     with pytest.raises(KeyError, match="holds kinds q k, hidden; of 'hidden' layers 5; steps 0; branch cond.$"):

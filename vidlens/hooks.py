@@ -878,6 +878,10 @@ class Edit(_Listener):
         _leave(self.seam, self)
         if kind is None:
             self.check_seen('edited')
+            if not self.seen['changed']:
+                names = ' '.join(k for ks in self.kinds.values() for k in ks)
+                raise ValueError(f'edit of {names}: f returned nothing and changed nothing: return the tensor'
+                                 f'{"s" * (" " in names)}, changed or as given')
 
     def before(self, group, layer, call, q, k, v, mask) -> dict[str, Tensor]:
         self.seen[group] += 1
@@ -915,9 +919,7 @@ class Edit(_Listener):
         "f's answer, of the same number and shapes; None means that it changed what it was shown in place."
         before = _versions(shown)
         new = self.f(site, *shown)
-        if new is None and before is not None and _versions(shown) == before:
-            raise ValueError(f'edit of {site.kind} in layer {site.layer}, step {site.step}: f returned nothing and changed nothing: '
-                             f'return the tensor{"s" * (len(shown) > 1)}, changed or as it was given')
+        self.seen['changed'] += new is not None or before is None or _versions(shown) != before
         new = shown if new is None else new
         new = list(new) if isinstance(new, (list, tuple)) else [new]
         given, got = ([tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__ for y in ys]
@@ -954,8 +956,8 @@ def edit(pipe, kinds: str, f: Callable[..., Any], layers: Wanted = None, steps: 
     `layers`, `steps`, `heads`, `branch` as in `capture`: only the conditional branch is changed unless `branch` says
     otherwise, so under guidance branch='both' ablates a head in the model, the default in half of it. All tokens are
     shown, `site.video` and `site.text` tell them apart.
-    Raises ValueError for what does not exist and where f neither returned nor changed anything, TypeError if f does not
-    take the tensors, CaptureError if nothing was edited."""
+    Raises ValueError for what does not exist and, at the end, if f never returned or changed anything, TypeError if f
+    does not take the tensors, CaptureError if nothing was edited."""
     return Edit(pipe, kinds, f, layers, steps, **_known(Edit, options))
 
 # %% ../nbs/04_hooks.ipynb #79d339f8
