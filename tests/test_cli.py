@@ -246,7 +246,8 @@ def test_channels_of_a_folder_and_of_the_world(folder, tmp_path, capsys, given):
 
 
 @pytest.mark.parametrize('given, says', [
-    (['no-such-folder'], "'no-such-folder' is no folder that exists"), (['{folder}', '--world'], 'leave --world'), (['{folder}/pan left'], '0 subfolders'),
+    (['no-such-folder'], "'no-such-folder' is no folder that exists"),
+    (['{folder}', '--world'], 'leave --world'), (['{folder}/pan left'], '0 subfolders'),
     (['--n', '6'], '4 are the least'), (['--direction', 'sideways'], "'sideways' is unknown"),
     (['{folder}', '--keep', '900'], '--keep 900'), (['{folder}', '--layer', '77'], '77'),
     (['{folder}', '--step', '30'], 'outside a run'), (['{folder}', '--kinds', 'z'], "kind 'z'")])

@@ -133,7 +133,8 @@ def test_the_app_in_a_browser(tmp_path):
 @pytest.mark.browser
 def test_what_cannot_be_is_read_in_the_app(tmp_path):
     "Of a model that is not the bundled one, which is asked before."
-    command = [*live.VIDLENS, 'app', '--model', _folder('bundled'), '--prompt', 'a zebra runs', '--of', '4', '--no-browser', '--port']
+    command = [*live.VIDLENS, 'app', '--model', _folder('bundled'), '--prompt', 'a zebra runs', '--of', '4', '--no-browser',
+               '--port']
     with live.Served([*command, str(live.free_port())], tmp_path, live.home(tmp_path)) as server, live.chromium() as browser:
         page = browser.new_page()
         page.goto(server.address, timeout=120_000)

@@ -324,8 +324,8 @@ def run_channels(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f'{str(args.clips)!r} is a folder of clips, whose subfolders name the directions: leave --world and '
                          '--direction out')
     if args.clips is not None and not args.clips.is_dir():
-        raise FileNotFoundError(f'{str(args.clips)!r} is {"a file, no folder" if args.clips.exists() else "no folder that exists"}: '
-                                'give a folder with a subfolder of clips for each direction')
+        what = 'a file, no folder' if args.clips.exists() else 'no folder that exists'
+        raise FileNotFoundError(f'{str(args.clips)!r} is {what}: give a folder with a subfolder of clips for each direction')
     say(f'loading {args.model}')
     pipe = load(args.model, args.device, args.dtype)
     ways = args.direction or ['pans']

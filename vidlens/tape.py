@@ -136,7 +136,7 @@ class Tape:
         here = [k for k in self.data if k[0] == kind] or list(self.data)
         if not here:
             return 'nothing'
-        kinds, branches = (', '.join(dict.fromkeys(k[i] for k in keys)) for i, keys in ((0, self.data), (3, here)))
+        kinds, branches = (', '.join(dict.fromkeys(names)) for names in ([k[0] for k in self.data], [k[3] for k in here]))
         of = f'; of {kind!r} ' if here[0][0] == kind else '; '
         return f'kinds {kinds}{of}layers {_runs(k[1] for k in here)}; steps {_runs(k[2] for k in here)}; branch {branches}'
 
