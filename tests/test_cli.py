@@ -418,7 +418,7 @@ def test_quiet_libraries(quiet, monkeypatch, capsys):
         log = logging.getLogger('diffusers.some.pipeline')
         log.addHandler(handler := logging.StreamHandler(sys.stderr))
         log.warning('a paragraph')
-        warnings.warn('another', FutureWarning)
+        warnings.warn('another', FutureWarning, stacklevel=1)
         log.removeHandler(handler)
         return {}
 
