@@ -1,8 +1,10 @@
 """The command line: exit status, one sentence for bad input, files whole or not at all."""
 import csv
 import json
+import logging
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 
 import vidlens
 from vidlens import world
-from vidlens.cli import main, parser, point, read_points
+from vidlens.cli import in_options, main, parser, point, read_points
 from vidlens.reporting import Section
 from vidlens.run import fit_video, load
 from vidlens.tour import Findings, content_words, numbers, sections, write_findings
@@ -68,8 +70,9 @@ def test_demo_generates_and_prints_json(tmp_path, capsys):
     (['demo', '--prompt', 'a purple dog moves left'], "does not know 'dog'"),
     (['demo', '--prompt', ' '.join(['red'] * 300)], 'more than the'),
     (['demo', '--word', 'blue'], "'blue' is not in the prompt"),
-    (['demo', '--step', '30'], 'outside a run of 30 steps'),
-    (['demo', '--of', '0'], 'at least 1'),
+    (['demo', '--step', '30'], '--step 30 is outside a run of 30 steps'),
+    (['demo', '--of', '5'], '--step -12 is outside a run of 5'),
+    (['demo', '--of', '0'], '--of 0, but must be a whole number of at least 1'),
     (['demo', '--video', 'no-such-clip.mp4'], 'no-such-clip.mp4'),
     (['demo', '--model', './no-such-model'], 'no such folder'),
     (['demo', '--device', 'tpu9'], "'cpu'"),
@@ -94,6 +97,8 @@ def test_bad_input_is_one_sentence_and_status_2(line, says, tmp_path, capsys):
 @pytest.mark.parametrize('line, says', [
     (['demo', '--point', '1,2'], 'write frame,x,y in pixels'),
     (['demo', '--seed', 'x'], 'invalid int value'),
+    (['lab', '--port', '99999'], "'99999' is no port: give 1 to 65535"),
+    (['app', '--port', '0'], "'0' is no port"),
     (['fly'], 'invalid choice'),
     ([], 'required'),
 ])
@@ -194,8 +199,10 @@ def test_a_large_clip_is_read_small_and_told_large(tmp_path):
 
 
 @pytest.mark.parametrize('given, says', [
-    (['nowhere.mp4'], 'nowhere.mp4'), (['{clip}', '--point', '0,500,3'], 'query 0'), (['{clip}', '--layer', '77'], '6 layers'),
-    (['{clip}', '--frames', '99'], '25'), (['{clip}', '--grid', '0'], 'size')])
+    (['nowhere.mp4'], 'nowhere.mp4'), (['{clip}', '--point', '0,500,3'], 'query 0'),
+    (['{clip}', '--layer', '77'], '--layer 77 is outside'),
+    (['{clip}', '--frames', '99'], 'use --frames 25, or leave it out for all'),
+    (['{clip}', '--grid', '0'], 'size')])
 def test_track_refuses_in_one_sentence(demo, tmp_path, capsys, given, says):
     given = [g.format(clip=demo[2]) for g in given]
     assert main(['track', *given, '--of', '4', '--step', '-1', '--out', str(tmp_path / 'out'), '--quiet']) == 2
@@ -239,9 +246,10 @@ def test_channels_of_a_folder_and_of_the_world(folder, tmp_path, capsys, given):
 
 
 @pytest.mark.parametrize('given, says', [
-    (['no-such-folder'], 'no folder'), (['{folder}', '--world'], 'leave --world'), (['{folder}/pan left'], '0 subfolders'),
+    (['no-such-folder'], "'no-such-folder' is no folder that exists"),
+    (['{folder}', '--world'], 'leave --world'), (['{folder}/pan left'], '0 subfolders'),
     (['--n', '6'], '4 are the least'), (['--direction', 'sideways'], "'sideways' is unknown"),
-    (['{folder}', '--keep', '900'], 'keep=900'), (['{folder}', '--layer', '77'], '77'),
+    (['{folder}', '--keep', '900'], '--keep 900'), (['{folder}', '--layer', '77'], '77'),
     (['{folder}', '--step', '30'], 'outside a run'), (['{folder}', '--kinds', 'z'], "kind 'z'")])
 def test_channels_refuses_in_one_sentence(folder, tmp_path, capsys, given, says):
     given = [g.format(folder=folder) for g in given]
@@ -288,7 +296,7 @@ def test_steer_asks_the_camera_and_a_region_together(tmp_path):
     (['--direction', 'pan left', '--box', '4,8,16,24'], '0 directions of regions, but 1 boxes'),
     (['--direction', 'right', '--speed', '1', '--speed', '2'], '2 speeds for 1'),
     (['--direction', 'right', '--speed', '0'], '--direction still'), (['--direction', 'still', '--speed', '1'], 'no speed'),
-    (['--direction', 'sideways'], "'sideways' is unknown"), (['--direction', 'right', '--box', '4,8,160,24'], 'not in a frame'),
+    (['--direction', 'sideways'], "'up', 'still'\n"), (['--direction', 'right', '--box', '4,8,160,24'], 'not in a frame'),
     (['--direction', 'right', '--rate', 'nan'], 'finite'), (['--direction', 'right', '--steps', '0'], 'at least 1'),
     (['--direction', 'right', '--model', './no-such-model'], 'no such folder')])
 def test_steer_refuses_in_one_sentence(tmp_path, capsys, given, says):
@@ -386,6 +394,49 @@ def test_imap_asks_no_flow_of_one_frame(tmp_path):
     assert main([*line, '--out', str(tmp_path / 'p'), '--rival', 'flow']) == 2
 
 
+@pytest.mark.parametrize('said, instead', [
+    ('layers=[44, 3] is outside', '--layer 44 --layer 3 is outside'),
+    ("by='dbi' and k=5, skip=1: no", '--by dbi and --k 5, --skip 1: no'),
+    ('steps=-3, but must be', '--of -3, but must be'), ('steps=[-3] is outside', '--step -3 is outside'),
+    ("words=['moves right', 'red'], against=['a']", "--word 'moves right' --word red, --against a"),
+    ('steps=None, noises=0', 'steps=None, --noises 0'),
+    ('threshold=nan must be a number: threshold=2.5', '--threshold nan must be a number: --threshold 2.5'),
+    ('clips/of=3/a.mp4 and proof=2 stay', 'clips/of=3/a.mp4 and proof=2 stay')])
+def test_messages_speak_of_options(said, instead):
+    assert in_options(said) == instead
+
+
+def test_a_file_for_a_folder_is_seen_before_the_model_is_loaded(short, capsys, monkeypatch):
+    monkeypatch.setattr('vidlens.run.load', lambda *_: pytest.fail('loaded'))
+    assert main(['channels', str(short)]) == 2 and 'is a file, no folder: give a folder with' in capsys.readouterr().err
+    assert main(['imap', str(short), '--prompt', 'a', '--by', 'dbi']) == 2 and '--by choose among heads' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('quiet', [[], ['--quiet']])
+def test_quiet_libraries(quiet, monkeypatch, capsys):
+    "What diffusers logs and warns of is progress, too; afterwards it is as it was."
+    def noisy(args):
+        log = logging.getLogger('diffusers.some.pipeline')
+        log.addHandler(handler := logging.StreamHandler(sys.stderr))
+        log.warning('a paragraph')
+        warnings.warn('another', FutureWarning, stacklevel=1)
+        log.removeHandler(handler)
+        return {}
+
+    monkeypatch.setattr('vidlens.cli.run_demo', noisy)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter('always')
+        assert main(['demo', *quiet]) == 0
+    assert ('a paragraph' in capsys.readouterr().err, len(warned)) == ((False, 0) if quiet else (True, 1))
+    assert not logging.root.manager.disable
+
+
+@pytest.mark.parametrize('module', ['vidlens', 'vidlens.cli'])
+def test_python_m(module):
+    out = subprocess.run([sys.executable, '-m', module, '--version'], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == f'vidlens {vidlens.__version__}'
+
+
 @pytest.mark.parametrize('kind', ['lab', 'app'])
 @pytest.mark.parametrize('given', [['clip.mp4'], ['--video', 'clip.mp4']])
 def test_a_video_to_explore_is_given_either_way(kind, given, tmp_path, capsys, monkeypatch):
@@ -403,12 +454,12 @@ def test_a_video_to_explore_is_given_either_way(kind, given, tmp_path, capsys, m
 
 @pytest.mark.parametrize('given, says', [
     ([], 'nothing says what to look for'), (['{clip}'], 'nothing says what to look for'), (['{clip}', '--free'], 'nothing says'),
-    (['{clip}', '--prompt', 'a red circle', '--word', 'star'], "'star' is not in the prompt"),
+    (['{clip}', '--prompt', 'a red circle', '--word', 'star'], 'or ask for it as a free word, --free\n'),
     (['{clip}', '--prompt', 'a red circle', '--rival', 'daam'], "'daam' is unknown"),
     (['no.mp4', '--prompt', 'a red circle'], 'no.mp4'), (['{clip}', '--prompt', 'a red dragon'], 'dragon'),
-    (['{clip}', '--prompt', 'a red circle', '--k', '99'], 'there are 4: use k=4 or less\n'),
-    (['{clip}', '--prompt', 'circle', '--against', 'circle'], 'is taken away by against='),
-    (['{clip}', '--prompt', 'a red circle', '--skip', '1'], 'k=5, skip=1'),
+    (['{clip}', '--prompt', 'a red circle', '--k', '99'], 'there are 4: use --k 4 or less\n'),
+    (['{clip}', '--prompt', 'circle', '--against', 'circle'], 'is taken away by --against circle'),
+    (['{clip}', '--prompt', 'a red circle', '--skip', '1'], '--skip choose among heads, but all are read: say how many with --k 5'),
     (['{clip}', '--prompt', 'a red circle', '--together'], '--together is of free words'),
     (['{clip}', '--prompt', 'a red circle', '--rival', 'moft', '--place', '17,3,3'], 'frame 17 is outside of the file'),
     (['{clip}', '--prompt', 'a red circle', '--layer', '9'], 'outside')])

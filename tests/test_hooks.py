@@ -475,6 +475,51 @@ def test_edits_in_place_and_wrong_answers(pipe):
             call(pipe)
 
 
+@pytest.mark.parametrize('kind', ['q', 'q k', 'o', 'hidden', 'mask'])
+@pytest.mark.parametrize('heads', [None, 0])
+def test_an_edit_that_forgets_to_return_is_no_finding(pipe, kind, heads):
+    def forgets(site, *tensors):
+        for x in tensors:
+            x.clone().zero_()
+
+    with pytest.raises(ValueError, match=f'edit of {kind}: f returned nothing and changed nothing: return the tensor'), \
+            edit(pipe, kind, forgets, layers=1, heads=heads):
+        call(pipe)
+
+    def in_place(site, *tensors):
+        if site.step == 1:
+            tensors[0].copy_(tensors[0])     # of the same values: it was written to, which is enough
+
+    with edit(pipe, kind, in_place, layers=1, heads=heads):
+        call(pipe, steps=2)
+
+
+def test_functions_that_do_not_take_the_tensors_are_refused_at_once(pipe):
+    for verb, kinds, given, said in [
+            (edit, 'q k', lambda site, q: q, r'edit q k: f takes \(site, q\), .* 2 tensors: def f\(site, q, k\)'),
+            (edit, 'o', lambda o: o, r'edit o: f takes \(o\), .* site and 1 tensor: def f\(site, o\)'),
+            (edit, 'q', lambda site, q, k: q, 'def f.site, q.'), (edit, 'mask', lambda: None, 'def f.site, mask.'),
+            (capture, 'q k', lambda q, k: q, r'capture q k: probe takes \(q, k\), .*def probe\(site, q, k\)')]:
+        with pytest.raises(TypeError, match=said):
+            verb(pipe, kinds, **{'f' if verb is edit else 'probe': given})
+    for fine in (lambda site, q, more=1: q, lambda *all: all[1], max):     # of `max` nobody knows
+        edit(pipe, 'q', fine)
+
+
+@pytest.mark.parametrize('family', ['cogvideox', 'wan'])
+def test_attention_of_the_whole_model_needs_all_tokens(family):
+    "All tokens give back o; the video's alone, a probe's default, do so only where text is not attended to beside them."
+    pipe, found = pipe_of(family), {}
+    for tokens in ('all', 'video'):
+        def again(site, q, k, v, o):
+            return float(((q @ k.mT / q.shape[-1] ** .5).softmax(-1) @ v - o).abs().max())
+
+        with capture(pipe, 'q k v o', layers=1, probe=again, tokens=None if tokens == 'video' else tokens) as tape:
+            call(pipe, steps=1)
+        found[tokens] = tape['q k v o', 1]
+    assert found['all'] < 1e-5 and (found['video'] < 1e-5) == (family == 'wan')
+
+
 def test_an_edit_that_never_ran_says_so(pipe):
     with pytest.raises(CaptureError, match='nothing was edited, of q: the model did not run'), edit(pipe, 'q', probes):
         pass
@@ -524,8 +569,19 @@ def test_another_attention_backend_is_named(kinds, monkeypatch):
             call(pipe_of('wan'))
     pipe = tiny('cogvideox')
     pipe.transformer.set_attn_processor(Plain())
-    with pytest.raises(CaptureError, match='attention ran 6 times, but never'), capture(pipe, kinds):
+    said = 'attention ran 6 times, but never.*its processor, Plain, does without'
+    with pytest.raises(CaptureError, match=said), capture(pipe, kinds):
         call(pipe)
+
+
+def test_what_is_native_is_not_advised(pipe, monkeypatch):
+    "Attention that an error stopped, and the error caught: not for another backend."
+    monkeypatch.setattr(attention(blocks(pipe)[0]).to_q, 'forward', boom(Boom()))
+    with pytest.raises(CaptureError, match='attention ran 1 times.*though its backend is the native one: an error') as e, \
+            capture(pipe, 'q k'):
+        with pytest.raises(Boom):
+            call(pipe)
+    assert 'set_attention_backend' not in str(e.value)
 
 
 def test_compiled_models_are_refused():

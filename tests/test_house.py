@@ -36,6 +36,7 @@ def test_public_names():
     pinned = (ROOT / 'tests/public_names.txt').read_text().split()
     assert sorted(everything.__all__) == sorted(pinned), 'a change of public names goes into tests/public_names.txt too'
     assert all(hasattr(everything, name) for name in pinned)
+    assert {'sites', 'resize', 'encode', 'decode', 'as_video', 'best_layer'} <= set(pinned), 'messages and docstrings name them'
     with pytest.raises(AttributeError, match='Grid'):
         vidlens.__getattr__('no_such_name')
 
@@ -68,7 +69,7 @@ def test_export_in_sync(tmp_path):
     "Modules are what the notebooks export, no more (orphans of deleted notebooks) and no less."
     shutil.copytree(NBS, tmp_path / 'nbs', symlinks=True, ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
     (tmp_path / 'vidlens').mkdir()
-    for f in ('settings.ini', 'setup.py', 'README.md', '_quarto.yml', 'vidlens/__init__.py'):
+    for f in ('settings.ini', 'setup.py', 'README.md', '_quarto.yml', 'vidlens/__init__.py', 'vidlens/__main__.py'):
         shutil.copy(ROOT / f, tmp_path / f)
     subprocess.run([Path(sys.executable).parent / 'nbdev_export'], cwd=tmp_path, env=ENV, check=True)
     assert not differences(LIB, tmp_path / 'vidlens'), 'run nbdev_export; delete modules whose notebook is gone'

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vidlens.cli import main
+from vidlens.run import _folder
 from vidlens.serving import explorer_notebook, serve_command
 from vidlens.video import write_video
 
@@ -57,6 +58,21 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(tmp_path, capsys, monkeypatc
     assert (tmp_path / 'vidlens-app' / 'explore.ipynb').read_text() == 'mine'
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     assert main(['app', '--out', 'x']) == 2 and 'pip install' in capsys.readouterr().err and not (tmp_path / 'x').exists()
+
+
+def test_a_server_that_did_not_start_is_a_failure(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('vidlens.serving.serve_command', lambda *_: [sys.executable, '-c', 'raise SystemExit(3)'])
+    assert main(['lab', '--quiet']) == 1
+    said = capsys.readouterr().err
+    assert said.startswith('vidlens: the server ended with status 3;') and said.count('\n') == 1
+
+
+def test_words_are_read_before_anything_is_served(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('vidlens.serving.serve', lambda *_: pytest.fail('served'))
+    assert main(['lab', '--prompt', 'a zebra runs']) == 2
+    assert "the model does not know 'zebra', 'runs'" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_a_request_to_end_reaches_the_server(tmp_path):
@@ -116,7 +132,9 @@ def test_the_app_in_a_browser(tmp_path):
 @pytest.mark.slow
 @pytest.mark.browser
 def test_what_cannot_be_is_read_in_the_app(tmp_path):
-    command = [*live.VIDLENS, 'app', '--prompt', 'a zebra runs', '--of', '4', '--no-browser', '--port']
+    "Of a model that is not the bundled one, which is asked before."
+    command = [*live.VIDLENS, 'app', '--model', _folder('bundled'), '--prompt', 'a zebra runs', '--of', '4', '--no-browser',
+               '--port']
     with live.Served([*command, str(live.free_port())], tmp_path, live.home(tmp_path)) as server, live.chromium() as browser:
         page = browser.new_page()
         page.goto(server.address, timeout=120_000)

@@ -278,7 +278,7 @@ def grid_like(x, grid):
 def test_captures_of_the_user_see_the_pipeline_only(cog):
     seen, edited = [], []
     with capture(cog, 'q', layers=0, probe=lambda site, q: seen.append(site.step)):
-        with edit(cog, 'o', lambda site, o: edited.append(site.step), layers=0):
+        with edit(cog, 'o', lambda site, o: edited.append(site.step) or o, layers=0):
             steer(cog, repeats=2)
     assert seen == [0, 1, 2] * 2 and len(edited) > 6
 

@@ -66,13 +66,30 @@ def test_get():
 
 @pytest.mark.parametrize('key, said', [
     (('q', 0), '2 sites match .q., layer 0, step any.*choose one of q.layer 0, step 0, cond., q.layer 0, step 9, cond.'),
-    (('v', 0, 0), 'the tape holds q.layer 0, step 0, cond.'), (('q', 1, 0), 'layer 1.*the tape holds'),
+    (('v', 0, 0), 'the tape holds kinds q, k; layers 0, 2; steps 0, 9; branch cond'),
+    (('q', 1, 0), "layer 1.*the tape holds kinds q, k; of 'q' layers 0, 2; steps 0, 9; branch cond"),
     (('q', 0, 0, 'uncond'), 'branch uncond.*the tape holds')])
 def test_what_is_not_there(key, said):
     with pytest.raises(KeyError, match=said):
         tape_of()[key]
     with pytest.raises(ValueError, match="tokens='some' is unknown: use 'video', 'text' or 'all'"):
         tape_of().get('q', 0, 0, tokens='some')
+
+
+def test_what_there_is_in_short():
+    one = torch.zeros(1)
+    sites = [('q k', layer, step, branch) for layer in range(6) for step in (0, 1, 2, 3, 7) for branch in ('cond', 'uncond')]
+    tape = Tape(dict.fromkeys([*sites, ('hidden', 5, 0, 'cond')], one))
+    with pytest.raises(KeyError, match=r"holds kinds q k, hidden; layers 0 to 5; steps 0 to 3, 7; branch cond, uncond.$"):
+        tape['q', 0, 0]
+    with pytest.raises(KeyError, match="holds kinds q k, hidden; of 'hidden' layers 5; steps 0; branch cond.$"):
+        tape['hidden', 4, 0]
+
+
+def test_a_tape_is_a_mapping():
+    tape = tape_of()
+    assert list(tape.keys()) == list(tape) == [k for k, _ in tape.items()]
+    assert all(torch.equal(x, tape[key]) for key, x in tape.items()) and dict(tape).keys() == tape.data.keys()
 
 
 def test_what_a_probe_kept_comes_back_as_it_was():

@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import csv
 import json
 import logging
+import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,8 +26,8 @@ from . import __version__
 from .files import refuse_existing, whole_file
 
 # %% auto #0
-__all__ = ['habit', 'add_points', 'point', 'read_points', 'asked_points', 'run_demo', 'run_track', 'run_imap', 'run_channels',
-           'run_steer', 'asked_regions', 'box', 'run_lab', 'parser', 'main']
+__all__ = ['habit', 'in_options', 'add_points', 'point', 'read_points', 'asked_points', 'run_demo', 'run_track', 'run_imap',
+           'run_channels', 'run_steer', 'asked_regions', 'box', 'run_lab', 'parser', 'main']
 
 # %% ../nbs/50_cli.ipynb #f7629b41
 class _Parser(argparse.ArgumentParser):
@@ -45,6 +49,29 @@ def habit() -> argparse.ArgumentParser:
     p.add_argument('--force', action='store_true', help='overwrite files that exist')
     p.add_argument('--quiet', action='store_true', help='no progress on stderr')
     return p
+
+
+_OPTIONS = dict(layers='layer', steps='step', words='word', rivals='rival') | {n: n for n in (
+    'layer step of frames k by skip threshold normalise against place seed rate keep noises kinds device dtype').split()}
+_PHRASES = ((r'(?<!\w)steps=(-?\w+), but', r'--of \1, but'), (r'or None for all', 'or leave it out for all'),
+            (r"source='concepts'", '--free'), (r'imap\(\.\.\., words=\["dog"\]\)', '--word dog'),
+            (r', or a velocity \(dx, dy\)( in px per frame)?', ''))
+
+
+def in_options(message: str) -> str:
+    "A message about arguments of a call, said of the options of the command line: layers=[44] is --layer 44."
+    for said, instead in _PHRASES:
+        message = re.sub(said, instead, message)
+
+    def option(found: re.Match) -> str:
+        name, text = found.groups()
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):       # nan
+            value = text
+        return ' '.join(f'--{_OPTIONS[name]} {shlex.quote(str(v))}' for v in (value if isinstance(value, list) else [value]))
+
+    return re.sub(rf"(?<![\w/.-])({'|'.join(_OPTIONS)})=(?!None)(\[[^\]]+\]|'[^']*'|-?\w+(?:\.\d+)?)", option, message)
 
 
 def add_points(p: argparse.ArgumentParser, of: str) -> None:
@@ -251,6 +278,9 @@ def _words_asked(args: argparse.Namespace) -> dict[str, Any]:
                                normalise=None if args.normalise == 'none' else args.normalise)
     if args.together and not args.free:
         raise ValueError('--together is of free words, which then see each other: give --free, too')
+    if args.k is None and args.threshold is None and (chosen := [f'--{n}' for n in ('by', 'skip') if getattr(args, n) is not None]):
+        raise ValueError(f'{" and ".join(chosen)} choose among heads, but all are read: say how many with --k 5, or from which '
+                         'score on with --threshold')
     return how | {n: v for n, v in (('by', args.by), ('skip', args.skip)) if v is not None}
 
 
@@ -293,6 +323,9 @@ def run_channels(args: argparse.Namespace) -> dict[str, Any]:
     if args.clips is not None and (args.world or args.direction):
         raise ValueError(f'{str(args.clips)!r} is a folder of clips, whose subfolders name the directions: leave --world and '
                          '--direction out')
+    if args.clips is not None and not args.clips.is_dir():
+        what = 'a file, no folder' if args.clips.exists() else 'no folder that exists'
+        raise FileNotFoundError(f'{str(args.clips)!r} is {what}: give a folder with a subfolder of clips for each direction')
     say(f'loading {args.model}')
     pipe = load(args.model, args.device, args.dtype)
     ways = args.direction or ['pans']
@@ -450,6 +483,7 @@ def _add_steer(commands) -> None:
 # %% ../nbs/50_cli.ipynb #50e00002
 def run_lab(args: argparse.Namespace) -> dict[str, Any]:
     "Explore a video inside a model, live: points, heads, words, channels, steering."
+    from vidlens.run import BUNDLED, load, text_of
     from vidlens.serving import explorer_notebook, serve, serve_command
 
     out = args.out or Path(f'vidlens-{args.kind}')
@@ -460,10 +494,24 @@ def run_lab(args: argparse.Namespace) -> dict[str, Any]:
     prompt = args.prompt or ('' if video else 'a red circle moves right')
     notebook = out / 'explore.ipynb'
     serve_command(args.kind, notebook)        # raises if there is no such server, before anything is written
+    if args.prompt and args.model == BUNDLED:   # it knows few words; larger models spell any, and take long to load
+        text_of(load(), args.prompt)
     explorer_notebook(notebook, args.model, video, prompt, args.of, args.seed, args.device, args.dtype, args.force)
     _teller(args)(f'{notebook}: serving it; Ctrl-C ends that')
-    status = serve(args.kind, notebook, args.port, not args.no_browser)
+    if status := serve(args.kind, notebook, args.port, not args.no_browser):
+        raise _Failed(f'the server ended with status {status}; what it said above tells why. {notebook} is written: open it with '
+                      'a Jupyter of your own, or give --force to write it again')
     return dict(notebook=str(notebook), status=status)
+
+
+class _Failed(Exception):
+    "Something failed that was said in full."
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f'{text!r} is no port: give 1 to 65535, or leave it out for one that is free')
+    return int(text)
 
 
 def _add_lab(commands) -> None:
@@ -473,7 +521,7 @@ def _add_lab(commands) -> None:
         p.add_argument('--video', type=Path, help='the same')
         p.add_argument('--prompt', default='', help="what it shows, or what to make (default 'a red circle moves right')")
         p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
-        p.add_argument('--port', type=int, help='of the server (default: one that is free)')
+        p.add_argument('--port', type=_port, help='of the server (default: one that is free)')
         p.add_argument('--no-browser', action='store_true', help='only print the address')
         p.set_defaults(run=run_lab, kind=kind)
 
@@ -492,19 +540,37 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@contextmanager
+def _hushed(quiet: bool) -> Iterator[None]:
+    "If `quiet`, libraries say errors only, by their loggers and as Python's warnings."
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        if quiet:
+            warnings.simplefilter('ignore')
+            logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     "Run a command; returns the exit status."
     line = list(sys.argv[1:] if argv is None else argv)
     args = parser().parse_args(line)
     args.line = line
     try:
-        result = args.run(args)
+        with _hushed(args.quiet):
+            result = args.run(args)
     except KeyboardInterrupt:
         print('vidlens: interrupted', file=sys.stderr)
         return 130
     except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as e:
-        print(f'vidlens: {e}', file=sys.stderr)
+        print(f'vidlens: {in_options(str(e))}', file=sys.stderr)
         return 2
+    except _Failed as e:
+        print(f'vidlens: {e}', file=sys.stderr)
+        return 1
     except Exception as e:  # anything else failed while it ran
         print(f'vidlens: failed: {type(e).__name__}: {e}', file=sys.stderr)
         logging.getLogger('vidlens').debug('', exc_info=True)
@@ -512,3 +578,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         print(json.dumps(result, default=float))
     return 0
+
+# %% ../nbs/50_cli.ipynb #1da94e0c
+if __name__ == '__main__' and '__file__' in globals():     # python -m vidlens.cli, not a notebook
+    sys.exit(main())

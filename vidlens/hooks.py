@@ -563,6 +563,8 @@ class Capture(_Listener):
             raise ValueError(f"tokens={tokens!r} is unknown: use 'video', 'text' or 'all'")
         if probe is not None and not callable(probe):
             raise TypeError(f'probe is a {type(probe).__name__}, but must be callable: def probe(site, q, k): ...')
+        if probe is not None:
+            _check_takes('capture', 'probe', probe, self.kinds)
         self.probe, self.grad = probe, grad
         self.device, self.dtype = _device(device), _dtype(dtype)
         self.budget, self.kept = parse_bytes(budget), 0
@@ -652,19 +654,36 @@ def capture(pipe, kinds: str | Iterable[str] = 'q k', layers: Wanted = None, ste
 
     kinds    'q k v o' (batch, heads, tokens, channels), 'xq xk xv xo' of text cross-attention,
              'tq tk tv to' of attention over time in UNets, 'hidden' (batch, video tokens, channels); in all of them
-             the video's tokens are by frame, row, column: tape.grid_of(layer).unflatten(x)
+             the video's tokens are by frame, row, column: tape.grid_of(layer).unflatten(x). q and k are what attention
+             multiplies, after norm and rotary embedding; o is each head's output, before the output projection
     layers   a number, list, range or slice; None: all that show the kinds. Numbers run through all stacks; or a path of
              `sites(pipe)` such as 'up_blocks.1'
     steps    the same for denoising steps; 0 is the noisiest, -1 the last
     heads    the same for heads
     branch   'cond' (default), 'uncond', 'both', or 'all' rows where nothing tells them apart
-    probe    f(site, *tensors) sees the tensors of `kinds`; only what it returns is kept (None: nothing)
-    tokens   'video', 'text' or 'all' of a joint sequence; default all, for a probe video
+    probe    f(site, *tensors) sees the tensors of `kinds`; only what it returns is kept (None: nothing), under all its
+             kinds: tape['q k', layer, step]
+    tokens   'video', 'text' or 'all' of a joint sequence; default all, for a probe video: a softmax over these is not
+             the model's, where text and video attend to each other, so for attention itself ask tokens='all'
     budget   bytes, or '2 GiB'; what would not fit is refused before the first block runs
     device, dtype   where and how to keep tensors, for example 'cpu', 'float16';  grad: keep the graph
 
     Raises ValueError for what does not exist, CaptureError where nothing can be or was captured."""
     return Capture(pipe, kinds, layers, steps, **_known(Capture, options))
+
+
+def _check_takes(verb: str, name: str, f: Callable[..., Any], kinds: dict[str, list[str]]) -> None:
+    "Raises TypeError if a function does not take a site and the tensors of each group; of one in C nobody can tell."
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        return
+    for names in kinds.values():
+        try:
+            signature.bind(None, *names)
+        except TypeError:
+            raise TypeError(f'{verb} {" ".join(names)}: {name} takes {signature}, but is given the site and {len(names)} '
+                            f'tensor{"s"[len(names) == 1:]}: def {name}(site, {", ".join(names)}): return ...') from None
 
 
 def _known(kind: type, options: dict[str, Any]) -> dict[str, Any]:
@@ -792,7 +811,10 @@ def _why_nothing(x: _Listener, group: str, what: str) -> str:
         return (f'{never} (processor {type(processor).__name__}): choose one that calls it, '
                 f'pipe.unet.set_attn_processor(diffusers.models.attention_processor.AttnProcessor2_0())')
     backend = getattr(processor, '_attention_backend', None) or registry.get_active_backend()[0]
-    return (f"{never} (attention backend {getattr(backend, 'value', backend)!r}): choose the native one, "
+    if (backend := getattr(backend, 'value', backend)) == 'native':
+        return (f'{never}, though its backend is the native one: an error stopped the model before (see what was caught inside '
+                f'the block), or its processor, {type(processor).__name__}, does without: load the pipeline again for its own')
+    return (f"{never} (attention backend {backend!r}): choose the native one, "
             f"pipe.transformer.set_attention_backend('native')")
 
 # %% ../nbs/04_hooks.ipynb #04d00002
@@ -845,6 +867,7 @@ class Edit(_Listener):
                              f'together, or one of o, hidden, mask; nest edits for more')
         if not callable(f):
             raise TypeError(f'edit: f is a {type(f).__name__}, but must be callable: def f(site, x): return x')
+        _check_takes('edit', 'f', f, self.kinds)
         self.f, self.stage = f, stages.pop()
 
     def __enter__(self) -> Edit:
@@ -855,6 +878,10 @@ class Edit(_Listener):
         _leave(self.seam, self)
         if kind is None:
             self.check_seen('edited')
+            if not self.seen['changed']:
+                names = ' '.join(k for ks in self.kinds.values() for k in ks)
+                raise ValueError(f'edit of {names}: f returned nothing and changed nothing: return the tensor'
+                                 f'{"s" * (" " in names)}, changed or as given')
 
     def before(self, group, layer, call, q, k, v, mask) -> dict[str, Tensor]:
         self.seen[group] += 1
@@ -890,7 +917,9 @@ class Edit(_Listener):
 
     def _ask(self, site: Site, shown: list[Tensor]) -> list[Tensor]:
         "f's answer, of the same number and shapes; None means that it changed what it was shown in place."
+        before = _versions(shown)
         new = self.f(site, *shown)
+        self.seen['changed'] += new is not None or before is None or _versions(shown) != before
         new = shown if new is None else new
         new = list(new) if isinstance(new, (list, tuple)) else [new]
         given, got = ([tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__ for y in ys]
@@ -912,14 +941,23 @@ class Edit(_Listener):
         return full
 
 
+def _versions(xs: list[Tensor]) -> list[int] | None:
+    "How often each was written to; None where torch does not count, in inference mode."
+    return None if any(x.is_inference() for x in xs) else [x._version for x in xs]
+
+
 def edit(pipe, kinds: str, f: Callable[..., Any], layers: Wanted = None, steps: Wanted = None, **options) -> Edit:
     """Change tensors of attention as the pipeline runs: `with edit(pipe, 'o', lambda site, o: 0 * o): pipe(prompt)`.
 
     `f(site, *tensors)` returns tensors of the same shapes: 'q', 'k', 'v' (or several) before attention, 'o' after it,
     'hidden' after a block, or 'mask', boolean (rows, heads, queries, keys), True where attention is allowed; in a UNet
     (rows, heads, frames, queries, keys), and 'tmask' (rows, heads, places, frames, frames) for attention over time.
-    `layers`, `steps`, `heads`, `branch` as in `capture`; all tokens are shown, `site.video` and `site.text` tell them
-    apart. Raises ValueError for what does not exist, CaptureError if nothing was edited."""
+    Or it changes them in place and returns None: `def f(site, o): o[:, 2] = 0`.
+    `layers`, `steps`, `heads`, `branch` as in `capture`: only the conditional branch is changed unless `branch` says
+    otherwise, so under guidance branch='both' ablates a head in the model, the default in half of it. All tokens are
+    shown, `site.video` and `site.text` tell them apart.
+    Raises ValueError for what does not exist and, at the end, if f never returned or changed anything, TypeError if f
+    does not take the tensors, CaptureError if nothing was edited."""
     return Edit(pipe, kinds, f, layers, steps, **_known(Edit, options))
 
 # %% ../nbs/04_hooks.ipynb #79d339f8

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, KeysView
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,8 @@ class Tape:
         hits = [k for k in self.data if k[:2] == (kind, layer) and step in (None, k[2]) and branch in (None, k[3])]
         if len(hits) != 1:
             what = f'{kind!r}, layer {layer}, step {"any" if step is None else step}, branch {branch or "any"}'
-            raise KeyError(f'{len(hits)} sites match {what}: {"choose one of " if hits else "the tape holds "}'
-                           f'{self._short(hits or list(self.data))}')
+            raise KeyError(f'{len(hits)} sites match {what}: ' + (f'choose one of {self._short(hits)}' if hits else
+                                                                  f'the tape holds {self._held(kind)}'))
         return self._cut(self.data[hits[0]], tokens, kind)
 
     def __getitem__(self, key: tuple) -> Any:
@@ -123,6 +123,23 @@ class Tape:
         "Bytes of all tensors kept."
         return sum(x.numel() * x.element_size() for v in self.data.values() for x in _tensors(v))
 
+    def keys(self) -> KeysView[Key]:
+        "(kind, layer, step, branch) of all that was kept."
+        return self.data.keys()
+
+    def items(self) -> Iterator[tuple[Key, Any]]:
+        "Each key with what `tape[key]` gives."
+        return ((key, self[key]) for key in self.data)
+
+    def _held(self, kind: str) -> str:
+        "What there is, in short; if there is something of a kind, where that is."
+        here = [k for k in self.data if k[0] == kind] or list(self.data)
+        if not here:
+            return 'nothing'
+        kinds, branches = (', '.join(dict.fromkeys(names)) for names in ([k[0] for k in self.data], [k[3] for k in here]))
+        of = f'; of {kind!r} ' if here[0][0] == kind else '; '
+        return f'kinds {kinds}{of}layers {_runs(k[1] for k in here)}; steps {_runs(k[2] for k in here)}; branch {branches}'
+
     @staticmethod
     def _short(keys: list[Key], most: int = 6) -> str:
         rest = f' and {len(keys) - most} more' if len(keys) > most else ''
@@ -133,6 +150,17 @@ class Tape:
         model = self.facts.get('model', 'no model')
         return f'Tape({len(self)} sites, {size}, {model}{"" if self.whole else ", not finished"}: ' \
                f'{self._short(list(self.data), 3)})'
+
+
+def _runs(numbers: Iterable[int]) -> str:
+    "Numbers in short: '0 to 5, 7'."
+    runs: list[list[int]] = []
+    for n in sorted(set(numbers)):
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return ', '.join(f'{r[0]} to {r[-1]}' if len(r) > 2 else ', '.join(map(str, r)) for r in runs)
 
 
 def _tensors(v: Any) -> list[Tensor]:
