@@ -82,9 +82,9 @@ Measured by `{command}`, on captions and clips never shown in training, through 
 `pipe(prompt)` with its defaults; judged by small networks that were trained on true clips only and frozen before. In brackets and
 columns: 95 % intervals, chance (of the trained words), the twin (the same network with random weights of the same spread, and
 the same VAE), and the held-out family (shapes and colours never trained on). The judge finds an object of a caption by its
-colour; where the colour is missing, its shape, motion and schedule count as wrong, whatever was drawn.{unseen} Captions held out
-are few, so each is drawn with several seeds (the table tells how many there are), and intervals are of the videos: of how other
-captions would do they tell less. The twin prefers some captions to others whatever the clip shows, so its shares of swaps scatter
+colour; where the colour is missing, its shape, motion and schedule count as wrong, whatever was drawn.
+{unseen}Captions held out are few, so each is drawn with several seeds (the table tells how many there are), and intervals are
+of the videos: of how other captions would do they tell less. The twin prefers some captions to others whatever the clip shows, so its shares of swaps scatter
 around chance by more than intervals say. With `--check --out vidlens/assets/pipeline/gates.json` the same command measures the
 rows of the small subset again.
 
@@ -139,7 +139,7 @@ def _options(config: dict[str, Any]) -> str:
 def _unseen(rows: Sequence[Row]) -> str:
     "What the colour does to the held-out family's figures, if it was never found."
     colour = [r.value for r in rows if (r.part, r.name, r.split) == ('captions', 'one object: colour', 'heldout')]
-    return ' That is why they are 0 with the colour in the held-out family.' if colour == [0.] else ''
+    return 'That is why they are 0 with the colour in the held-out family. ' if colour == [0.] else ''
 
 
 def card_text(folder: str | Path) -> str:
@@ -158,7 +158,8 @@ def card_text(folder: str | Path) -> str:
                       width=net['attention_head_dim'], count=len(trained_words()), words=', '.join(trained_words()),
                       others=f'{", ".join(unseen[:-1])} and {unseen[-1]}', clips=made['clips'], hours=made['hours'],
                       vae_clips=made['vae clips'], vae_hours=made['vae hours'], machine=made['machine'],
-                      vae_options=_options(made.get('vae config', {})), weights=gates['weights'], note=' ' + made['note'] if made.get('note') else '')
+                      vae_options=_options(made.get('vae config', {})), weights=gates['weights'],
+                      note=' ' + made['note'] if made.get('note') else '')
     lacks = ''.join(f'- {s}\n' for s in shortcomings(gates['rows'])) or '- every gate is met\n'
     lacks += ''.join(f'\n{s}\n' for s in made.get('cannot', ()))
     table = gates_table(gates['rows'], markdown=True)
