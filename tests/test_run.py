@@ -1,6 +1,8 @@
 """Loading a model and driving it in three ways: against the parts of the stock pipelines themselves."""
 import copy
 import json
+import shutil
+import warnings
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from seam import FAMILIES, blocks, call, kept_hooks, pipe_of
 from torch import nn
 
-from vidlens.card import card_of, text_length
+from vidlens.card import card_of, model_of, text_length
 from vidlens.hooks import capture
 from vidlens.run import (
     Step, conditions, decode, default_size, encode, fit_video, generate, invert, load, predict, randomise, renoise,
@@ -155,10 +157,61 @@ def test_weights_that_are_no_numbers_are_refused(bundled, tmp_path, part, value)
         load(folder, device='cpu')
 
 
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('part', WEIGHT)
+def test_a_renamed_weight_is_both_missing_and_unknown(bundled, tmp_path, part):
+    "One unknown name must not hide that another is missing: transformers would draw that one at random."
+    def rename(tensors):
+        tensors['other.weight'] = tensors.pop(WEIGHT[part])
+    folder = altered(bundled, tmp_path / 'copy', part, rename)
+    with pytest.raises(ValueError, match=f'copy lacks 1 weights of its {part}, first {WEIGHT[part]} and holds 1 weights that its '
+                                         f'{part} does not know, first other.weight: {part}/.*safetensors'):
+        load(folder, device='cpu')
+
+
+@pytest.mark.parametrize('part, config', [('transformer', dict(num_layers=5)), ('text_encoder', dict(num_layers=1)),
+                                          ('vae', dict(layers_per_block=0)), ('text_encoder', dict(is_gated_act=False))])
+def test_a_configuration_of_a_smaller_network_is_refused(bundled, tmp_path, part, config):
+    "Part of the weights would go unused, and part of the network run."
+    folder = altered(bundled, tmp_path / 'copy', part, **config)
+    with pytest.raises(ValueError, match=rf'copy .*holds \d+ weights that its {part} does not know, first .*{part}/config.json'):
+        load(folder, device='cpu')
+
+
+def test_files_in_shards_and_of_more_than_the_encoder_are_taken(bundled, tmp_path):
+    "Names that a class itself ignores, such as a T5's decoder, are not held against a file."
+    bundled.transformer.save_pretrained(tmp_path / 'shards', max_shard_size='1MB')
+    folder = altered(bundled, tmp_path / 'copy', 'text_encoder', lambda tensors: tensors.update(
+        {'decoder.block.0.weight': torch.zeros(2)}))
+    shutil.rmtree(folder / 'transformer')
+    (tmp_path / 'shards').rename(folder / 'transformer')
+    assert len([*(folder / 'transformer').glob('*.safetensors')]) > 1
+    again = weights(load(folder, device='cpu'), 'transformer', 'text_encoder')
+    assert all(torch.equal(p, again[k]) for k, p in weights(bundled, 'transformer', 'text_encoder').items())
+    next((folder / 'transformer').glob('*-00002-of-*.safetensors')).write_bytes(b'')
+    with pytest.raises(ValueError, match='transformer/.*-00002-of-.* is cut off or damaged'):
+        load(folder, device='cpu')
+
+
+def test_a_file_that_is_cut_off_is_named(bundled, tmp_path):
+    file = altered(bundled, tmp_path / 'copy', 'vae') / 'vae/diffusion_pytorch_model.safetensors'
+    file.write_bytes(file.read_bytes()[:-999])
+    with pytest.raises(ValueError, match='copy could not be loaded .vae/diffusion_pytorch_model.safetensors is cut off or damaged'):
+        load(tmp_path / 'copy', device='cpu')
+
+
+def test_a_tokenizer_without_padding_is_refused(bundled, tmp_path):
+    folder = altered(bundled, tmp_path / 'copy', 'vae')
+    (folder / 'tokenizer/tokenizer_config.json').unlink()
+    for file in folder.glob('tokenizer/special_tokens_map.json'):
+        file.unlink()
+    with pytest.raises(ValueError, match='tokenizer of .*copy has no padding token, so tokenizer/tokenizer_config.json is missing'):
+        load(folder, device='cpu')
+
+
+@pytest.mark.parametrize('family', [*FAMILIES, 'animatediff'])
 def test_whole_folders_of_all_families_are_taken(family, tmp_path):
     tiny(family).save_pretrained(tmp_path / 'whole')
-    assert load(tmp_path / 'whole', device='cpu', dtype='bf16').transformer.dtype == torch.bfloat16
+    assert model_of(load(tmp_path / 'whole', device='cpu', dtype='bf16')).dtype == torch.bfloat16
 
 
 # -- generate
@@ -361,6 +414,19 @@ def test_captures_see_each_step_of_an_inversion_once():
 def test_prompts_are_read_before_anything_runs(bundled):
     text = text_of(bundled, PROMPT)
     assert text.slots('moves left') == [3, 4] and len(text) == text_length(bundled)
+    with pytest.raises(ValueError, match="does not know 'left[?]'; it knows: .*circle"):
+        text_of(bundled, 'a red circle moves left?')
+    with pytest.raises(ValueError, match="does not know 'dog'; it knows"):
+        text_of(bundled, 'a red dog, moves left')
+
+
+def test_more_words_than_the_model_was_trained_on_are_told(bundled):
+    with pytest.warns(UserWarning, match='has 25 words, but the model was trained on at most 24'):
+        text_of(bundled, 'a red circle moves left ' * 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        text_of(bundled, ' '.join(['a'] * 24))
+        text_of(pipe_of('wan'), 'a ' * 30)
 
 
 @pytest.mark.parametrize('how, fits', [(dict(), r'size=\(480, 512\)'), (dict(frames=201, size=(32, 32)), 'frames=125')])

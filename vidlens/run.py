@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
+import json
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +27,7 @@ from .grid import Grid
 from .hooks import _device, _dtype, _note, _one_forward, announce, lock_of, quiet, until_enough
 from .families import tiny
 from .video import _size, as_video, resize, take_frames
+from .world import MAX_WORDS, vocabulary
 
 _log = logging.getLogger('vidlens')
 
@@ -56,6 +60,7 @@ def load(name: str | os.PathLike = BUNDLED, device: str | None = None, dtype: st
         folder = _folder(name)
         pipe = _from_pretrained(folder, kind)
         _check_weights(pipe, Path(folder))
+        _check_pads(pipe, Path(folder))
     card_of(pipe)
     if random:
         randomise(pipe, seed)
@@ -110,43 +115,73 @@ def _from_pretrained(folder: str, dtype: torch.dtype):
 
     try:
         with _no_bars():
-            return DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+            nets = _networks(Path(folder), dtype)
+            pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **{n: m for n, (m, _) in nets.items()})
     except Exception as e:  # diffusers raises many kinds; the user needs one sentence
-        why = f'{type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ""}'
+        cut = next((x for x in sorted(Path(folder).glob('*/*.safetensors')) if _is_cut(x)), None)
+        why = f'{type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ""}' if cut is None else (
+            f'{cut.relative_to(folder)} is cut off or damaged')
         raise ValueError(f'{folder} could not be loaded ({why}): it must be a diffusers pipeline with whole '
                          f'.safetensors weights, or a hub name that can be reached') from e
+    for name, (_, told) in nets.items():
+        _check_names(Path(folder), name, *(sorted(told[k]) for k in ('missing_keys', 'unexpected_keys')))
+    return pipe
+
+
+def _networks(folder: Path, dtype: torch.dtype) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
+    """The networks of a folder by their names in the pipeline, each with what its library tells of its loading: names that
+    the files lack, and those that it does not know. The library's own renaming, tied and ignored names are in neither."""
+    index, nets = folder / 'model_index.json', {}
+    for name, kind in json.loads(index.read_text()).items() if index.is_file() else ():
+        if isinstance(kind, list) and kind[0] in ('diffusers', 'transformers'):
+            cls = getattr(importlib.import_module(kind[0]), kind[1], None)
+            if isinstance(cls, type) and issubclass(cls, nn.Module):
+                nets[name] = cls.from_pretrained(str(folder / name), dtype=dtype, use_safetensors=True, output_loading_info=True)
+    return nets
+
+
+def _is_cut(file: Path) -> bool:
+    "Whether the head of a file of weights cannot be read, or tells of more bytes than there are."
+    from safetensors import safe_open
+
+    try:
+        with safe_open(str(file), 'pt'):
+            return False
+    except Exception:  # of a kind of its own
+        return True
+
+
+_AGAIN = 'restore a copy of the folder, or write it again with pipe.save_pretrained(folder)'
+
+
+def _check_names(folder: Path, name: str, missing: list[str], unknown: list[str]) -> None:
+    "Raise ValueError if the files of a network lack weights, or hold some that it has no place for."
+    told = [f'{how}, first {keys[0]}' for keys, how in (
+        (missing, f'lacks {len(missing)} weights of its {name}'),
+        (unknown, f'holds {len(unknown)} weights that its {name} does not know')) if keys]
+    if told:
+        held = sorted(f.name for f in (folder / name).glob('*.safetensors'))
+        files = f'{name}/{held[0]}' if len(held) == 1 else f'{name}/*.safetensors'
+        raise ValueError(f'{folder} {" and ".join(told)}: {files} is not whole or of another network, or {name}/config.json is, for '
+                         f'example of {"more" if missing else "fewer"} layers; {_AGAIN}')
 
 
 def _check_weights(pipe, folder: Path) -> None:
-    "Raise ValueError if a part of a pipeline has weights that its files do not give, or that are not finite numbers."
+    "Raise ValueError if a part of a pipeline has weights without data, or that are not finite numbers."
     for name, part in pipe.components.items():
         if isinstance(part, nn.Module):
-            again = 'restore a copy of the folder, or write it again with pipe.save_pretrained(folder)'
-            if missing := _missing(part, folder / name):
-                raise ValueError(f'{folder} lacks {len(missing)} weights of its {name}, first {missing[0]}: the file is not whole, '
-                                 f'or {name}/config.json is that of another network, for example of more layers; {again}')
+            _check_names(folder, name, [k for k, p in part.named_parameters() if p.is_meta], [])
             if broken := [k for k, p in part.named_parameters() if not _finite(p)]:
                 raise ValueError(f'{folder} holds {len(broken)} weights of its {name} that are not finite numbers, first '
-                                 f'{broken[0]}: {again}')
+                                 f'{broken[0]}: {_AGAIN}')
 
 
-def _missing(part: nn.Module, folder: Path) -> list[str]:
-    """Names of a part's parameters that were not loaded: those that diffusers left without data, and, since transformers
-    draws them without a word, those that no file has. Files with names that the part does not know are not judged: the
-    library renames them as it reads."""
-    from safetensors import safe_open
-
-    names: dict[int, list[str]] = {}        # tied parameters have several
-    for k, p in part.named_parameters(remove_duplicate=False):
-        names.setdefault(id(p), []).append(k)
-    empty = [k for k, p in part.named_parameters() if p.is_meta]
-    stored: set[str] = set()
-    for file in sorted(folder.glob('*.safetensors')):
-        with safe_open(str(file), 'pt') as f:
-            stored |= set(f.keys())
-    if not stored or not stored <= {*part.state_dict(), *(k for many in names.values() for k in many)}:
-        return empty
-    return empty or [many[0] for many in names.values() if not stored.intersection(many)]
+def _check_pads(pipe, folder: Path) -> None:
+    "Raise ValueError if a tokenizer cannot fill up a prompt."
+    for name in ('tokenizer', 'tokenizer_2'):
+        if getattr(pipe, name, None) is not None and getattr(getattr(pipe, name), 'pad_token', '') is None:
+            raise ValueError(f'the {name} of {folder} has no padding token, so {name}/tokenizer_config.json is missing or not whole: '
+                             f'{_AGAIN}')
 
 
 def _finite(p: Tensor) -> bool:
@@ -174,22 +209,31 @@ def _check_reads(pipe) -> None:
 
 
 def text_of(pipe, prompt: str) -> Text:
-    "The text slots of a prompt. Raises ValueError for words that the tokenizer does not know, if it is too long, or without one."
+    """The text slots of a prompt. Raises ValueError for words that the tokenizer does not know, if it is too long, or without
+    one; warns of more words than the bundled model was trained on."""
     if not isinstance(prompt, str):
         raise TypeError(f"prompt is a {type(prompt).__name__}, but must be a string: 'a red circle moves left'")
     _check_reads(pipe)
     text = card_of(pipe).tokens(pipe, prompt)
     tok = pipe.tokenizer
     if tok.unk_token in text.pieces and tok.unk_token != tok.eos_token:  # CLIP's are one, and it spells every word
-        odd = [w for w in text.words if tok.unk_token in tok.convert_ids_to_tokens(tok(w).input_ids)]
-        vocabulary = sorted(t.strip('▁') for t in tok.get_vocab() if len(t) > 1 and not t.startswith('<'))
-        known = f'; it knows: {", ".join(vocabulary)}' if len(vocabulary) < 200 else ''
-        raise ValueError(f'the model does not know {", ".join(map(repr, odd or [prompt]))}{known}')
+        odd = [[w for w in words if tok.unk_token in tok.convert_ids_to_tokens(tok(w).input_ids)]
+               for words in (text.words, prompt.split())]  # where no word is odd, its punctuation is
+        known = f'; it knows: {", ".join(_known(tok))}' if len(_known(tok)) < 200 else ''
+        raise ValueError(f'the model does not know {", ".join(map(repr, odd[0] or odd[1] or [prompt]))}{known}')
     # a prompt with padding fits; without it, it may have been cut: ask for one slot more
     if len(text) and not bool(text.pad.any()) and not bool(card_of(pipe).tokens(pipe, prompt, len(text) + 1).pad.any()):
         raise ValueError(f'the prompt has more than the {len(text)} tokens that the model reads: {prompt[:80]!r}...; '
                          f'shorten it')
+    if len(text.words) > MAX_WORDS and {*_known(tok)} <= {*vocabulary()}:
+        warnings.warn(f'the prompt has {len(text.words)} words, but the model was trained on at most {MAX_WORDS}: it was never '
+                      f'shown so many, so shorten it', stacklevel=2)
     return text
+
+
+def _known(tok) -> list[str]:
+    "The words that a tokenizer knows, and parts of words, without its marks."
+    return sorted(t.strip('▁') for t in tok.get_vocab() if len(t) > 1 and not t.startswith('<'))
 
 # %% ../nbs/05_run.ipynb #ba3f4418
 @dataclass(frozen=True)
