@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,8 @@ def _from_pretrained(folder: str, dtype: torch.dtype):
     try:
         with _no_bars():
             nets = _networks(Path(folder), dtype)
-            pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **{n: m for n, (m, _) in nets.items()})
+            pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True,
+                                                     **{name: net for name, (net, _) in nets.items()})
     except Exception as e:  # diffusers raises many kinds; the user needs one sentence
         cut = next((x for x in sorted(Path(folder).glob('*/*.safetensors')) if _is_cut(x)), None)
         why = f'{type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ""}' if cut is None else (
@@ -142,12 +143,12 @@ def _networks(folder: Path, dtype: torch.dtype) -> dict[str, tuple[nn.Module, di
 
 def _is_cut(file: Path) -> bool:
     "Whether the head of a file of weights cannot be read, or tells of more bytes than there are."
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(file), 'pt'):
             return False
-    except Exception:  # of a kind of its own
+    except (SafetensorError, OSError):
         return True
 
 
@@ -162,8 +163,8 @@ def _check_names(folder: Path, name: str, missing: list[str], unknown: list[str]
     if told:
         held = sorted(f.name for f in (folder / name).glob('*.safetensors'))
         files = f'{name}/{held[0]}' if len(held) == 1 else f'{name}/*.safetensors'
-        raise ValueError(f'{folder} {" and ".join(told)}: {files} is not whole or of another network, or {name}/config.json is, for '
-                         f'example of {"more" if missing else "fewer"} layers; {_AGAIN}')
+        raise ValueError(f'{folder} {" and ".join(told)}: {files} is not whole or of another network, or {name}/config.json is, '
+                         f'for example of {"more" if missing else "fewer"} layers; {_AGAIN}')
 
 
 def _check_weights(pipe, folder: Path) -> None:
@@ -180,8 +181,8 @@ def _check_pads(pipe, folder: Path) -> None:
     "Raise ValueError if a tokenizer cannot fill up a prompt."
     for name in ('tokenizer', 'tokenizer_2'):
         if getattr(pipe, name, None) is not None and getattr(getattr(pipe, name), 'pad_token', '') is None:
-            raise ValueError(f'the {name} of {folder} has no padding token, so {name}/tokenizer_config.json is missing or not whole: '
-                             f'{_AGAIN}')
+            raise ValueError(f'the {name} of {folder} has no padding token, so {name}/tokenizer_config.json is missing or not '
+                             f'whole: {_AGAIN}')
 
 
 def _finite(p: Tensor) -> bool:
@@ -254,8 +255,9 @@ def generate(pipe, prompt: str | list[str], seed: int = 0, steps: int | None = N
 
     What is left out is the pipeline's own default. `size` is (height, width) in pixels; `on_step(i, t, latents)` is
     told of each step; `more` goes to the pipeline. Video i of a batch has seed + i; with `num_videos_per_prompt` the
-    videos of a prompt follow each other. Raises ValueError for unknown words, prompts that are too long and sizes that
-    do not fit, before anything runs."""
+    videos of a prompt follow each other. A pipeline that starts from a picture or a video is given it as its own call
+    is: image=picture. Raises ValueError for unknown words, prompts that are too long and sizes that do not fit, TypeError
+    for arguments that the pipeline lacks, or that are set here, before anything runs."""
     videos = _positive('num_videos_per_prompt', more.pop('num_videos_per_prompt', 1))
     prompts = _prompts(pipe, prompt, videos)  # repeated here: CogVideoX's pipeline ignores the number
     if negative is not None:
@@ -274,17 +276,41 @@ def generate(pipe, prompt: str | list[str], seed: int = 0, steps: int | None = N
             on_step(i, float(t), kept['latents'])
         return {}
 
-    if 'max_sequence_length' in inspect.signature(type(pipe).__call__).parameters:
-        asked['max_sequence_length'] = text_length(pipe)
+    given = _given(pipe, asked, more)
     with lock_of(pipe), _progress(pipe, progress):
         _note(pipe, prompts=prompts, seeds=seeds)
-        out = pipe(prompts, generator=[torch.Generator().manual_seed(s) for s in seeds], output_type='pt',
-                   callback_on_step_end=tell, **{k: v for k, v in asked.items() if v is not None}, **more).frames
+        out = pipe(prompt=prompts, generator=[torch.Generator().manual_seed(s) for s in seeds], output_type='pt',
+                   callback_on_step_end=tell, **given).frames
     video = out.movedim(2, -1).float().cpu().clamp(0, 1)
     facts = {'model': type(model_of(pipe)).__name__, 'scheduler': type(pipe.scheduler).__name__,
              'steps': len(pipe.scheduler.timesteps), 'guidance': getattr(pipe, '_guidance_scale', None)}
     samples = [Sample(*each, facts) for each in zip(video, prompts, seeds)]
     return samples[0] if isinstance(prompt, str) and videos == 1 else samples
+
+
+_OURS = dict(num_inference_steps='steps=25', guidance_scale='guidance=6', num_frames='frames=17', height='size=(64, 64)',
+             width='size=(64, 64)', negative_prompt="negative='blur'", generator='seed=3', prompt='the second argument',
+             callback_on_step_end='on_step=f, told f(i, t, latents)', output_type='always tensors: generate(...).video',
+             return_dict='always so', max_sequence_length="the model's own")
+
+
+def _given(pipe, asked: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """What goes to the pipeline's own call: what is `asked` for, and `more` by its own names. Raises TypeError for names
+    that it lacks, that are set here or given twice, and without the picture or the video from which it starts."""
+    call, own = inspect.signature(type(pipe).__call__).parameters, type(pipe).__name__
+    twice = [k for k in more if k in _OURS and (k not in asked or asked[k] is not None)]
+    if twice:
+        raise TypeError(f'{twice[0]} of {own} is {_OURS[twice[0]]} here: leave {twice[0]} out')
+    lacks = [] if any(p.kind == p.VAR_KEYWORD for p in call.values()) else sorted(more.keys() - call.keys())
+    if lacks:
+        raise TypeError(f'{lacks[0]}={str(more[lacks[0]])[:40]} is no argument of generate, nor of {own}, whose own are '
+                        f'{", ".join(k for k in call if k not in ("self", *_OURS))}')
+    first = list(call)[1]
+    if first in ('image', 'video') and more.get(first) is None and not {'latents', 'image_embeds'} & more.keys():
+        raise TypeError(f'a {own} starts from {"an" if first == "image" else "a"} {first}: generate(pipe, prompt, {first}={first})')
+    own_size = dict(zip(('num_frames', 'height', 'width'), default_size(pipe)))
+    told = own_size | dict(max_sequence_length=text_length(pipe))
+    return {k: v for k, v in told.items() if k in call} | {k: v for k, v in asked.items() if v is not None} | more
 
 
 def _prompts(pipe, prompt: str | list[str], videos: int | None) -> list[str]:
@@ -311,7 +337,11 @@ def _seed(seed: int) -> int:
 
 def _check_size(pipe, frames: int | None, size: tuple[int | None, int | None]) -> None:
     f, h, w = default_size(pipe)
-    grid = card_of(pipe).grid(pipe, frames or f, size[0] or h, size[1] or w)
+    _check_grid(pipe, card_of(pipe).grid(pipe, frames or f, size[0] or h, size[1] or w))
+
+
+def _check_grid(pipe, grid: Grid) -> None:
+    "Raise ValueError if a model does not know as many places."
     _check_places(pipe, grid.height, grid.width)
     most = getattr(model_of(pipe).config, 'rope_max_seq_len', None)
     if most and max(grid.frames, grid.rows, grid.cols) > most:
@@ -347,9 +377,10 @@ def default_size(pipe) -> tuple[int, int, int]:
     if getattr(cfg, 'sample_height', None):
         return cfg.sample_frames, cfg.sample_height * scale, cfg.sample_width * scale
     call = inspect.signature(type(pipe).__call__).parameters
+    frames = call['num_frames'].default if 'num_frames' in call else card_of(pipe).frames
     if call['height'].default is None:  # a UNet knows one side
-        return call['num_frames'].default, cfg.sample_size * scale, cfg.sample_size * scale
-    return call['num_frames'].default, call['height'].default, call['width'].default
+        return frames, cfg.sample_size * scale, cfg.sample_size * scale
+    return frames, call['height'].default, call['width'].default
 
 # %% ../nbs/05_run.ipynb #a81b9cca
 def fit_video(pipe, video: Tensor, fit: str = 'crop') -> Tensor:
@@ -357,23 +388,42 @@ def fit_video(pipe, video: Tensor, fit: str = 'crop') -> Tensor:
 
     Frames are taken evenly over the clip. Raises ValueError if there are none."""
     video = as_video(video)
+    frames, height, width = _fitting(pipe, len(video))
+    return resize(take_frames(video, frames, 'even'), height, width, fit)
+
+
+def _fitting(pipe, length: int) -> tuple[int, int, int]:
+    "(frames, height, width) that a video of `length` frames is made to fit."
     frames, height, width = default_size(pipe)
     grid = card_of(pipe).grid(pipe, frames, height, width)
-    if len(video) < grid.video_frames:
-        frames = grid.span(int(grid.frame_of(len(video) - 1)))[1] + 1
-        frames = frames if frames <= len(video) else frames - grid.temporal
-    return resize(take_frames(video, max(frames, 1), 'even'), height, width, fit)
+    if length < grid.video_frames:
+        frames = grid.span(int(grid.frame_of(length - 1)))[1] + 1
+        frames = frames if frames <= length else frames - grid.temporal
+    return max(frames, 1), height, width
+
+
+def _check_fits(pipe, video: Tensor, how: str) -> None:
+    "Raise ValueError if a video cannot be coded, or the model knows no such size."
+    card, (frames, height, width) = card_of(pipe), video.shape[:3]
+    try:
+        grid = card.grid(pipe, 1 if how == 'frames' and card.causal else frames, height, width)
+        _check_grid(pipe, replace(grid, frames=frames) if how == 'frames' else grid)
+    except ValueError as e:
+        f, h, w = _fitting(pipe, frames)
+        raise ValueError(f'a video of {frames} frames of {height}x{width} does not fit: {e}. Use fit_video(pipe, video), which '
+                         f'makes {f} frames of {h}x{w} of it') from None
 
 
 @torch.no_grad()
 def encode(pipe, video: Tensor, how: str = 'causal') -> Tensor:
     """Latents (1, ...) of a video (frames, height, width, 3) in [0, 1], in the family's own layout and scale.
 
-    `how`: 'causal', or 'frames' for each frame alone. Raises ValueError with the sizes that fit."""
+    `how`: 'causal', or 'frames' for each frame alone. Where a token holds several latent frames (CogVideoX-1.5), the
+    first is repeated in front, as in training, for those of frame 0. Raises ValueError with the sizes that fit."""
     video, card = as_video(video), card_of(pipe)
     if how not in ('causal', 'frames'):
         raise ValueError(f"how={how!r} is unknown: use 'causal' or 'frames'")
-    card.grid(pipe, 1 if how == 'frames' and card.causal else len(video), *video.shape[1:3])
+    _check_fits(pipe, video, how)
     x = (video.movedim(-1, 0)[None] * 2 - 1).to(pipe._execution_device, pipe.vae.dtype)
     if card.images:
         z = torch.cat([pipe.vae.encode(f).latent_dist.mode() for f in x[0].transpose(0, 1).split(8)]).transpose(0, 1)[None]
@@ -382,6 +432,8 @@ def encode(pipe, video: Tensor, how: str = 'causal') -> Tensor:
     else:
         z = pipe.vae.encode(x).latent_dist.mode()
     z = card.scale(pipe.vae, z)
+    if how == 'causal':
+        z = torch.cat([z[:, :, :1]] * (-z.shape[2] % card.patch(model_of(pipe))[0]) + [z], 2)
     return z.transpose(1, 2).contiguous() if card.axes == 'bfchw' else z
 
 
@@ -390,6 +442,7 @@ def decode(pipe, latents: Tensor) -> Tensor:
     "The video (frames, height, width, 3) float32 in [0, 1] of latents (1, ...)."
     card = card_of(pipe)
     z = latents.transpose(1, 2) if card.axes == 'bfchw' else latents
+    z = z[:, :, card.patch(model_of(pipe))[0] - 1:]  # what is in front of frame 0 in its token
     z = card.unscale(pipe.vae, z.to(pipe._execution_device, pipe.vae.dtype))
     if card.images:
         x = torch.cat([pipe.vae.decode(f).sample for f in z[0].transpose(0, 1).split(8)]).transpose(0, 1)[None]
@@ -487,15 +540,20 @@ def _latents(pipe, verb: str, video: Tensor | None, latents: Tensor | None, how:
         return latents
     if video is None:
         raise ValueError(f'{verb} needs a video (frames, height, width, 3), or latents=z from z = encode(pipe, video)')
-    return encode(pipe, video, how)
+    z, card = encode(pipe, video, how), card_of(pipe)  # a frame alone fills its token
+    return z.repeat_interleave(card.patch(model_of(pipe))[0], card.axes.index('f')) if how == 'frames' else z
 
 
 def conditions(pipe, prompt: str, latents: Tensor) -> dict[str, Any]:
     "What the denoiser is given beside latents and timestep, for one prompt, unguided. Raises ValueError if none is read."
     _check_reads(pipe)
     card = card_of(pipe)
-    grid = card.grid_of_latents(pipe, tuple(latents.shape))
-    _check_places(pipe, grid.height, grid.width)
+    grid, channels = card.grid_of_latents(pipe, tuple(latents.shape)), latents.shape[card.axes.index('c')]
+    _check_grid(pipe, grid)
+    if (reads := getattr(model_of(pipe).config, 'in_channels', channels)) != channels:
+        raise ValueError(f'the {type(model_of(pipe)).__name__} of this {type(pipe).__name__} reads {reads} channels, but latents '
+                         f'have {channels}: it is an image-to-video model, shown a picture beside them, so only capture and edit '
+                         f"around its own call work: with capture(pipe, 'q') as tape: generate(pipe, prompt, image=picture)")
     with torch.no_grad():
         return card.conditions(pipe, [prompt] * len(latents), grid)
 
