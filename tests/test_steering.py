@@ -424,6 +424,9 @@ def test_measured_motion():
     assert not Steered(still, video, torch.zeros(1), [region], out.masks, out.ways, [], {}).measured()[0]['as_asked']
     inside, outside = out.change
     assert inside > 5 * outside
+    unseen = torch.zeros(17, 64, 64, 3)
+    row, = Steered(unseen, unseen, torch.zeros(1), [region], out.masks, out.ways, [], {}).measured()
+    assert row['moved'].isnan().all() and row['as_asked'] is None
 
 
 # -- bad input

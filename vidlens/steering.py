@@ -589,7 +589,8 @@ class Steered:
         """How each region moves now and moved before, px per frame, by tracked points of its mask in frame 0.
 
         tracker: see `pseudo_truth`. Rows hold asked, moved, before as (dx, dy), and as_asked: is `moved` within so many
-        degrees of `asked`, at a quarter of its speed or more. A region that follows a clip's reference asks for nothing."""
+        degrees of `asked`, at a quarter of its speed or more; None where no point was seen, so `moved` is NaN. A region
+        that follows a clip's reference asks for nothing."""
         rows = []
         for mask, way in zip(self.masks, self.ways):
             y, x = mask[0].nonzero().unbind(1)
@@ -599,7 +600,7 @@ class Steered:
             asked = (way[-1] - way[0]) / max(len(self.video) - 1, 1)
             moved, was = (region_motion(t.xy, t.visible) for t in (now, before))
             good = moves_as_asked(moved, asked, within, max(.25 * float(asked.norm()), .05))
-            rows.append(dict(asked=asked, moved=moved, before=was, as_asked=bool(good)))
+            rows.append(dict(asked=asked, moved=moved, before=was, as_asked=None if bool(moved.isnan().any()) else bool(good)))
         return rows
 
 
