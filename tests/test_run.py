@@ -164,10 +164,10 @@ def test_weights_that_are_no_numbers_are_refused(bundled, tmp_path, part, value)
 def test_a_renamed_weight_is_both_missing_and_unknown(bundled, tmp_path, part):
     "One unknown name must not hide that another is missing: transformers would draw that one at random."
     def rename(tensors):
-        tensors['other.weight'] = tensors.pop(WEIGHT[part])
+        tensors[WEIGHT[part] + '2'] = tensors.pop(WEIGHT[part])
     folder = altered(bundled, tmp_path / 'copy', part, rename)
     with pytest.raises(ValueError, match=f'copy lacks 1 weights of its {part}, first {WEIGHT[part]} and holds 1 weights that its '
-                                         f'{part} does not know, first other.weight: {part}/.*safetensors'):
+                                         f'{part} does not know, first {WEIGHT[part]}2: {part}/.*safetensors'):
         load(folder, device='cpu')
 
 
@@ -181,10 +181,10 @@ def test_a_configuration_of_a_smaller_network_is_refused(bundled, tmp_path, part
 
 
 def test_files_in_shards_and_of_more_than_the_encoder_are_taken(bundled, tmp_path):
-    "Names that a class itself ignores, such as a T5's decoder, are not held against a file."
+    "Names that a class itself ignores, such as a T5's decoder, and heads of other tasks are not held against a file."
     bundled.transformer.save_pretrained(tmp_path / 'shards', max_shard_size='1MB')
     folder = altered(bundled, tmp_path / 'copy', 'text_encoder', lambda tensors: tensors.update(
-        {'decoder.block.0.weight': torch.zeros(2)}))
+        {'decoder.block.0.weight': torch.zeros(2), 'lm_head.weight': torch.zeros(2)}))
     shutil.rmtree(folder / 'transformer')
     (tmp_path / 'shards').rename(folder / 'transformer')
     assert len([*(folder / 'transformer').glob('*.safetensors')]) > 1

@@ -124,8 +124,10 @@ def _from_pretrained(folder: str, dtype: torch.dtype):
             f'{cut.relative_to(folder)} is cut off or damaged')
         raise ValueError(f'{folder} could not be loaded ({why}): it must be a diffusers pipeline with whole '
                          f'.safetensors weights, or a hub name that can be reached') from e
-    for name, (_, told) in nets.items():
-        _check_names(Path(folder), name, *(sorted(told[k]) for k in ('missing_keys', 'unexpected_keys')))
+    for name, (net, told) in nets.items():
+        own = {k for k, _ in net.named_children()}  # the head of another task, such as lm_head, is beside the network
+        _check_names(Path(folder), name, sorted(told['missing_keys']),
+                     sorted(k for k in told['unexpected_keys'] if own.intersection(k.split('.'))))
     return pipe
 
 
@@ -135,8 +137,8 @@ def _networks(folder: Path, dtype: torch.dtype) -> dict[str, tuple[nn.Module, di
     index, nets = folder / 'model_index.json', {}
     for name, kind in json.loads(index.read_text()).items() if index.is_file() else ():
         if isinstance(kind, list) and kind[0] in ('diffusers', 'transformers'):
-            cls = getattr(importlib.import_module(kind[0]), kind[1], None)
-            if isinstance(cls, type) and issubclass(cls, nn.Module):
+            cls: Any = getattr(importlib.import_module(kind[0]), kind[1], None)
+            if nn.Module in getattr(cls, '__mro__', ()):
                 nets[name] = cls.from_pretrained(str(folder / name), dtype=dtype, use_safetensors=True, output_loading_info=True)
     return nets
 
