@@ -1,14 +1,19 @@
 """Loading a model and driving it in three ways: against the parts of the stock pipelines themselves."""
 import copy
+import inspect
 import json
+import shutil
+import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from seam import FAMILIES, blocks, call, kept_hooks, pipe_of
 from torch import nn
 
-from vidlens.card import card_of, text_length
+from vidlens.card import card_of, model_of, text_length
 from vidlens.hooks import capture
 from vidlens.run import (
     Step, conditions, decode, default_size, encode, fit_video, generate, invert, load, predict, randomise, renoise,
@@ -155,10 +160,61 @@ def test_weights_that_are_no_numbers_are_refused(bundled, tmp_path, part, value)
         load(folder, device='cpu')
 
 
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('part', WEIGHT)
+def test_a_renamed_weight_is_both_missing_and_unknown(bundled, tmp_path, part):
+    "One unknown name must not hide that another is missing: transformers would draw that one at random."
+    def rename(tensors):
+        tensors[WEIGHT[part] + '2'] = tensors.pop(WEIGHT[part])
+    folder = altered(bundled, tmp_path / 'copy', part, rename)
+    with pytest.raises(ValueError, match=f'copy lacks 1 weights of its {part}, first {WEIGHT[part]} and holds 1 weights that its '
+                                         f'{part} does not know, first {WEIGHT[part]}2: {part}/.*safetensors'):
+        load(folder, device='cpu')
+
+
+@pytest.mark.parametrize('part, config', [('transformer', dict(num_layers=5)), ('text_encoder', dict(num_layers=1)),
+                                          ('vae', dict(layers_per_block=0)), ('text_encoder', dict(is_gated_act=False))])
+def test_a_configuration_of_a_smaller_network_is_refused(bundled, tmp_path, part, config):
+    "Part of the weights would go unused, and part of the network run."
+    folder = altered(bundled, tmp_path / 'copy', part, **config)
+    with pytest.raises(ValueError, match=rf'copy .*holds \d+ weights that its {part} does not know, first .*{part}/config.json'):
+        load(folder, device='cpu')
+
+
+def test_files_in_shards_and_of_more_than_the_encoder_are_taken(bundled, tmp_path):
+    "Names that a class itself ignores, such as a T5's decoder, and heads of other tasks are not held against a file."
+    bundled.transformer.save_pretrained(tmp_path / 'shards', max_shard_size='1MB')
+    folder = altered(bundled, tmp_path / 'copy', 'text_encoder', lambda tensors: tensors.update(
+        {'decoder.block.0.weight': torch.zeros(2), 'lm_head.weight': torch.zeros(2)}))
+    shutil.rmtree(folder / 'transformer')
+    (tmp_path / 'shards').rename(folder / 'transformer')
+    assert len([*(folder / 'transformer').glob('*.safetensors')]) > 1
+    again = weights(load(folder, device='cpu'), 'transformer', 'text_encoder')
+    assert all(torch.equal(p, again[k]) for k, p in weights(bundled, 'transformer', 'text_encoder').items())
+    next((folder / 'transformer').glob('*-00002-of-*.safetensors')).write_bytes(b'')
+    with pytest.raises(ValueError, match='transformer/.*-00002-of-.* is cut off or damaged'):
+        load(folder, device='cpu')
+
+
+def test_a_file_that_is_cut_off_is_named(bundled, tmp_path):
+    file = altered(bundled, tmp_path / 'copy', 'vae') / 'vae/diffusion_pytorch_model.safetensors'
+    file.write_bytes(file.read_bytes()[:-999])
+    with pytest.raises(ValueError, match='copy could not be loaded .vae/diffusion_pytorch_model.safetensors is cut off or damaged'):
+        load(tmp_path / 'copy', device='cpu')
+
+
+def test_a_tokenizer_without_padding_is_refused(bundled, tmp_path):
+    folder = altered(bundled, tmp_path / 'copy', 'vae')
+    (folder / 'tokenizer/tokenizer_config.json').unlink()
+    for file in folder.glob('tokenizer/special_tokens_map.json'):
+        file.unlink()
+    with pytest.raises(ValueError, match='tokenizer of .*copy has no padding token, so tokenizer/tokenizer_config.json is missing'):
+        load(folder, device='cpu')
+
+
+@pytest.mark.parametrize('family', [*FAMILIES, 'animatediff'])
 def test_whole_folders_of_all_families_are_taken(family, tmp_path):
     tiny(family).save_pretrained(tmp_path / 'whole')
-    assert load(tmp_path / 'whole', device='cpu', dtype='bf16').transformer.dtype == torch.bfloat16
+    assert model_of(load(tmp_path / 'whole', device='cpu', dtype='bf16')).dtype == torch.bfloat16
 
 
 # -- generate
@@ -361,11 +417,25 @@ def test_captures_see_each_step_of_an_inversion_once():
 def test_prompts_are_read_before_anything_runs(bundled):
     text = text_of(bundled, PROMPT)
     assert text.slots('moves left') == [3, 4] and len(text) == text_length(bundled)
+    with pytest.raises(ValueError, match="does not know 'left[?]'; it knows: .*circle"):
+        text_of(bundled, 'a red circle moves left?')
+    with pytest.raises(ValueError, match="does not know 'dog'; it knows"):
+        text_of(bundled, 'a red dog, moves left')
 
 
-@pytest.mark.parametrize('how, fits', [(dict(), r'size=\(480, 512\)'), (dict(frames=201, size=(32, 32)), 'frames=125')])
+def test_more_words_than_the_model_was_trained_on_are_told(bundled):
+    with pytest.warns(UserWarning, match='has 25 words, but the model was trained on at most 24'):
+        text_of(bundled, 'a red circle moves left ' * 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        text_of(bundled, ' '.join(['a'] * 24))
+        text_of(pipe_of('wan'), 'a ' * 30)
+
+
+@pytest.mark.parametrize('how, fits', [(dict(frames=81, size=(480, 832)), r'size=\(480, 512\)'),
+                                       (dict(frames=201, size=(32, 32)), 'frames=125')])
 def test_more_places_than_a_model_knows_are_refused(how, fits):
-    "diffusers itself ends in the middle of a run, with shapes that nobody asked for; the model's own default may be too much."
+    "diffusers itself ends in the middle of a run, with shapes that nobody asked for."
     with pytest.raises(ValueError, match=f'at most 32 places each way: ask for less, such as {fits}'):
         generate(load('tiny/wan'), 'a cat', steps=2, **how)
     assert generate(load('tiny/wan'), 'a cat', steps=1, num_frames=5, height=32, width=32).video.shape == (5, 32, 32, 3)
@@ -378,3 +448,94 @@ def test_a_model_that_learned_its_places_takes_no_other_size(bundled):
                 lambda: generate(bundled, 'a red circle moves left', steps=1, size=(64, 96))):
         with pytest.raises(ValueError, match='64x64 pixels only, not 64x96'):
             run()
+
+
+def test_places_that_a_model_does_not_know_are_refused_before_its_vae_runs(monkeypatch):
+    pipe = load('tiny/wan')
+    monkeypatch.setattr(pipe.vae, 'encode', lambda *args: pytest.fail('the VAE ran'))
+    for run in (encode, renoise, invert):
+        with pytest.raises(ValueError, match=r'5 frames of 32x528 .* 32 places each way.* Use fit_video.* makes 5 frames of 32x32'):
+            run(pipe, torch.zeros(5, 32, 528, 3))
+    with pytest.raises(ValueError, match='at most 32 places each way'):
+        renoise(pipe, None, latents=torch.zeros(1, 16, 2, 4, 66))
+    with pytest.raises(ValueError, match=r'40 frames of 30x32 does not fit: .*Use fit_video.* makes 9 frames of 32x32'):
+        encode(pipe, torch.zeros(40, 30, 32, 3))
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_tiny_pipelines_are_small_by_default(family, tmp_path):
+    pipe = tiny(family, frames=9, side=48)
+    assert default_size(pipe) == (9, 48, 48) and generate(pipe, 'a cat', steps=1).video.shape == (9, 48, 48, 3)
+    pipe.save_pretrained(tmp_path / 'saved')
+    assert default_size(load(tmp_path / 'saved', device='cpu')) == (9, 48, 48)
+
+
+def test_names_of_the_pipeline_that_are_set_here_are_told():
+    pipe, g = pipe_of('wan'), torch.Generator()
+    for given, says in ((dict(generator=g), 'generator of WanPipeline is seed=3 here'), (dict(output_type='np'), 'always tensors'),
+                        (dict(callback_on_step_end=print), 'on_step=f'), (dict(max_sequence_length=10), "the model's own"),
+                        (dict(steps=2, num_inference_steps=3), 'is steps=25 here'), (dict(frames=5, num_frames=5), 'frames=17'),
+                        (dict(schritte=3), 'schritte=3 is no argument of generate, nor of WanPipeline, whose own are .*latents')):
+        with pytest.raises(TypeError, match=says) as e:
+            generate(pipe, 'a cat', **given)
+        assert len(str(e.value)) < 500
+
+
+# -- other kinds of pipelines
+
+def test_image_to_video():
+    "Its own call is taken, with captures; verbs that would need its picture beside the latents are refused."
+    from diffusers import CogVideoXImageToVideoPipeline
+
+    parts = tiny('cogvideox').components
+    net = type(parts['transformer']).from_config({**parts['transformer'].config, 'in_channels': 8}).eval().requires_grad_(False)
+    pipe, picture = CogVideoXImageToVideoPipeline(**(parts | dict(transformer=net))), Image.new('RGB', (32, 32), 'red')
+    with capture(pipe, 'q', layers=0) as tape:
+        made = generate(pipe, 'a cat', steps=2, image=picture)
+    assert made.video.shape == (9, 32, 32, 3) and tape.get('q', 0, 1).ndim == 4
+    with pytest.raises(TypeError, match='CogVideoXImageToVideoPipeline starts from an image: generate.pipe, prompt, image=image'):
+        generate(pipe, 'a cat', steps=2)
+    for run in (renoise, invert):
+        with pytest.raises(ValueError, match='reads 8 channels, but latents have 4: it is an image-to-video model.* image=picture'):
+            run(pipe, real(9), 'a cat')
+
+
+@pytest.mark.parametrize('family', ['cogvideox', 'wan'])
+def test_video_to_video(family, monkeypatch):
+    import diffusers
+    from diffusers.pipelines.wan import pipeline_wan_video2video as module
+
+    monkeypatch.setattr(module, 'ftfy', SimpleNamespace(fix_text=str), raising=False)  # that pipeline cannot do without it
+    cls = getattr(diffusers, {'cogvideox': 'CogVideoXVideoToVideoPipeline', 'wan': 'WanVideoToVideoPipeline'}[family])
+    pipe = cls(**{k: v for k, v in tiny(family).components.items() if k in inspect.signature(cls).parameters})
+    pictures = [Image.fromarray((x * 255).byte().numpy()) for x in real(9)]
+    made = generate(pipe, 'a cat', steps=4, video=pictures, strength=.5)
+    assert made.video.shape == (9, 32, 32, 3)
+    with pytest.raises(TypeError, match='starts from a video: generate.pipe, prompt, video=video'):
+        generate(pipe, 'a cat', steps=4)
+    assert default_size(pipe) == (9, 32, 32) and renoise(pipe, real(9), 'a cat', step=-4).grid.frames == 3
+
+
+@pytest.fixture(scope='module')
+def paired():
+    "As CogVideoX-1.5: a token holds two latent frames, and what is in front of the first is dropped after decoding."
+    pipe = tiny('cogvideox')
+    config = {**pipe.transformer.config, 'patch_size_t': 2, 'patch_bias': False, 'sample_frames': 17, '_use_default_values': []}
+    torch.manual_seed(0)
+    pipe.transformer = type(pipe.transformer).from_config(config).eval().requires_grad_(False)
+    return pipe
+
+
+def test_two_latent_frames_in_a_token(paired):
+    seen = []
+    with capture(paired, 'q', layers=0, tokens='video') as tape:
+        made = generate(paired, 'a cat', steps=2, on_step=lambda i, t, z: seen.append(z.clone()))
+    z = encode(paired, made.video)
+    assert z.shape == seen[0].shape == (1, 6, 4, 8, 8) and torch.equal(z[:, 0], z[:, 1])
+    assert torch.allclose(decode(paired, seen[-1]), made.video, atol=1e-5) and decode(paired, z).shape == made.video.shape
+    with capture(paired, 'q', layers=0, tokens='video') as again:
+        found = renoise(paired, made.video, 'a cat')
+    assert found.grid == again.grid == tape.grid and found.grid.shape == (3, 4, 4) and found.grid.video_frames == 17
+    assert invert(paired, made.video, 'a cat', steps=2).video.shape == made.video.shape
+    assert renoise(paired, made.video, 'a cat', how='frames').grid.frames == 17
+    assert renoise(paired, made.video[:1], 'a cat').grid.frames == 1

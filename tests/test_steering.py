@@ -424,19 +424,50 @@ def test_measured_motion():
     assert not Steered(still, video, torch.zeros(1), [region], out.masks, out.ways, [], {}).measured()[0]['as_asked']
     inside, outside = out.change
     assert inside > 5 * outside
+    unseen = torch.zeros(17, 64, 64, 3)
+    row, = Steered(unseen, unseen, torch.zeros(1), [region], out.masks, out.ways, [], {}).measured()
+    assert row['moved'].isnan().all() and row['as_asked'] is None
 
 
 # -- bad input
 
 @pytest.mark.parametrize('regions,found', [
-    (Region('north', (4, 4, 8, 8)), "'right'"), (Region('right', (4, 4, 40, 8)), '32x32 px'),
+    (Region('right', (4, 4, 40, 8)), '32x32 px'), (Region([(1., 0)] * 7), r'3 token frames'),
     (Region('right', (8, 4, 4, 8)), 'x0 < x1'), (Region('right', torch.zeros(32, 32)), 'empty'),
     (Region('right', torch.ones(16, 16)), r'\(16, 16\).*9 frames of 32x32'),
     (Region('pan right', (4, 4, 8, 8)), 'leave the box out'), (Region((1, 2, 3), (4, 4, 8, 8)), r'\(dx, dy\)'),
     ((), 'nothing is asked')])
 def test_regions_that_do_not_fit(cog, regions, found):
-    with pytest.raises(ValueError, match=found):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match=found):
+        patch.setattr(steering, 'generate', lambda *args, **run: pytest.fail('the model ran'))
         steer(cog, regions)
+
+
+@pytest.mark.parametrize('make,found', [
+    (lambda: Region('north', (4, 4, 8, 8)), "'north' is unknown: use 'right'"), (lambda: Region('pan sideways'), "'sideways'"),
+    (lambda: Region('right', speed=0), r"speed=0 px .*above 0.*Region\('still', box\)"),
+    (lambda: Region('right', speed=math.nan), 'speed=nan'), (lambda: Region('right', speed=math.inf), 'speed=inf'),
+    (lambda: Drag((32, 32)), r'Drag\(\(32, 32\)\) has no end: give one')])
+def test_what_moves_nothing_is_refused_as_it_is_made(make, found):
+    with pytest.raises(ValueError, match=found):
+        make()
+
+
+def test_steps_by_the_pipelines_own_name(cog):
+    with pytest.raises(TypeError, match='num_inference_steps is of= in control: .*of=3'):
+        steer(cog, num_inference_steps=3)
+
+
+def test_two_latent_frames_in_a_token():
+    "The guide's latents are those of the pipeline's own run, with what it puts in front of the first."
+    made = tiny('cogvideox')
+    torch.manual_seed(0)
+    made.transformer = type(made.transformer).from_config({**made.transformer.config, 'patch_size_t': 2, 'patch_bias': False,
+                                                           'sample_frames': 17, '_use_default_values': []}).eval()
+    for how in (dict(), dict(loss='amf', share_kv='both')):
+        out = steer(made, frames=17, **how)
+        assert out.latents.shape == (1, 6, 4, 8, 8) and out.masks.shape[1] == 3 and out.losses and out.change[0] > 0
+        assert out.video.shape == out.unguided.shape == (17, 32, 32, 3)
 
 
 @pytest.mark.parametrize('how,found', [

@@ -134,8 +134,8 @@ class Card:
     `text`: 'first' or 'last' in the joint sequence, or 'cross' (its own attention). `batched`: is guidance one call on
     a doubled batch, unconditional rows first, or two calls? `axes`: order of the latents' axes. `conditions`,
     `tokens`, `scale` and `unscale` are the only functions; they call the pipeline's own methods. `sample`: the
-    denoiser's name for the latents; `slots`: text slots, where its config does not tell; `images`: is the VAE one for
-    images, each frame coded alone?"""
+    denoiser's name for the latents; `slots`: text slots, where its config does not tell; `frames`: of a video, where its
+    pipeline's call does not tell; `images`: is the VAE one for images, each frame coded alone?"""
 
     name: str
     model: str
@@ -151,6 +151,7 @@ class Card:
     causal: bool = True
     sample: str = 'hidden_states'
     slots: int | None = None
+    frames: int = 16
     images: bool = False
 
     def blocks(self, model: Any) -> list[tuple[str, nn.Module, Stack]]:
@@ -328,7 +329,7 @@ def _wan_unscale(vae, z: Tensor) -> Tensor:
 CARDS['wan'] = Card(
     'Wan', 'WanTransformer3DModel', (Stack('blocks', 'attn1', cross='attn2', joint=False),), text='cross',
     batched=False, axes='bcfhw', conditions=_wan_conditions, tokens=_wan_tokens, scale=_wan_scale,
-    unscale=_wan_unscale, denoisers=('transformer', 'transformer_2'))
+    unscale=_wan_unscale, denoisers=('transformer', 'transformer_2'), frames=81)
 
 # %% ../nbs/03_card.ipynb #f30ef9fe
 def _hunyuan_conditions(pipe, prompt: list[str], grid: Grid, length: int | None = None,

@@ -134,7 +134,7 @@ TINY: dict[str, Callable[[int, int], Any]] = {'cogvideox': _cogvideox, 'wan': _w
 def tiny(family: str, seed: int = 0, frames: int = 9, side: int = 32):
     """A small random pipeline of a family, float32 on the CPU; the same for the same seed.
 
-    `frames` and `side` (pixels) are the size that it makes by default, where the family stores one.
+    `frames` and `side` (pixels) are the size that vidlens takes by default; AnimateDiff always makes 16 frames.
     Raises ValueError with the families at hand."""
     name = re.sub(r'[^a-z0-9]', '', str(family).lower())
     if name not in TINY:
@@ -145,6 +145,8 @@ def tiny(family: str, seed: int = 0, frames: int = 9, side: int = 32):
         pipe = TINY[name](frames, side)
     finally:
         torch.set_rng_state(state)
+    if name in ('wan', 'hunyuanvideo'):  # whose own classes store no size
+        pipe.transformer.register_to_config(sample_frames=frames, sample_height=side // 8, sample_width=side // 8)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
+import json
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from .grid import Grid
 from .hooks import _device, _dtype, _note, _one_forward, announce, lock_of, quiet, until_enough
 from .families import tiny
 from .video import _size, as_video, resize, take_frames
+from .world import MAX_WORDS, vocabulary
 
 _log = logging.getLogger('vidlens')
 
@@ -56,6 +60,7 @@ def load(name: str | os.PathLike = BUNDLED, device: str | None = None, dtype: st
         folder = _folder(name)
         pipe = _from_pretrained(folder, kind)
         _check_weights(pipe, Path(folder))
+        _check_pads(pipe, Path(folder))
     card_of(pipe)
     if random:
         randomise(pipe, seed)
@@ -110,43 +115,76 @@ def _from_pretrained(folder: str, dtype: torch.dtype):
 
     try:
         with _no_bars():
-            return DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+            nets = _networks(Path(folder), dtype)
+            pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True,
+                                                     **{name: net for name, (net, _) in nets.items()})
     except Exception as e:  # diffusers raises many kinds; the user needs one sentence
-        why = f'{type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ""}'
+        cut = next((x for x in sorted(Path(folder).glob('*/*.safetensors')) if _is_cut(x)), None)
+        why = f'{type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ""}' if cut is None else (
+            f'{cut.relative_to(folder)} is cut off or damaged')
         raise ValueError(f'{folder} could not be loaded ({why}): it must be a diffusers pipeline with whole '
                          f'.safetensors weights, or a hub name that can be reached') from e
+    for name, (net, told) in nets.items():
+        own = {k for k, _ in net.named_children()}  # the head of another task, such as lm_head, is beside the network
+        _check_names(Path(folder), name, sorted(told['missing_keys']),
+                     sorted(k for k in told['unexpected_keys'] if own.intersection(k.split('.'))))
+    return pipe
+
+
+def _networks(folder: Path, dtype: torch.dtype) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
+    """The networks of a folder by their names in the pipeline, each with what its library tells of its loading: names that
+    the files lack, and those that it does not know. The library's own renaming, tied and ignored names are in neither."""
+    index, nets = folder / 'model_index.json', {}
+    for name, kind in json.loads(index.read_text()).items() if index.is_file() else ():
+        if isinstance(kind, list) and kind[0] in ('diffusers', 'transformers'):
+            cls: Any = getattr(importlib.import_module(kind[0]), kind[1], None)
+            if nn.Module in getattr(cls, '__mro__', ()):
+                nets[name] = cls.from_pretrained(str(folder / name), dtype=dtype, use_safetensors=True, output_loading_info=True)
+    return nets
+
+
+def _is_cut(file: Path) -> bool:
+    "Whether the head of a file of weights cannot be read, or tells of more bytes than there are."
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), 'pt'):
+            return False
+    except (SafetensorError, OSError):
+        return True
+
+
+_AGAIN = 'restore a copy of the folder, or write it again with pipe.save_pretrained(folder)'
+
+
+def _check_names(folder: Path, name: str, missing: list[str], unknown: list[str]) -> None:
+    "Raise ValueError if the files of a network lack weights, or hold some that it has no place for."
+    told = [f'{how}, first {keys[0]}' for keys, how in (
+        (missing, f'lacks {len(missing)} weights of its {name}'),
+        (unknown, f'holds {len(unknown)} weights that its {name} does not know')) if keys]
+    if told:
+        held = sorted(f.name for f in (folder / name).glob('*.safetensors'))
+        files = f'{name}/{held[0]}' if len(held) == 1 else f'{name}/*.safetensors'
+        raise ValueError(f'{folder} {" and ".join(told)}: {files} is not whole or of another network, or {name}/config.json is, '
+                         f'for example of {"more" if missing else "fewer"} layers; {_AGAIN}')
 
 
 def _check_weights(pipe, folder: Path) -> None:
-    "Raise ValueError if a part of a pipeline has weights that its files do not give, or that are not finite numbers."
+    "Raise ValueError if a part of a pipeline has weights without data, or that are not finite numbers."
     for name, part in pipe.components.items():
         if isinstance(part, nn.Module):
-            again = 'restore a copy of the folder, or write it again with pipe.save_pretrained(folder)'
-            if missing := _missing(part, folder / name):
-                raise ValueError(f'{folder} lacks {len(missing)} weights of its {name}, first {missing[0]}: the file is not whole, '
-                                 f'or {name}/config.json is that of another network, for example of more layers; {again}')
+            _check_names(folder, name, [k for k, p in part.named_parameters() if p.is_meta], [])
             if broken := [k for k, p in part.named_parameters() if not _finite(p)]:
                 raise ValueError(f'{folder} holds {len(broken)} weights of its {name} that are not finite numbers, first '
-                                 f'{broken[0]}: {again}')
+                                 f'{broken[0]}: {_AGAIN}')
 
 
-def _missing(part: nn.Module, folder: Path) -> list[str]:
-    """Names of a part's parameters that were not loaded: those that diffusers left without data, and, since transformers
-    draws them without a word, those that no file has. Files with names that the part does not know are not judged: the
-    library renames them as it reads."""
-    from safetensors import safe_open
-
-    names: dict[int, list[str]] = {}        # tied parameters have several
-    for k, p in part.named_parameters(remove_duplicate=False):
-        names.setdefault(id(p), []).append(k)
-    empty = [k for k, p in part.named_parameters() if p.is_meta]
-    stored: set[str] = set()
-    for file in sorted(folder.glob('*.safetensors')):
-        with safe_open(str(file), 'pt') as f:
-            stored |= set(f.keys())
-    if not stored or not stored <= {*part.state_dict(), *(k for many in names.values() for k in many)}:
-        return empty
-    return empty or [many[0] for many in names.values() if not stored.intersection(many)]
+def _check_pads(pipe, folder: Path) -> None:
+    "Raise ValueError if a tokenizer cannot fill up a prompt."
+    for name in ('tokenizer', 'tokenizer_2'):
+        if getattr(pipe, name, None) is not None and getattr(getattr(pipe, name), 'pad_token', '') is None:
+            raise ValueError(f'the {name} of {folder} has no padding token, so {name}/tokenizer_config.json is missing or not '
+                             f'whole: {_AGAIN}')
 
 
 def _finite(p: Tensor) -> bool:
@@ -174,22 +212,31 @@ def _check_reads(pipe) -> None:
 
 
 def text_of(pipe, prompt: str) -> Text:
-    "The text slots of a prompt. Raises ValueError for words that the tokenizer does not know, if it is too long, or without one."
+    """The text slots of a prompt. Raises ValueError for words that the tokenizer does not know, if it is too long, or without
+    one; warns of more words than the bundled model was trained on."""
     if not isinstance(prompt, str):
         raise TypeError(f"prompt is a {type(prompt).__name__}, but must be a string: 'a red circle moves left'")
     _check_reads(pipe)
     text = card_of(pipe).tokens(pipe, prompt)
     tok = pipe.tokenizer
     if tok.unk_token in text.pieces and tok.unk_token != tok.eos_token:  # CLIP's are one, and it spells every word
-        odd = [w for w in text.words if tok.unk_token in tok.convert_ids_to_tokens(tok(w).input_ids)]
-        vocabulary = sorted(t.strip('▁') for t in tok.get_vocab() if len(t) > 1 and not t.startswith('<'))
-        known = f'; it knows: {", ".join(vocabulary)}' if len(vocabulary) < 200 else ''
-        raise ValueError(f'the model does not know {", ".join(map(repr, odd or [prompt]))}{known}')
+        odd = [[w for w in words if tok.unk_token in tok.convert_ids_to_tokens(tok(w).input_ids)]
+               for words in (text.words, prompt.split())]  # where no word is odd, its punctuation is
+        known = f'; it knows: {", ".join(_known(tok))}' if len(_known(tok)) < 200 else ''
+        raise ValueError(f'the model does not know {", ".join(map(repr, odd[0] or odd[1] or [prompt]))}{known}')
     # a prompt with padding fits; without it, it may have been cut: ask for one slot more
     if len(text) and not bool(text.pad.any()) and not bool(card_of(pipe).tokens(pipe, prompt, len(text) + 1).pad.any()):
         raise ValueError(f'the prompt has more than the {len(text)} tokens that the model reads: {prompt[:80]!r}...; '
                          f'shorten it')
+    if len(text.words) > MAX_WORDS and {*_known(tok)} <= {*vocabulary()}:
+        warnings.warn(f'the prompt has {len(text.words)} words, but the model was trained on at most {MAX_WORDS}: it was never '
+                      f'shown so many, so shorten it', stacklevel=2)
     return text
+
+
+def _known(tok) -> list[str]:
+    "The words that a tokenizer knows, and parts of words, without its marks."
+    return sorted(t.strip('▁') for t in tok.get_vocab() if len(t) > 1 and not t.startswith('<'))
 
 # %% ../nbs/05_run.ipynb #ba3f4418
 @dataclass(frozen=True)
@@ -210,8 +257,9 @@ def generate(pipe, prompt: str | list[str], seed: int = 0, steps: int | None = N
 
     What is left out is the pipeline's own default. `size` is (height, width) in pixels; `on_step(i, t, latents)` is
     told of each step; `more` goes to the pipeline. Video i of a batch has seed + i; with `num_videos_per_prompt` the
-    videos of a prompt follow each other. Raises ValueError for unknown words, prompts that are too long and sizes that
-    do not fit, before anything runs."""
+    videos of a prompt follow each other. A pipeline that starts from a picture or a video is given it as its own call
+    is: image=picture. Raises ValueError for unknown words, prompts that are too long and sizes that do not fit, TypeError
+    for arguments that the pipeline lacks, or that are set here, before anything runs."""
     videos = _positive('num_videos_per_prompt', more.pop('num_videos_per_prompt', 1))
     prompts = _prompts(pipe, prompt, videos)  # repeated here: CogVideoX's pipeline ignores the number
     if negative is not None:
@@ -230,17 +278,41 @@ def generate(pipe, prompt: str | list[str], seed: int = 0, steps: int | None = N
             on_step(i, float(t), kept['latents'])
         return {}
 
-    if 'max_sequence_length' in inspect.signature(type(pipe).__call__).parameters:
-        asked['max_sequence_length'] = text_length(pipe)
+    given = _given(pipe, asked, more)
     with lock_of(pipe), _progress(pipe, progress):
         _note(pipe, prompts=prompts, seeds=seeds)
-        out = pipe(prompts, generator=[torch.Generator().manual_seed(s) for s in seeds], output_type='pt',
-                   callback_on_step_end=tell, **{k: v for k, v in asked.items() if v is not None}, **more).frames
+        out = pipe(prompt=prompts, generator=[torch.Generator().manual_seed(s) for s in seeds], output_type='pt',
+                   callback_on_step_end=tell, **given).frames
     video = out.movedim(2, -1).float().cpu().clamp(0, 1)
     facts = {'model': type(model_of(pipe)).__name__, 'scheduler': type(pipe.scheduler).__name__,
              'steps': len(pipe.scheduler.timesteps), 'guidance': getattr(pipe, '_guidance_scale', None)}
     samples = [Sample(*each, facts) for each in zip(video, prompts, seeds)]
     return samples[0] if isinstance(prompt, str) and videos == 1 else samples
+
+
+_OURS = dict(num_inference_steps='steps=25', guidance_scale='guidance=6', num_frames='frames=17', height='size=(64, 64)',
+             width='size=(64, 64)', negative_prompt="negative='blur'", generator='seed=3', prompt='the second argument',
+             callback_on_step_end='on_step=f, told f(i, t, latents)', output_type='always tensors: generate(...).video',
+             return_dict='always so', max_sequence_length="the model's own")
+
+
+def _given(pipe, asked: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """What goes to the pipeline's own call: what is `asked` for, and `more` by its own names. Raises TypeError for names
+    that it lacks, that are set here or given twice, and without the picture or the video from which it starts."""
+    call, own = inspect.signature(type(pipe).__call__).parameters, type(pipe).__name__
+    twice = [k for k in more if k in _OURS and (k not in asked or asked[k] is not None)]
+    if twice:
+        raise TypeError(f'{twice[0]} of {own} is {_OURS[twice[0]]} here: leave {twice[0]} out')
+    lacks = [] if any(p.kind == p.VAR_KEYWORD for p in call.values()) else sorted(more.keys() - call.keys())
+    if lacks:
+        raise TypeError(f'{lacks[0]}={str(more[lacks[0]])[:40]} is no argument of generate, nor of {own}, whose own are '
+                        f'{", ".join(k for k in call if k not in ("self", *_OURS))}')
+    first = list(call)[1]
+    if first in ('image', 'video') and more.get(first) is None and not {'latents', 'image_embeds'} & more.keys():
+        raise TypeError(f'a {own} starts from {"an" if first == "image" else "a"} {first}: generate(pipe, prompt, {first}={first})')
+    own_size = dict(zip(('num_frames', 'height', 'width'), default_size(pipe)))
+    told = own_size | dict(max_sequence_length=text_length(pipe))
+    return {k: v for k, v in told.items() if k in call} | {k: v for k, v in asked.items() if v is not None} | more
 
 
 def _prompts(pipe, prompt: str | list[str], videos: int | None) -> list[str]:
@@ -267,7 +339,11 @@ def _seed(seed: int) -> int:
 
 def _check_size(pipe, frames: int | None, size: tuple[int | None, int | None]) -> None:
     f, h, w = default_size(pipe)
-    grid = card_of(pipe).grid(pipe, frames or f, size[0] or h, size[1] or w)
+    _check_grid(pipe, card_of(pipe).grid(pipe, frames or f, size[0] or h, size[1] or w))
+
+
+def _check_grid(pipe, grid: Grid) -> None:
+    "Raise ValueError if a model does not know as many places."
     _check_places(pipe, grid.height, grid.width)
     most = getattr(model_of(pipe).config, 'rope_max_seq_len', None)
     if most and max(grid.frames, grid.rows, grid.cols) > most:
@@ -303,9 +379,10 @@ def default_size(pipe) -> tuple[int, int, int]:
     if getattr(cfg, 'sample_height', None):
         return cfg.sample_frames, cfg.sample_height * scale, cfg.sample_width * scale
     call = inspect.signature(type(pipe).__call__).parameters
+    frames = call['num_frames'].default if 'num_frames' in call else card_of(pipe).frames
     if call['height'].default is None:  # a UNet knows one side
-        return call['num_frames'].default, cfg.sample_size * scale, cfg.sample_size * scale
-    return call['num_frames'].default, call['height'].default, call['width'].default
+        return frames, cfg.sample_size * scale, cfg.sample_size * scale
+    return frames, call['height'].default, call['width'].default
 
 # %% ../nbs/05_run.ipynb #a81b9cca
 def fit_video(pipe, video: Tensor, fit: str = 'crop') -> Tensor:
@@ -313,23 +390,42 @@ def fit_video(pipe, video: Tensor, fit: str = 'crop') -> Tensor:
 
     Frames are taken evenly over the clip. Raises ValueError if there are none."""
     video = as_video(video)
+    frames, height, width = _fitting(pipe, len(video))
+    return resize(take_frames(video, frames, 'even'), height, width, fit)
+
+
+def _fitting(pipe, length: int) -> tuple[int, int, int]:
+    "(frames, height, width) that a video of `length` frames is made to fit."
     frames, height, width = default_size(pipe)
     grid = card_of(pipe).grid(pipe, frames, height, width)
-    if len(video) < grid.video_frames:
-        frames = grid.span(int(grid.frame_of(len(video) - 1)))[1] + 1
-        frames = frames if frames <= len(video) else frames - grid.temporal
-    return resize(take_frames(video, max(frames, 1), 'even'), height, width, fit)
+    if length < grid.video_frames:
+        frames = grid.span(int(grid.frame_of(length - 1)))[1] + 1
+        frames = frames if frames <= length else frames - grid.temporal
+    return max(frames, 1), height, width
+
+
+def _check_fits(pipe, video: Tensor, how: str) -> None:
+    "Raise ValueError if a video cannot be coded, or the model knows no such size."
+    card, (frames, height, width) = card_of(pipe), video.shape[:3]
+    try:
+        grid = card.grid(pipe, 1 if how == 'frames' and card.causal else frames, height, width)
+        _check_grid(pipe, replace(grid, frames=frames) if how == 'frames' else grid)
+    except ValueError as e:
+        f, h, w = _fitting(pipe, frames)
+        raise ValueError(f'a video of {frames} frames of {height}x{width} does not fit: {e}. Use fit_video(pipe, video), which '
+                         f'makes {f} frames of {h}x{w} of it') from None
 
 
 @torch.no_grad()
 def encode(pipe, video: Tensor, how: str = 'causal') -> Tensor:
     """Latents (1, ...) of a video (frames, height, width, 3) in [0, 1], in the family's own layout and scale.
 
-    `how`: 'causal', or 'frames' for each frame alone. Raises ValueError with the sizes that fit."""
+    `how`: 'causal', or 'frames' for each frame alone. Where a token holds several latent frames (CogVideoX-1.5), the
+    first is repeated in front, as in training, for those of frame 0. Raises ValueError with the sizes that fit."""
     video, card = as_video(video), card_of(pipe)
     if how not in ('causal', 'frames'):
         raise ValueError(f"how={how!r} is unknown: use 'causal' or 'frames'")
-    card.grid(pipe, 1 if how == 'frames' and card.causal else len(video), *video.shape[1:3])
+    _check_fits(pipe, video, how)
     x = (video.movedim(-1, 0)[None] * 2 - 1).to(pipe._execution_device, pipe.vae.dtype)
     if card.images:
         z = torch.cat([pipe.vae.encode(f).latent_dist.mode() for f in x[0].transpose(0, 1).split(8)]).transpose(0, 1)[None]
@@ -338,6 +434,8 @@ def encode(pipe, video: Tensor, how: str = 'causal') -> Tensor:
     else:
         z = pipe.vae.encode(x).latent_dist.mode()
     z = card.scale(pipe.vae, z)
+    if how == 'causal':
+        z = torch.cat([z[:, :, :1]] * (-z.shape[2] % card.patch(model_of(pipe))[0]) + [z], 2)
     return z.transpose(1, 2).contiguous() if card.axes == 'bfchw' else z
 
 
@@ -346,6 +444,7 @@ def decode(pipe, latents: Tensor) -> Tensor:
     "The video (frames, height, width, 3) float32 in [0, 1] of latents (1, ...)."
     card = card_of(pipe)
     z = latents.transpose(1, 2) if card.axes == 'bfchw' else latents
+    z = z[:, :, card.patch(model_of(pipe))[0] - 1:]  # what is in front of frame 0 in its token
     z = card.unscale(pipe.vae, z.to(pipe._execution_device, pipe.vae.dtype))
     if card.images:
         x = torch.cat([pipe.vae.decode(f).sample for f in z[0].transpose(0, 1).split(8)]).transpose(0, 1)[None]
@@ -443,15 +542,20 @@ def _latents(pipe, verb: str, video: Tensor | None, latents: Tensor | None, how:
         return latents
     if video is None:
         raise ValueError(f'{verb} needs a video (frames, height, width, 3), or latents=z from z = encode(pipe, video)')
-    return encode(pipe, video, how)
+    z, card = encode(pipe, video, how), card_of(pipe)  # a frame alone fills its token
+    return z.repeat_interleave(card.patch(model_of(pipe))[0], card.axes.index('f')) if how == 'frames' else z
 
 
 def conditions(pipe, prompt: str, latents: Tensor) -> dict[str, Any]:
     "What the denoiser is given beside latents and timestep, for one prompt, unguided. Raises ValueError if none is read."
     _check_reads(pipe)
     card = card_of(pipe)
-    grid = card.grid_of_latents(pipe, tuple(latents.shape))
-    _check_places(pipe, grid.height, grid.width)
+    grid, channels = card.grid_of_latents(pipe, tuple(latents.shape)), latents.shape[card.axes.index('c')]
+    _check_grid(pipe, grid)
+    if (reads := getattr(model_of(pipe).config, 'in_channels', channels)) != channels:
+        raise ValueError(f'the {type(model_of(pipe)).__name__} of this {type(pipe).__name__} reads {reads} channels, but latents '
+                         f'have {channels}: it is an image-to-video model, shown a picture beside them, so only capture and edit '
+                         f"around its own call work: with capture(pipe, 'q') as tape: generate(pipe, prompt, image=picture)")
     with torch.no_grad():
         return card.conditions(pipe, [prompt] * len(latents), grid)
 

@@ -63,13 +63,22 @@ class Region:
             or a `MotionReference`, read from a clip
     where   box (x0, y0, x1, y1) px, mask (height, width) or (frames, height, width) bool; None: the whole frame
     speed   px per frame of a direction by name; None: a third of the shorter side over the whole clip
-    follow  whether a box or mask of one frame goes along with the motion that is asked for"""
+    follow  whether a box or mask of one frame goes along with the motion that is asked for
+
+    Raises ValueError for unknown directions, and speeds that are not above 0."""
 
     motion: Any
     where: Any = None
     speed: float | None = None
     follow: bool = True
     weight: float = 1.
+
+    def __post_init__(self) -> None:
+        if isinstance(self.motion, str):
+            way_of(self.motion.removeprefix('pan '), [0., 1.])
+        if self.speed is not None and not 0 < float(self.speed) < math.inf:
+            raise ValueError(f"speed={self.speed!r} px per frame, but must be above 0: for a region that is to stay, "
+                             f"Region('still', box)")
 
     def way(self, grid: Grid) -> Tensor:
         "How far it is to have gone at each token frame, px (frames, 2). Raises ValueError for unknown directions."
@@ -239,6 +248,10 @@ class Drag:
     start: Any
     end: Any = None
     path: Any = None
+
+    def __post_init__(self) -> None:
+        if self.end is None and self.path is None:
+            raise ValueError(f'Drag({self.start!r}) has no end: give one, Drag({self.start!r}, (48, 32)), or a path')
 
     def track(self, grid: Grid) -> Tensor:
         "Where it is to be at each token frame: (frames, 2) px. Raises ValueError for points outside the picture."
@@ -576,7 +589,8 @@ class Steered:
         """How each region moves now and moved before, px per frame, by tracked points of its mask in frame 0.
 
         tracker: see `pseudo_truth`. Rows hold asked, moved, before as (dx, dy), and as_asked: is `moved` within so many
-        degrees of `asked`, at a quarter of its speed or more. A region that follows a clip's reference asks for nothing."""
+        degrees of `asked`, at a quarter of its speed or more; None where no point was seen, so `moved` is NaN. A region
+        that follows a clip's reference asks for nothing."""
         rows = []
         for mask, way in zip(self.masks, self.ways):
             y, x = mask[0].nonzero().unbind(1)
@@ -586,7 +600,7 @@ class Steered:
             asked = (way[-1] - way[0]) / max(len(self.video) - 1, 1)
             moved, was = (region_motion(t.xy, t.visible) for t in (now, before))
             good = moves_as_asked(moved, asked, within, max(.25 * float(asked.norm()), .05))
-            rows.append(dict(asked=asked, moved=moved, before=was, as_asked=bool(good)))
+            rows.append(dict(asked=asked, moved=moved, before=was, as_asked=None if bool(moved.isnan().any()) else bool(good)))
         return rows
 
 
@@ -709,6 +723,8 @@ def _check(a: SimpleNamespace) -> Grid:
     if not (isinstance(a.rate, (int, float)) and math.isfinite(a.rate)) or a.repeats < 1 or a.of < 1:
         raise ValueError(f'rate={a.rate!r}, repeats={a.repeats!r}, of={a.of!r}: rate must be a finite number, repeats and of at '
                          'least 1')
+    if 'num_inference_steps' in a.run:
+        raise TypeError(f'num_inference_steps is of= in control: control(pipe, prompt, regions, of={a.run["num_inference_steps"]})')
     if own := a.run.keys() & {'latents', 'num_videos_per_prompt', 'output_type'}:
         raise ValueError(f'{", ".join(sorted(own))} cannot be given here: control makes one video, with its own latents')
     text_of(a.pipe, a.prompt)
@@ -718,6 +734,8 @@ def _check(a: SimpleNamespace) -> Grid:
     if grid.frames < 2:
         raise ValueError(f'a video of {grid.video_frames} frames is one token frame, in which nothing moves: ask for more')
     for x in (*a.regions, *a.drags):
+        if isinstance(x, Region):
+            x.way(grid)
         if not bool(x.mask(grid).any()):
             raise ValueError(f'{x!r} has an empty mask: mark its pixels with True')
         if isinstance(x, Region) and isinstance(x.motion, MotionReference):
