@@ -242,7 +242,7 @@ def run_imap(args: argparse.Namespace) -> dict[str, Any]:
     from vidlens.words import imap, imap_generation
 
     out, say = args.out or Path('vidlens-words'), _teller(args)
-    refuse_existing(out, [*WORD_FILES, 'rivals.png'], args.force)
+    refuse_existing(out, [*WORD_FILES, 'rivals.png', *(['video.mp4'] if args.clip is None else [])], args.force)
     if not args.prompt and not (args.clip and args.free and args.word):
         raise ValueError('nothing says what to look for: give --prompt, or for a clip --free with each --word')
     if args.edges and find_spec('kornia') is None:
@@ -409,7 +409,7 @@ def run_steer(args: argparse.Namespace) -> dict[str, Any]:
                          regions=rows, change=dict(inside=inside, outside=outside)))
     say(f'writing {out}')
     _write_steered(made, rows, result, out, args.force)
-    good = sum(r['as_asked'] for r in rows)
+    good = sum(r['as_asked'] is True for r in rows)
     say(f'{good} of {len(rows)} regions move as asked. {time.monotonic() - began:.0f} s in all')
     if not args.json:
         print(out / 'motion.csv')
@@ -464,7 +464,7 @@ def _write_steered(made: Any, rows: list[dict[str, Any]], result: dict[str, Any]
         for i, r in enumerate(result['regions']):
             ways = ['' if v is None else f'{v:.4f}' for k in ('asked', 'moved', 'before') for v in r[k]]
             shares = ['' if v is None else f'{v:.4f}' for v in result['change'].values()]
-            table.writerow([i, r['direction'], *(r['box'] or [''] * 4), *ways, int(r['as_asked']), *shares])
+            table.writerow([i, r['direction'], *(r['box'] or [''] * 4), *ways, '' if r['as_asked'] is None else int(r['as_asked']), *shares])
 
 
 def _add_steer(commands) -> None:
