@@ -464,7 +464,8 @@ def _write_steered(made: Any, rows: list[dict[str, Any]], result: dict[str, Any]
         for i, r in enumerate(result['regions']):
             ways = ['' if v is None else f'{v:.4f}' for k in ('asked', 'moved', 'before') for v in r[k]]
             shares = ['' if v is None else f'{v:.4f}' for v in result['change'].values()]
-            table.writerow([i, r['direction'], *(r['box'] or [''] * 4), *ways, '' if r['as_asked'] is None else int(r['as_asked']), *shares])
+            good = '' if r['as_asked'] is None else int(r['as_asked'])
+            table.writerow([i, r['direction'], *(r['box'] or [''] * 4), *ways, good, *shares])
 
 
 def _add_steer(commands) -> None:

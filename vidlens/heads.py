@@ -6,18 +6,16 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .files import whole_file
+from .files import _DAMAGED, whole_file
 from .grid import Grid
 from .maps import _heads, _one_of, _scatter, lambda2, select_heads, separability
 from .metrics import Interval, bootstrap
@@ -170,7 +168,7 @@ class HeadTable:
             return found
         except (FileNotFoundError, IsADirectoryError, PermissionError):
             raise
-        except (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error) as e:
+        except (*_DAMAGED, RuntimeError) as e:
             raise ValueError(f'{path} holds no table of heads ({e}): write one with table.save(path)') from e
 
 

@@ -84,9 +84,9 @@ columns: 95 % intervals, chance (of the trained words), the twin (the same netwo
 the same VAE), and the held-out family (shapes and colours never trained on). The judge finds an object of a caption by its
 colour; where the colour is missing, its shape, motion and schedule count as wrong, whatever was drawn.
 {unseen}Captions held out are few, so each is drawn with several seeds (the table tells how many there are), and intervals are
-of the videos: of how other captions would do they tell less. The twin prefers some captions to others whatever the clip shows, so its shares of swaps scatter
-around chance by more than intervals say. With `--check --out vidlens/assets/pipeline/gates.json` the same command measures the
-rows of the small subset again.
+of the videos: of how other captions would do they tell less. The twin prefers some captions to others whatever the clip
+shows, so its shares of swaps scatter around chance by more than intervals say. With `--check --out
+vidlens/assets/pipeline/gates.json` the same command measures the rows of the small subset again.
 
 {table}
 
