@@ -17,7 +17,7 @@ _TABLE = {
     'tape': 'Tape save_tape load_tape',
     'hooks': 'capture edit CaptureError',
     'run': 'load generate fit_video encode decode renoise invert',
-    'scores': 'ScoreTable attention_scores',
+    'scores': 'ScoreTable attention_scores save_scores load_scores',
     'evaluation': 'PointClip read_tapvid evaluate_tapvid',
     'trackers': 'pseudo_truth',
     'flow': 'motion_flow',
@@ -34,7 +34,7 @@ _TABLE = {
     'judging': 'JudgeItem judged',
     'plots': 'show overlay draw_tracks layer_step_map',
     'reporting': 'report',
-    'tour': 'look_inside write_findings',
+    'tour': 'look_inside write_findings save_tracks',
     'engine': 'hold',
     'experiments': 'explore',
 }
