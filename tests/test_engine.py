@@ -216,9 +216,12 @@ def test_layers_are_told_that_can_answer(unet):
     for ask in (lambda n: engine.match((0, 5, 6), -2, n), lambda n: engine.track([(0, 5, 6)], -2, n),
                 lambda n: engine.words('cat', -2, [0, n]), lambda n: engine.heads(-2, layers=[n]),
                 lambda n: engine.score(-2, n), lambda n: engine.words('dog', -2, n, source='concepts'),
-                lambda n: engine.words('cat', -2, heads={0: [1], n: [0]}), lambda n: engine.words('cat', -2, rivals='flow')):
+                lambda n: engine.words('cat', -2, heads={0: [1], n: [0]})):
         with pytest.raises(ValueError, match=r'layer 30 \(up_blocks.1\) shows hidden, .*: ask layers 0, 4, 8, 15, 24, 27, 31'):
             ask(UP)
+    both = ['flow', 'tracks']       # read where q and k are, though motion is looked for in a whole block
+    asked, want = engine.words('cat', -2, rivals=both), imap(unet[0], unet[1].video, 'cat', 'a cat', step=-2, of=4, rivals=both)
+    assert all(torch.allclose(asked.rivals[n], want.rivals[n], atol=1e-4) for n in both)
     with pytest.raises(ValueError, match=r'layer 1 .* shows tq tk to, and .features. needs hidden: ask layers 0, 2, 3'):
         engine.features(-2, 1)
     with pytest.raises(ValueError, match='ask layers 0, 4, 8'):

@@ -3,6 +3,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -383,6 +384,10 @@ def test_evaluation_goes_on_where_it_was(folder, tmp_path, monkeypatch):
     evaluate(Bench(folder, clips=2), out, ['matching'], ['trained', 'subset'])
     assert calls[3:] == ['trained'], 'other clips are measured again, the subset is always the same'
     assert not gates.check(Bench(folder), out, ['matching'])
+    again = shutil.copytree(folder, tmp_path / 'again')
+    (again / 'made.json').write_text('{"note": "more is known"}')
+    evaluate(Bench(again), out, ['matching'], ['subset'])
+    assert read_gates(out)['made'] == {'note': 'more is known'} and len(calls) == 5
 
 
 def test_untrained_model_is_measured(folder, tmp_path, capsys):

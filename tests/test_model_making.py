@@ -328,7 +328,8 @@ def test_a_stop_in_the_middle_of_a_step_waits_for_its_end(number, run, codec, tm
             signal.raise_signal(number)
             step()
         optimiser.step = stop
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # what runs in the background of a shell ignores SIGINT
+    before = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         whole = Training(run.config, world.vocabulary(), codec)
         whole.step()
@@ -339,7 +340,8 @@ def test_a_stop_in_the_middle_of_a_step_waits_for_its_end(number, run, codec, tm
         stopped_in(small.adam)
         _train_vae(small, tmp_path / 'vae', 1.)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for n, handler in before.items():
+            signal.signal(n, handler)
     assert run.seen == 8 and small.seen == 2
     assert same(dict(restore_run(tmp_path / 'checkpoint.safetensors').net.named_parameters()), dict(whole.net.named_parameters()))
     again = restore_vae(tmp_path / 'vae' / 'checkpoint.safetensors')

@@ -330,6 +330,7 @@ def evaluate(bench: Bench, out: Path, parts: Sequence[str] = PARTS, splits: Sequ
         found = merge(found, part, split, rows, clips, judge)
         write_gates(out, found)
         _log.info('%s, %s: %.1f minutes', part, split, (time.monotonic() - begin) / 60)
+    write_gates(out, found)     # also where nothing was left to measure: made.json may tell more by now
     return found
 
 
