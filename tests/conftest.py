@@ -29,7 +29,7 @@ def one_thread():
 @pytest.fixture(scope='module')
 def pipe():
     "The bundled model."
-    from vidlens.run import load
+    from vidlens.seam.loading import load
 
     pipe = load()
     pipe.set_progress_bar_config(disable=True)

@@ -46,23 +46,28 @@ def cells(nb):
     return json.loads(nb.read_text(encoding='utf-8'))['cells']
 
 
+# The rooms, from the bottom up: a module imports only from lower rooms, and in its own from lower numbers.
+ROOMS = ['core', 'world', 'seam', 'points', 'motion', 'words', 'live', '', 'bundled']
+METHODS = {'points', 'motion', 'words'}   # in these, 0x takes tensors and a Grid and knows no model
+
+
 def modules():
-    "module -> number of its notebook; a folder of notebooks (model.net) comes after all of nbs."
+    "module -> (room, number of its notebook)."
     found = {}
     for nb in notebooks():
         exp = re.findall(r'^#\|\s*default_exp\s+(\S+)', '\n'.join(''.join(c['source']) for c in cells(nb)), re.M)
-        number = re.match(r'\d*[a-z]?(?=_)|', nb.name)[0]
-        found.update((name, number if nb.parent == NBS else f'99{number}') for name in exp)
+        room = nb.parent.relative_to(NBS).as_posix().replace('.', '')
+        found.update((name, (room, int(re.match(r'\d*', nb.name)[0] or 0))) for name in exp)
     return found
 
 
 def sources():
-    files = [f for f in LIB.rglob('*.py') if not f.stem.startswith('_')]
+    files = [f for f in LIB.rglob('*.py') if not f.stem.startswith('_')]   # __init__ is written by hand
     return {'.'.join(f.relative_to(LIB).with_suffix('').parts): f.read_text(encoding='utf-8') for f in files}
 
 
 def imports(source, package):
-    "Dotted names that a module of this package imports, inside functions too: vidlens.grid.Grid."
+    "Dotted names that a module of this package imports, inside functions too: vidlens.core.grid.Grid."
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names)
@@ -71,21 +76,26 @@ def imports(source, package):
             yield from ('.'.join([*above, *filter(None, [node.module]), a.name]) for a in node.names)
 
 
-def layering(numbers, sources):
+def layering(places, sources):
     for name, source in sources.items():
-        me, method = numbers[name], '10' <= numbers[name] < '15'
+        room, number = me = places[name]
+        method = room in METHODS and number < 10
         for target in imports(source, f'vidlens.{name}'.rpartition('.')[0]):
             top, *rest = target.split('.')
-            other = next((o for n in range(len(rest), 0, -1) if (o := numbers.get('.'.join(rest[:n])))), None)
             if method and top in ('diffusers', 'transformers'):
-                yield f'{name} ({me}) is a method and imports {top}: take tensors and a Grid instead'
-            if top != 'vidlens' or rest == ['__version__']:
+                yield f'{name} is a method and imports {top}: take tensors and a Grid instead'
+            if top != 'vidlens' or rest in (['__version__'], ['_room']):
                 continue
-            if other is None and me < '50':
-                yield f'{name} ({me}) imports {target}: below 50 name the module, from vidlens.grid import Grid'
-            elif other is not None and (other >= me or method and other[:2] != '00' and not '10' <= other < '15'):
-                rule = 'methods import 00 and lower methods' if method else 'import only from lower numbers'
-                yield f'{name} ({me}) imports {target} ({other}): {rule}'
+            other = next((places['.'.join(rest[:n])] for n in range(len(rest), 0, -1) if '.'.join(rest[:n]) in places), None)
+            if other is None and rest[0] in ROOMS:
+                other = rest[0], -1
+            if other is None:
+                if room:
+                    yield f'{name} imports {target}: name the module, from vidlens.core.grid import Grid'
+            elif (ROOMS.index(other[0]), other[1]) >= (ROOMS.index(room), number):
+                yield f'{name} {me} imports {target} {other}: import only from lower rooms and lower numbers'
+            elif method and not (other[0] == 'core' or other[0] in METHODS and other[1] < 10):
+                yield f'{name} {me} imports {target} {other}: methods import core and lower methods'
 
 
 def diet(nb, size):

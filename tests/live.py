@@ -135,13 +135,14 @@ import base64, io, json
 import torch
 from PIL import Image
 from ipywidgets.widgets.widget import _instances
-from vidlens.experiments import Explorers, silenced
-from vidlens.explorers import WAYS
-from vidlens.lens import moft, track
-from vidlens.plots import overlay
-from vidlens.steering import Region, control
-from vidlens.video import read_video
-from vidlens.viewer import _packed
+from vidlens.live.tabs import Explorers, silenced
+from vidlens.live.explorers import WAYS
+from vidlens.motion.one_site import moft
+from vidlens.points.tracking import track
+from vidlens.core.pictures import overlay
+from vidlens.motion.steering import Region, control
+from vidlens.core.video import read_video
+from vidlens.live.viewer import _packed
 
 def every():
     return [x for x in _instances.values() if isinstance(x, Explorers)][-1]

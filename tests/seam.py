@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from vidlens import hooks
-from vidlens.card import model_of
-from vidlens.families import tiny
+from vidlens.seam import hooks
+from vidlens.seam.card import model_of
+from vidlens.seam.families import tiny
 
 FAMILIES = ('cogvideox', 'wan', 'hunyuanvideo')
 KINDS = {'cogvideox': 'q k v o hidden', 'wan': 'q k v o xq xk xv xo hidden', 'hunyuanvideo': 'q k v o hidden'}

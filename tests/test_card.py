@@ -4,9 +4,10 @@ import torch
 from seam import FAMILIES, KINDS, LAYERS, LENGTH, blocks, call, pipe_of
 from torch import nn
 
-from vidlens.card import CARDS, Text, card_of, is_flow, model_of, noise_level, sites
-from vidlens.run import load, text_of
-from vidlens.families import TINY, tiny
+from vidlens.seam.card import CARDS, Text, card_of, is_flow, model_of, noise_level, sites
+from vidlens.seam.loading import load
+from vidlens.seam.run import text_of
+from vidlens.seam.families import TINY, tiny
 
 
 @pytest.fixture(scope='module')

@@ -7,21 +7,9 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from vidlens.channels import (
-    Channels,
-    ChannelStats,
-    _folds,
-    _held_out,
-    _others,
-    channel_curves,
-    direction_probe,
-    find_channels,
-    fisher_ratio,
-    motion_features,
-    remove_content,
-    resize_features,
-    similarity,
-)
+from vidlens.motion.channels import (Channels, ChannelStats, _folds, _held_out, _others, channel_curves,
+                                     direction_probe, find_channels, fisher_ratio, motion_features, remove_content,
+                                     resize_features, similarity)
 
 MOTION = [3, 17, 40]
 WAYS = {'left': (-1, 0), 'right': (1, 0), 'up': (0, -1), 'down': (0, 1), 'still': (0, 0)}

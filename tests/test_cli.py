@@ -14,10 +14,11 @@ import torch
 import vidlens
 from vidlens import world
 from vidlens.cli import in_options, main, parser, point, read_points
-from vidlens.reporting import Section
-from vidlens.run import fit_video, load
-from vidlens.tour import Findings, content_words, numbers, sections, write_findings
-from vidlens.video import probe_video, read_video, write_video
+from vidlens.core.reports import Section
+from vidlens.seam.loading import load
+from vidlens.seam.run import fit_video
+from vidlens.analysis import Findings, content_words, numbers, sections, write_findings
+from vidlens.core.video import probe_video, read_video, write_video
 
 
 @pytest.fixture(scope='module')
@@ -132,7 +133,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('vidlens.tour.imap', stop)
+    monkeypatch.setattr('vidlens.analysis.imap', stop)
     assert main(['demo', '--of', '4', '--step', '-2', '--quiet', '--out', str(tmp_path / 'o')]) == 130
     assert 'interrupted' in capsys.readouterr().err
     assert (tmp_path / 'o' / 'report.html').exists() and (tmp_path / 'o' / 'tracks.csv').exists()
@@ -140,7 +141,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
 
 
 def test_a_bug_is_a_failure_not_bad_input(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr('vidlens.tour.score', lambda *_, **__: {}['layer'])
+    monkeypatch.setattr('vidlens.analysis.score', lambda *_, **__: {}['layer'])
     assert main(['demo', '--quiet', '--out', str(tmp_path / 'o')]) == 1
     assert 'failed: KeyError' in capsys.readouterr().err
 
@@ -149,7 +150,7 @@ def test_failure_is_status_1(tmp_path, monkeypatch, capsys):
     def fail(*_, **__):
         raise RuntimeError('the disk is full')
 
-    monkeypatch.setattr('vidlens.tour.score', fail)
+    monkeypatch.setattr('vidlens.analysis.score', fail)
     assert main(['demo', '--quiet', '--out', str(tmp_path / 'o')]) == 1
     assert 'failed: RuntimeError: the disk is full' in capsys.readouterr().err
 
@@ -213,8 +214,8 @@ def test_track_refuses_in_one_sentence(demo, tmp_path, capsys, given, says):
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     "Four small clips of each of two ways."
-    from vidlens.families import tiny
-    from vidlens.motion import world_motion
+    from vidlens.seam.families import tiny
+    from vidlens.motion.clips import world_motion
 
     clips = world_motion(tiny('cogvideox'), ['pan left', 'pan right'], 8, seed=1)
     root = tmp_path_factory.mktemp('ways')
@@ -228,9 +229,9 @@ def folder(tmp_path_factory):
     ['{folder}', '--kinds', 'hidden q'],
     ['--world', '--n', '8', '--direction', 'pan left', '--direction', 'still', '--layer', '0', '--kinds', 'hidden']])
 def test_channels_of_a_folder_and_of_the_world(folder, tmp_path, capsys, given):
-    from vidlens.channelplots import CHANNEL_FILES
-    from vidlens.channels import Channels
-    from vidlens.discovery import Discovery
+    from vidlens.motion.pictures import CHANNEL_FILES
+    from vidlens.motion.channels import Channels
+    from vidlens.motion.sweep import Discovery
 
     line = ['channels', *(g.format(folder=folder) for g in given), '--model', 'tiny/cogvideox', '--of', '4', '--step', '-1',
             '--step', '1', '--noises', '1', '--out', str(tmp_path / 'out'), '--quiet', '--json']
@@ -326,8 +327,8 @@ def short(tmp_path_factory):
                                    ['--prompt', 'a red circle moves right', '--word', 'red', '--word', 'moves right',
                                     '--step', '-2', '--rival', 'cross', '--rival', 'flow']])
 def test_imap_writes_where_when_and_which_way(short, tmp_path, capsys, given):
-    from vidlens.wordplots import WORD_FILES
-    from vidlens.words import ConceptMaps
+    from vidlens.words.pictures import WORD_FILES
+    from vidlens.words.word_maps import ConceptMaps
 
     out = tmp_path / 'out'
     line = ['imap', *(g.format(clip=short) for g in given), '--of', '4', '--out', str(out), '--quiet', '--json']
@@ -368,7 +369,7 @@ def test_imap_tells_frames_and_pixels_of_the_file(tmp_path, capsys):
 
 
 def test_imap_takes_all_that_the_call_takes(short, tmp_path, capsys):
-    from vidlens.words import ConceptMaps, imap
+    from vidlens.words.word_maps import ConceptMaps, imap
 
     line = ['--free', '--word', 'red', '--against', 'blue', '--against', 'green', '--together', '--normalise', 'slots', '--k', '2',
             '--by', 'dbi', '--skip', '1', '--threshold', '1e6']
@@ -385,7 +386,7 @@ def test_imap_takes_all_that_the_call_takes(short, tmp_path, capsys):
 
 
 def test_imap_asks_no_flow_of_one_frame(tmp_path):
-    from vidlens.words import ConceptMaps
+    from vidlens.words.word_maps import ConceptMaps
 
     write_video(world.clip('a red circle moves right', seed=1).video[:1], tmp_path / 'one.mp4', fps=8)
     line = ['imap', str(tmp_path / 'one.mp4'), '--prompt', 'a red circle', '--word', 'red', '--of', '4', '--step', '-2', '--quiet']
@@ -407,7 +408,7 @@ def test_messages_speak_of_options(said, instead):
 
 
 def test_a_file_for_a_folder_is_seen_before_the_model_is_loaded(short, capsys, monkeypatch):
-    monkeypatch.setattr('vidlens.run.load', lambda *_: pytest.fail('loaded'))
+    monkeypatch.setattr('vidlens.seam.loading.load', lambda *_: pytest.fail('loaded'))
     assert main(['channels', str(short)]) == 2 and 'is a file, no folder: give a folder with' in capsys.readouterr().err
     assert main(['imap', str(short), '--prompt', 'a', '--by', 'dbi']) == 2 and '--by choose among heads' in capsys.readouterr().err
 
@@ -441,9 +442,9 @@ def test_python_m(module):
 @pytest.mark.parametrize('given', [['clip.mp4'], ['--video', 'clip.mp4']])
 def test_a_video_to_explore_is_given_either_way(kind, given, tmp_path, capsys, monkeypatch):
     seen = []
-    monkeypatch.setattr('vidlens.serving.serve_command', lambda *a: [])
-    monkeypatch.setattr('vidlens.serving.explorer_notebook', lambda *a: seen.append(a[2:4]))
-    monkeypatch.setattr('vidlens.serving.serve', lambda *a: 0)
+    monkeypatch.setattr('vidlens.live.serving.serve_command', lambda *a: [])
+    monkeypatch.setattr('vidlens.live.serving.explorer_notebook', lambda *a: seen.append(a[2:4]))
+    monkeypatch.setattr('vidlens.live.serving.serve', lambda *a: 0)
     monkeypatch.chdir(tmp_path)
     assert main([kind, *given]) == 0 and seen == [(Path('clip.mp4'), '')]
     capsys.readouterr()

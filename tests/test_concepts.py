@@ -6,11 +6,12 @@ from seam import call, kept_hooks, leaves_nothing, pipe_of
 from test_golden_maps import NAMES, close, grid_of, load
 from torch.overrides import TorchFunctionMode
 
-from vidlens.card import card_of
-from vidlens.concepts import PATHS, Concepts, _attend, concept_stream, encode_concepts
-from vidlens.families import tiny
-from vidlens.hooks import CaptureError, capture
-from vidlens.maps import concept_attention_map, concept_maps, cross_attention_map, select_heads, separability, surrogate
+from vidlens.seam.card import card_of
+from vidlens.seam.concepts import PATHS, Concepts, _attend, concept_stream, encode_concepts
+from vidlens.seam.families import tiny
+from vidlens.seam.hooks import CaptureError, capture
+from vidlens.words.maps import (concept_attention_map, concept_maps, cross_attention_map, select_heads, separability,
+                                surrogate)
 
 WORDS = ['cat', 'a dog runs', '']
 

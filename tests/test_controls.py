@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from vidlens.controls import Chart, Chips, Task
+from vidlens.live.widgets import Chart, Chips, Task
 
 
 @pytest.fixture

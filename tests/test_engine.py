@@ -10,18 +10,21 @@ import pytest
 import torch
 from seam import call, family_of, model_elsewhere, pipe_of
 
-from vidlens import hooks, world
-from vidlens.card import card_of, model_of
-from vidlens.engine import hold
-from vidlens.evaluation import PointClip
-from vidlens.families import tiny
-from vidlens.hooks import CaptureError, capture, watch_inputs
-from vidlens.lens import features, score, score_generation, track
-from vidlens.matching import Tracks, match_fields
-from vidlens.run import Sample, conditions, generate, predict, renoise, schedule
-from vidlens.selection import score_heads
-from vidlens.words import imap
-from vidlens.worker import Job, Worker
+from vidlens import world
+from vidlens.seam import hooks
+from vidlens.seam.card import card_of, model_of
+from vidlens.live.trace import hold
+from vidlens.points.tapvid import PointClip
+from vidlens.seam.families import tiny
+from vidlens.seam.hooks import CaptureError, capture, watch_inputs
+from vidlens.motion.one_site import features
+from vidlens.points.scoring import score, score_generation
+from vidlens.points.tracking import track
+from vidlens.points.matching import Tracks, match_fields
+from vidlens.seam.run import Sample, conditions, generate, predict, renoise, schedule
+from vidlens.words.selection import score_heads
+from vidlens.words.word_maps import imap
+from vidlens.live.worker import Job, Worker
 
 PROMPT = 'a cat runs'
 
@@ -673,8 +676,8 @@ def test_a_model_that_is_run_in_two_threads_is_run_in_turns(pipe, clip):
     "What one thread generates is not heard by what another looks at, and the other way round."
     from concurrent.futures import ThreadPoolExecutor
 
-    from vidlens.hooks import capture
-    from vidlens.run import generate
+    from vidlens.seam.hooks import capture
+    from vidlens.seam.run import generate
     alone, plain = generate(pipe, 'a red circle', 1, 6), hold(pipe, clip)
     want = {s: plain.match((0, 20., 20.), s, 4) for s in range(6)}
     engine = hold(pipe, clip)

@@ -7,17 +7,18 @@ import pytest
 import torch
 from seam import model_elsewhere
 
-from vidlens import hooks, world
-from vidlens.card import model_of
-from vidlens.channels import channel_curves
-from vidlens.engine import hold
-from vidlens.experiments import Channels, Explorers, Steer, explore, heads_in, silenced
-from vidlens.explorers import State
-from vidlens.lens import moft
-from vidlens.run import generate
-from vidlens.steering import Region, control
-from vidlens.viewer import _packed
-from vidlens.worker import Worker
+from vidlens import world
+from vidlens.seam import hooks
+from vidlens.seam.card import model_of
+from vidlens.motion.channels import channel_curves
+from vidlens.live.trace import hold
+from vidlens.live.tabs import Channels, Explorers, Steer, explore, heads_in, silenced
+from vidlens.live.explorers import State
+from vidlens.motion.one_site import moft
+from vidlens.seam.run import generate
+from vidlens.motion.steering import Region, control
+from vidlens.live.viewer import _packed
+from vidlens.live.worker import Worker
 
 PROMPT = 'a red circle'
 
@@ -213,13 +214,13 @@ def test_closing_ends_threads_widgets_and_what_is_held(pipe):
 
 
 def test_a_cell_that_is_run_again_closes_what_it_showed(engine, monkeypatch):
-    monkeypatch.setattr('vidlens.experiments._cell', lambda: ('this', 'run 1'))
+    monkeypatch.setattr('vidlens.live.tabs._cell', lambda: ('this', 'run 1'))
     first, beside = explore(engine), explore(engine)
     beside.made['Match'].job.result(60)     # two in one cell stand side by side
     assert first.made['Match'].ask() is not None
-    monkeypatch.setattr('vidlens.experiments._cell', lambda: ('this', 'run 2'))
+    monkeypatch.setattr('vidlens.live.tabs._cell', lambda: ('this', 'run 2'))
     second = explore(engine)
-    monkeypatch.setattr('vidlens.experiments._cell', lambda: ('another', 'run 3'))
+    monkeypatch.setattr('vidlens.live.tabs._cell', lambda: ('another', 'run 3'))
     third = explore(engine)
     for each in (first, beside):
         with pytest.raises(RuntimeError):
@@ -233,7 +234,7 @@ def test_a_tab_that_cannot_be_says_why_and_the_others_stay(engine, monkeypatch):
     def none(*_):
         raise ValueError('this model reads no text')
     every = Explorers(engine)
-    monkeypatch.setattr('vidlens.explorers.text_of', none)
+    monkeypatch.setattr('vidlens.live.explorers.text_of', none)
     with pytest.raises(ValueError, match='reads no text'):
         every.select('Words')
     assert every.children[2].children[0].value == 'this model reads no text'
@@ -338,7 +339,7 @@ def test_explorers_that_are_closed_while_a_video_is_opened_keep_nothing(pipe, mo
         within.set()
         go.wait(30)
         return kept[0]
-    monkeypatch.setattr('vidlens.experiments.hold', slowly)
+    monkeypatch.setattr('vidlens.live.tabs.hold', slowly)
     every = explore(pipe, world.clip('a red circle moves right', seed=3))
     within.wait(30)
     closing = threading.Thread(target=every.close)

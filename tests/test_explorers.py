@@ -7,10 +7,10 @@ import torch
 from seam import model_elsewhere
 
 from vidlens import world
-from vidlens.engine import Engine, hold
-from vidlens.explorers import CRITERIA, WAYS, Explorer, Heads, Match, State, Video, Words
-from vidlens.viewer import _packed
-from vidlens.worker import Worker
+from vidlens.live.trace import Engine, hold
+from vidlens.live.explorers import CRITERIA, WAYS, Explorer, Heads, Match, State, Video, Words
+from vidlens.live.viewer import _packed
+from vidlens.live.worker import Worker
 
 
 @pytest.fixture(scope='module')
@@ -209,7 +209,7 @@ def test_words_in_other_families():
 
 def test_a_unet_is_explored_by_its_own_layers():
     "Few of its layers match, fewer read words: the rest of the tables is empty, and layers keep their numbers."
-    from vidlens.families import tiny
+    from vidlens.seam.families import tiny
     engine = hold(tiny('animatediff'), torch.rand(4, 32, 32, 3, generator=torch.Generator().manual_seed(0)), 'a cat runs', of=4)
     with Worker() as worker:
         able = engine.layers_for('words')
@@ -238,7 +238,7 @@ def test_free_words_where_few_layers_read_them():
 
 
 def test_what_the_curve_is_of_is_what_is_shown(engine):
-    from vidlens.spans import motion_span
+    from vidlens.words.spans import motion_span
     with Worker() as worker:
         words = Words(engine, State(step=12, layer=3, words=['red']), worker)
         shown(words)

@@ -8,10 +8,10 @@ import torch
 from planted import rng, sliding
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vidlens.flow import amf_loss, fit_affine, flow_error, motion_flow, remove_camera, residual_flow, true_flow
-from vidlens.grid import Grid
-from vidlens.matching import match_cost, read_out
-from vidlens.world import CAMERAS, pan_over, sample
+from vidlens.points.flow import amf_loss, fit_affine, flow_error, motion_flow, remove_camera, residual_flow, true_flow
+from vidlens.core.grid import Grid
+from vidlens.points.matching import match_cost, read_out
+from vidlens.world.scenes import CAMERAS, pan_over, sample
 
 GOLDEN = Path(__file__).parent / 'golden'
 DENSE = Grid(17, 64, 64, stride=1, temporal=1)   # every pixel of every RGB frame
@@ -40,7 +40,7 @@ PUBLISHED = dict(average='logits', window=None)
 @pytest.mark.parametrize('block', [100, 2 ** 22])
 def test_published_fields(name, block, monkeypatch):
     "However small the blocks."
-    monkeypatch.setattr('vidlens.flow._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.flow._BLOCK', block)
     z, grid, q, k, _, _ = golden(name)
     soft = motion_flow(q, k, grid, 'all', temperature=1 / float(z['p_temp']), **PUBLISHED) / grid.stride
     best = motion_flow(q, k, grid, 'all', readout='argmax', **PUBLISHED) / grid.stride

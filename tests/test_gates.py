@@ -14,19 +14,19 @@ import torch
 
 import vidlens
 from vidlens import world
-from vidlens.grid import Grid
-from vidlens.model import gates, inside, measures, sampling
-from vidlens.model.dit import mixture
-from vidlens.model.export import weights_hash
-from vidlens.model.gates import Bench, check_subset, evaluate, gates_table, main, merge, read_gates, write_gates
-from vidlens.model.inside import followed, hard_scenes, matching_rows, movers, point_scenes, words_rows
-from vidlens.model.judge import Judge, Seen, SeenThing
-from vidlens.model.measures import Row, swap_rows, swapped, vae_rows, wilson
-from vidlens.model.modelcard import card_text, trained_words
-from vidlens.model.net import Config, make_net, make_scheduler, make_tokenizer
-from vidlens.model.sampling import GROUPS, caption_rows, check_stock, choose, judged, said_in, sampled
-from vidlens.model.vae import VaeConfig, make_vae
-from vidlens.video import contact_sheet
+from vidlens.core.grid import Grid
+from vidlens.bundled import gates, inside, measures, sampling
+from vidlens.bundled.dit import mixture
+from vidlens.bundled.export import weights_hash
+from vidlens.bundled.gates import Bench, check_subset, evaluate, gates_table, main, merge, read_gates, write_gates
+from vidlens.bundled.inside import followed, hard_scenes, matching_rows, movers, point_scenes, words_rows
+from vidlens.bundled.judge import Judge, Seen, SeenThing
+from vidlens.bundled.measures import Row, swap_rows, swapped, vae_rows, wilson
+from vidlens.bundled.modelcard import card_text, trained_words
+from vidlens.bundled.net import Config, make_net, make_scheduler, make_tokenizer
+from vidlens.bundled.sampling import GROUPS, caption_rows, check_stock, choose, judged, said_in, sampled
+from vidlens.bundled.vae import VaeConfig, make_vae
+from vidlens.core.video import contact_sheet
 
 GRID = Grid(5, 8, 8, 8)
 BUNDLED = Path(vidlens.__file__).parent / 'assets' / 'pipeline'
@@ -309,7 +309,7 @@ def test_sampling_goes_on_from_its_cache(untrained, tmp_path, caplog):
 def test_models_that_stock_code_cannot_call(untrained):
     check_stock(untrained)
     short = SimpleNamespace(**{k: getattr(untrained, k) for k in ('tokenizer', 'text_encoder')},
-                            transformer=vidlens.families.tiny('cogvideox').transformer)
+                            transformer=vidlens.seam.families.tiny('cogvideox').transformer)
     with pytest.raises(ValueError, match='16 text slots'):
         check_stock(short)
 
@@ -397,7 +397,7 @@ def test_untrained_model_is_measured(folder, tmp_path, capsys):
     said = capsys.readouterr().out
     assert 'objects: within a token, best layer' in said and "motion word minus the other's colour" in said
     found = read_gates(tmp_path / 'g.json', weights_hash(folder))
-    assert len(found['done']) == 3 and found['command'].startswith('python -m vidlens.model.gates --pipeline pipeline')
+    assert len(found['done']) == 3 and found['command'].startswith('python -m vidlens.bundled.gates --pipeline pipeline')
     assert str(tmp_path) not in (tmp_path / 'g.json').read_text()
     assert main(['--out', str(tmp_path / 'g.json'), '--table']) == 0
 

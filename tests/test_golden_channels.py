@@ -5,15 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from vidlens.channels import (
-    Channels,
-    ChannelStats,
-    find_channels,
-    motion_features,
-    remove_content,
-    resize_features,
-    similarity,
-)
+from vidlens.motion.channels import (Channels, ChannelStats, find_channels, motion_features, remove_content,
+                                     resize_features, similarity)
 
 GOLDEN = Path(__file__).parent / 'golden'
 

@@ -6,17 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vidlens.grid import Grid
-from vidlens.maps import (
-    aggregate,
-    concept_attention_map,
-    concept_maps,
-    cross_attention_map,
-    gram_col,
-    select_heads,
-    separability,
-    surrogate,
-)
+from vidlens.core.grid import Grid
+from vidlens.words.maps import (aggregate, concept_attention_map, concept_maps, cross_attention_map, gram_col,
+                                select_heads, separability, surrogate)
 
 GOLDEN = Path(__file__).parent / 'golden'
 NAMES = {'CHI': 'chi', 'Fisher': 'fisher', 'DBI': 'dbi'}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from vidlens.grid import Grid
-from vidlens.matching import Tracks, match, match_cost, match_features, points_on_grid, read_out
+from vidlens.core.grid import Grid
+from vidlens.points.matching import Tracks, match, match_cost, match_features, points_on_grid, read_out
 
 GOLDEN = Path(__file__).parent / 'golden'
 
@@ -126,7 +126,7 @@ def test_matching_feature(name):
 @pytest.mark.parametrize('block', [64, 1000, 2 ** 22])
 def test_blocks_change_nothing(block, monkeypatch):
     "However small the scratch memory, the golden result stands."
-    monkeypatch.setattr('vidlens.matching._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.matching._BLOCK', block)
     test_matching_qk(*QK[0])
 
 

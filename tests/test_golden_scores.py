@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from vidlens.grid import Grid
-from vidlens.scores import ScoreProbe, attention_scores
+from vidlens.core.grid import Grid
+from vidlens.points.attention import ScoreProbe, attention_scores
 
 GOLDEN = Path(__file__).parent / 'golden'
 NAMES = ['A_cogvideox', 'B_cogvideox', 'C_hunyuan']
@@ -69,7 +69,7 @@ def test_weights(name, way):
 @pytest.mark.parametrize('block', [64, 1000, 3000])
 def test_blocks_change_nothing(block, monkeypatch):
     "However small the scratch memory, the golden result stands."
-    monkeypatch.setattr('vidlens.scores._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.attention._BLOCK', block)
     test_attention_scores('A_cogvideox', 'ref')
 
 

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from seam import FAMILIES, LAYERS, attention, blocks, call, combinations, family_of, kept_hooks, pipe_of, untouched
 
-from vidlens import hooks, world
-from vidlens.card import card_of
-from vidlens.families import tiny
-from vidlens.guidance import CAG, Movement, movement, own_frame_attention
-from vidlens.hooks import CaptureError, capture, edit, quiet, until_enough
-from vidlens.run import generate, renoise
+from vidlens import world
+from vidlens.seam import hooks
+from vidlens.seam.card import card_of
+from vidlens.seam.families import tiny
+from vidlens.motion.cag import CAG, Movement, movement, own_frame_attention
+from vidlens.seam.hooks import CaptureError, capture, edit, quiet, until_enough
+from vidlens.seam.run import generate, renoise
 
 SCALE = {'cogvideox': 4.0, 'wan': 4.0, 'hunyuanvideo': 3.0}   # of classifier-free guidance, see seam.call
 
@@ -375,7 +376,7 @@ def test_hooks_are_removed(pipe, monkeypatch, when, error):
         if when == 'between':
             patch.setattr(pipe.scheduler, 'step', boom)
         elif when == 'attention':
-            patch.setattr('vidlens.guidance._own_frames', boom)
+            patch.setattr('vidlens.motion.cag._own_frames', boom)
         else:
             target = attention(blocks(pipe)[1]).to_q
             patch.setattr(target, 'forward', boom if when == 'main' else later(target.forward))

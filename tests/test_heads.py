@@ -10,13 +10,13 @@ from sklearn.metrics import silhouette_score
 from seam import call, pipe_of
 from test_golden_maps import close, grid_of, hidden, load
 
-from vidlens.card import card_of, model_of
-from vidlens.families import tiny
-from vidlens.grid import Grid
-from vidlens.heads import SCORES, HeadProbe, HeadTable, silhouette
-from vidlens.hooks import capture
-from vidlens.maps import lambda2, select_heads, separability
-from vidlens.run import renoise
+from vidlens.seam.card import card_of, model_of
+from vidlens.seam.families import tiny
+from vidlens.core.grid import Grid
+from vidlens.words.heads import SCORES, HeadProbe, HeadTable, silhouette
+from vidlens.seam.hooks import capture
+from vidlens.words.maps import lambda2, select_heads, separability
+from vidlens.seam.run import renoise
 
 GRID = Grid(4, 3, 5)
 

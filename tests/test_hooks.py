@@ -10,11 +10,11 @@ import torch
 from seam import (FAMILIES, KINDS, LAYERS, LENGTH, attention, blocks, call, combinations, family_of, kept_hooks, leaves_nothing,
                   pipe_of, untouched)
 
-from vidlens import hooks
-from vidlens.card import card_of
-from vidlens.hooks import CaptureError, capture, edit, parse_bytes, quiet, until_enough
-from vidlens.run import predict, schedule, step_at
-from vidlens.families import tiny
+from vidlens.seam import hooks
+from vidlens.seam.card import card_of
+from vidlens.seam.hooks import CaptureError, capture, edit, parse_bytes, quiet, until_enough
+from vidlens.seam.run import predict, schedule, step_at
+from vidlens.seam.families import tiny
 
 TWO = ['a cat runs', 'two dogs']
 

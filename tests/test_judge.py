@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from vidlens import world
-from vidlens.model.judge import EXAMS, Judge, Seen, SeenThing, agreement, examine, fit_judge, main
-from vidlens.model.net import read_checkpoint, write_checkpoint
+from vidlens.bundled.judge import EXAMS, Judge, Seen, SeenThing, agreement, examine, fit_judge, main
+from vidlens.bundled.net import read_checkpoint, write_checkpoint
 
 RED = SeenThing('red', 'circle', 'left', 'stops', 'normal', .1)
 BLUE = SeenThing('blue', 'star', 'still', 'whole', 'normal', .05)

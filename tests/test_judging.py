@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-from vidlens.grid import Grid
-from vidlens.judging import RUBRIC, JudgeItem, judge_question, judge_sheets, judged
-from vidlens.metrics import bootstrap
+from vidlens.core.grid import Grid
+from vidlens.words.judging import RUBRIC, JudgeItem, judge_question, judge_sheets, judged
+from vidlens.core.stats import bootstrap
 
 GRID = Grid(4, 2, 3, 8, 4)                                   # 13 frames of 16x24
 VIDEO = torch.linspace(0, 1, 13)[:, None, None, None].expand(13, 16, 24, 3)

@@ -12,20 +12,20 @@ import pytest
 from live import VIEWER, agreed, drawn, home, image_of, listened, pressed, shot, tab, tapped
 from playwright.sync_api import expect
 
-from vidlens.serving import explorer_notebook
+from vidlens.live.serving import explorer_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 TABS = ['Match', 'Heads', 'Words', 'Channels', 'Steer', 'Video']
 CLIP = '''
 from vidlens import load, world
-from vidlens.experiments import explore
+from vidlens.live.tabs import explore
 
 pipe, clip = load(), world.clip('a red circle moves right', seed=3)
 explore(pipe, clip)
 '''
 SMALL = '''
-from vidlens.engine import hold
-from vidlens.explorers import Match
+from vidlens.live.trace import hold
+from vidlens.live.explorers import Match
 
 Match(hold(pipe, clip, budget=1000))
 '''

@@ -3,18 +3,22 @@ import pytest
 import torch
 
 from vidlens import lens
-from vidlens.card import card_of, model_of
-from vidlens.evaluation import PointClip, read_tapvid, write_tapvid
-from vidlens.families import tiny
-from vidlens.hooks import capture, edit
-from vidlens.lens import best_layer, features, moft, score, score_generation, track, world_clips
-from vidlens.matching import match, points_on_grid
-from vidlens.metrics import paired_difference, pck
-from vidlens.run import generate, load, renoise, text_of
-from vidlens.scores import ScoreProbe
-from vidlens.tracking import track_long
-from vidlens.trackers import stand_still
-from vidlens.words import imap
+from vidlens.seam.card import card_of, model_of
+from vidlens.points.tapvid import PointClip, read_tapvid, write_tapvid
+from vidlens.seam.families import tiny
+from vidlens.seam.hooks import capture, edit
+from vidlens.motion.one_site import features, moft
+from vidlens.points.scoring import best_layer, score, score_generation, world_clips
+from vidlens.points.tracking import track
+from vidlens.points.matching import match, points_on_grid
+from vidlens.core.stats import paired_difference
+from vidlens.points.metrics import pck
+from vidlens.seam.loading import load
+from vidlens.seam.run import generate, renoise, text_of
+from vidlens.points.attention import ScoreProbe
+from vidlens.points.long_videos import track_long
+from vidlens.points.trackers import stand_still
+from vidlens.words.word_maps import imap
 
 SHARES = [f'{kind}_{part}' for kind in ('attention', 'confidence') for part in ('cross', 'self', 'text')]
 STATISTICS = ['entropy', 'evenness', 'distance', 'lag', 'sink', 'first']
@@ -333,7 +337,7 @@ def test_features_are_those_of_the_block(pipe, clips):
 
 def test_best_layer_is_measured_once(pipe, monkeypatch):
     calls = []
-    monkeypatch.setattr('vidlens.lens.score', lambda *a, **k: calls.append(1) or score(*a, **k))
+    monkeypatch.setattr('vidlens.points.scoring.score', lambda *a, **k: calls.append(1) or score(*a, **k))
     first = best_layer(pipe, -12)
     assert best_layer(pipe, -12) == first and first in range(6) and len(calls) <= 1
 

@@ -7,18 +7,10 @@ import torch
 import torch.nn.functional as F
 from planted import rng
 
-from vidlens.channels import Channels, ChannelStats, channel_curves, motion_features, remove_content
-from vidlens.grid import Grid
-from vidlens.losses import (
-    DIRECTIONS,
-    marginal_loss,
-    motion_loss,
-    motion_stats,
-    point_loss,
-    sampled,
-    synthesise,
-    way_of,
-)
+from vidlens.motion.channels import Channels, ChannelStats, channel_curves, motion_features, remove_content
+from vidlens.core.grid import Grid
+from vidlens.motion.losses import (DIRECTIONS, marginal_loss, motion_loss, motion_stats, point_loss, sampled,
+                                   synthesise, way_of)
 
 GOLDEN = Path(__file__).parent / 'golden'
 GRID = Grid(5, 6, 8, stride=8)

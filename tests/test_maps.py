@@ -5,21 +5,9 @@ import torch.nn.functional as F
 from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vidlens.grid import Grid
-from vidlens.maps import (
-    aggregate,
-    calinski_harabasz,
-    concept_attention_map,
-    concept_maps,
-    cross_attention_map,
-    davies_bouldin,
-    fisher,
-    gram_col,
-    lambda2,
-    select_heads,
-    separability,
-    surrogate,
-)
+from vidlens.core.grid import Grid
+from vidlens.words.maps import (aggregate, calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map,
+                                davies_bouldin, fisher, gram_col, lambda2, select_heads, separability, surrogate)
 
 GRID, HEADS, D = Grid(frames=5, rows=6, cols=7), 8, 16
 
@@ -112,7 +100,7 @@ def test_heads_are_constant_by_the_rounding_of_their_dtype(dtype, offset):
 def test_scores_do_not_depend_on_the_pieces(numbers, inside, monkeypatch):
     o = O.transpose(0, 1).contiguous().transpose(0, 1) if inside else O
     whole = separability(o, GRID) | dict(alone=calinski_harabasz(o, GRID))
-    monkeypatch.setattr('vidlens.maps._PIECE', numbers)
+    monkeypatch.setattr('vidlens.words.maps._PIECE', numbers)
     for x in (o, o.bfloat16()):
         with Largest() as seen:
             s = separability(x, GRID) | dict(alone=calinski_harabasz(x, GRID))
@@ -259,7 +247,7 @@ def test_pieces_do_not_matter(monkeypatch):
     args = dict(k_empty=EMPTY)
     index, maps, cross = surrogate(Q, K, GRID), concept_maps(Q, O, K, GRID, **args), cross_attention_map(Q, K, GRID)
     each = concept_maps(Q, O, K, GRID, reduce=None, **args)
-    monkeypatch.setattr('vidlens.maps._ROOM', 1)
+    monkeypatch.setattr('vidlens.words.maps._ROOM', 1)
     assert torch.equal(surrogate(Q, K, GRID), index)
     assert torch.allclose(concept_maps(Q, O, K, GRID, **args), maps, atol=1e-6)
     assert torch.allclose(concept_maps(Q, O, K, GRID, reduce=None, **args), each, atol=1e-6)

@@ -8,13 +8,14 @@ import torch
 from seam import call, pipe_of
 
 import vidlens
-from vidlens.card import card_of
-from vidlens.grid import Grid
-from vidlens.hooks import CaptureError, capture, edit
-from vidlens.run import encode, generate, invert, load, renoise, step_at, text_of
-from vidlens.tape import Tape, load_tape, save_tape
-from vidlens.families import tiny
-from vidlens.video import as_video, read_video, resize, take_frames, write_video
+from vidlens.seam.card import card_of
+from vidlens.core.grid import Grid
+from vidlens.seam.hooks import CaptureError, capture, edit
+from vidlens.seam.loading import load
+from vidlens.seam.run import encode, generate, invert, renoise, step_at, text_of
+from vidlens.seam.tape import Tape, load_tape, save_tape
+from vidlens.seam.families import tiny
+from vidlens.core.video import as_video, read_video, resize, take_frames, write_video
 
 VIDEO = torch.zeros(5, 32, 32, 3)
 

@@ -6,22 +6,11 @@ import pytest
 import torch
 from planted import rng
 
-from vidlens.grid import Grid
-from vidlens.metrics import (
-    altered_order,
-    auc,
-    bootstrap,
-    centre_prior,
-    energy,
-    evaluated_frames,
-    harmonic_mean,
-    iou,
-    paired_difference,
-    pck,
-    pointing_game,
-    tapvid,
-)
-from vidlens.model.inside import mass
+from vidlens.core.grid import Grid
+from vidlens.core.stats import altered_order, auc, bootstrap, harmonic_mean, paired_difference
+from vidlens.points.metrics import evaluated_frames, pck, tapvid
+from vidlens.words.metrics import centre_prior, energy, iou, pointing_game
+from vidlens.bundled.inside import mass
 
 GOLDEN = Path(__file__).parent / 'golden'
 

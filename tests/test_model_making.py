@@ -14,18 +14,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vidlens import world
-from vidlens.model import dit as dit_module
-from vidlens.model import export as export_module
-from vidlens.model import net as net_module
-from vidlens.model import vae as vae_module
-from vidlens.model.codec import fit_codec
-from vidlens.model.dit import (
-    SWAPS, Clips, Progress, Training, WordSwaps, _arguments, _noise_times, _noisy, _pairs, main, restore_run, save_run, train,
-    v_loss)
-from vidlens.model.export import check_pipeline, pack
-from vidlens.model.net import Config, fingerprint, make_tokenizer, read_checkpoint, read_progress, write_checkpoint
-from vidlens.model.vae import VaeConfig, VaeTraining, _train_vae, make_vae, restore_vae, save_vae, vae_verdict
-from vidlens.model.vae import _arguments as _vae_arguments
+from vidlens.bundled import dit as dit_module
+from vidlens.bundled import export as export_module
+from vidlens.bundled import net as net_module
+from vidlens.bundled import vae as vae_module
+from vidlens.bundled.codec import fit_codec
+from vidlens.bundled.dit import (SWAPS, Clips, Progress, Training, WordSwaps, _arguments, _noise_times, _noisy, _pairs,
+                                 main, restore_run, save_run, train, v_loss)
+from vidlens.bundled.export import check_pipeline, pack
+from vidlens.bundled.net import Config, fingerprint, make_tokenizer, read_checkpoint, read_progress, write_checkpoint
+from vidlens.bundled.vae import VaeConfig, VaeTraining, _train_vae, make_vae, restore_vae, save_vae, vae_verdict
+from vidlens.bundled.vae import _arguments as _vae_arguments
 
 ROOT = Path(__file__).parent.parent
 QUALITIES = ('decoder', 'decoder, objects', 'both', 'both, objects', 'codec', 'codec, objects')
@@ -34,8 +33,8 @@ TINY = dict(layers=2, heads=2, head_width=16, text_width=32, text_layers=1, warm
 SETUP = f"""
 import torch; torch.set_num_threads(1)
 from vidlens import world
-from vidlens.model.codec import fit_codec
-from vidlens.model.dit import Config, Training, train
+from vidlens.bundled.codec import fit_codec
+from vidlens.bundled.dit import Config, Training, train
 run = Training(Config(**{TINY!r}), world.vocabulary(), fit_codec(64))
 """
 
@@ -565,7 +564,7 @@ def test_the_cards_commands_are_the_recipe():
     assert list(asked) == ['dit', 'vae', 'export', 'gates', 'modelcard']
     config = Config.read(ROOT / _arguments(asked['dit']).config)
     assert config == Config.of(made['config']) and config.contrast == 1 and config.samples == made['clips']
-    facts = read_checkpoint(ROOT / 'nbs/model/training/vae/checkpoint.safetensors', 'vae')[1]
+    facts = read_checkpoint(ROOT / 'nbs/bundled/training/vae/checkpoint.safetensors', 'vae')[1]
     vae = _vae_arguments(asked['vae'])
     assert (vae.samples, vae.decay_from) == (facts['config']['samples'], facts['config']['decay_from'])
     assert vae.samples == made['vae clips'] and 'several resumed runs' in card and 'never run' in card

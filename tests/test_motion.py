@@ -4,40 +4,18 @@ import pytest
 import torch
 from PIL import Image
 
-from vidlens import hooks
-from vidlens.card import model_of
-from vidlens.channels import ChannelStats, channel_curves, find_channels, remove_content
-from vidlens.channelplots import CHANNEL_FILES, course_figure, discovery_figures, similarity_figure, write_discovery
-from vidlens.discovery import (
-    DirectionSweep,
-    Discovery,
-    deal_roles,
-    find_sites,
-    jaccard,
-    like_motion,
-    read_shares,
-    read_speed,
-    score_field,
-    variance_shares,
-)
-from vidlens.families import tiny
-from vidlens.grid import Grid
-from vidlens.lens import features, moft
-from vidlens.motion import (
-    Moving,
-    MotionClips,
-    discover,
-    field_scores,
-    folder_motion,
-    motion_courses,
-    photo_motion,
-    read_speeds,
-    reading_limits,
-    similarity_map,
-    sweep_clips,
-    tell_apart,
-    world_motion,
-)
+from vidlens.seam import hooks
+from vidlens.seam.card import model_of
+from vidlens.motion.channels import ChannelStats, channel_curves, find_channels, remove_content
+from vidlens.motion.pictures import CHANNEL_FILES, course_figure, discovery_figures, similarity_figure, write_discovery
+from vidlens.motion.sweep import (DirectionSweep, Discovery, deal_roles, find_sites, jaccard, like_motion, read_shares,
+                                  read_speed, score_field, variance_shares)
+from vidlens.seam.families import tiny
+from vidlens.core.grid import Grid
+from vidlens.motion.one_site import features, moft
+from vidlens.motion.clips import Moving, MotionClips, folder_motion, photo_motion, world_motion
+from vidlens.motion.discovery import (discover, field_scores, motion_courses, read_speeds, reading_limits,
+                                      similarity_map, sweep_clips, tell_apart)
 
 MOTION = [3, 17, 40, 50]
 WAYS = {'left': (-1, 0), 'right': (1, 0), 'up': (0, -1), 'down': (0, 1)}

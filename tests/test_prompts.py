@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vidlens.prompts import MotionPrompt, read_prompts
+from vidlens.words.prompts import MotionPrompt, read_prompts
 
 CLIP = dict(video_path='videos/a_1.mp4', caption=' A dog runs past a tree. ', concepts='dog, lamp post,tree, dog', camera='static',
             object='running, jumping', motion_idx=-1)

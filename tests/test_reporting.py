@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from vidlens import world
-from vidlens.grid import Grid
-from vidlens.metrics import iou
-from vidlens.plots import curve, draw_tracks, draw_ways, head_atlas, layer_step_map, overlay, show, side_by_side
-from vidlens.reporting import Code, Item, Section, report, report_html
+from vidlens.core.grid import Grid
+from vidlens.words.metrics import iou
+from vidlens.core.pictures import curve, draw_tracks, draw_ways, head_atlas, layer_step_map, overlay, show, side_by_side
+from vidlens.core.reports import Code, Item, Section, report, report_html
 
 VOID = {'meta', 'img', 'source', 'br', 'hr', 'link', 'input'}
 NASTY = ('<script>alert("x")</script><img src=http://evil.example/a.png onerror=\'steal()\'> & "it\'s" {title} '
@@ -233,7 +233,7 @@ def test_overlay_normalisation_is_as_named():
 
 
 def _grid():
-    from vidlens.grid import Grid
+    from vidlens.core.grid import Grid
     return {'grid': Grid.of(9, 16, 16, stride=8)}
 
 

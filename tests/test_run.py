@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from seam import FAMILIES, blocks, call, kept_hooks, pipe_of
 from torch import nn
 
-from vidlens.card import card_of, model_of, text_length
-from vidlens.hooks import capture
-from vidlens.run import (
-    Step, conditions, decode, default_size, encode, fit_video, generate, invert, load, predict, randomise, renoise,
-    schedule, step_at, text_of)
-from vidlens.families import tiny
+from vidlens.seam.card import card_of, model_of, text_length
+from vidlens.seam.hooks import capture
+from vidlens.seam.loading import load, randomise
+from vidlens.seam.run import (Step, conditions, decode, default_size, encode, fit_video, generate, invert, predict,
+                              renoise, schedule, step_at, text_of)
+from vidlens.seam.families import tiny
 
 PROMPT = 'a red circle moves left'
 
@@ -364,7 +364,7 @@ def test_renoise_takes_latents_and_needs_no_budget_for_other_steps(bundled, samp
 @pytest.mark.parametrize('family', FAMILIES)
 def test_the_models_prediction_leads_back(family):
     "The convention of signal, noise and prediction: a perfect prediction takes the noised video back in one step."
-    from vidlens.run import _blend
+    from vidlens.seam.run import _blend
 
     pipe = pipe_of(family)
     plan, g = schedule(pipe, 6), torch.Generator().manual_seed(0)

@@ -9,12 +9,13 @@ from seam import FAMILIES, LENGTH, call, pipe_of
 from test_matching import sliding
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vidlens.grid import Grid
-from vidlens.hooks import capture
-from vidlens.matching import match, points_on_grid
-from vidlens.metrics import bootstrap, harmonic_mean, pck
-from vidlens.scores import (ScoreProbe, ScoreTable, attention_scores, head_statistics, join_scores, load_scores,
-                            rank_select, save_scores)
+from vidlens.core.grid import Grid
+from vidlens.seam.hooks import capture
+from vidlens.points.matching import match, points_on_grid
+from vidlens.core.stats import bootstrap, harmonic_mean
+from vidlens.points.metrics import pck
+from vidlens.points.attention import (ScoreProbe, ScoreTable, attention_scores, head_statistics, join_scores,
+                                      load_scores, rank_select, save_scores)
 
 GRID = Grid(3, 4, 5, stride=16)
 PARTS = ('cross', 'self', 'text')
@@ -62,7 +63,7 @@ def test_known_weights_are_read():
 @pytest.mark.parametrize('first', [True, False])
 @pytest.mark.parametrize('block', [1, 150, 400, 2 ** 22])
 def test_against_a_dense_softmax(first, block, monkeypatch):
-    monkeypatch.setattr('vidlens.scores._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.attention._BLOCK', block)
     q, k = random_qk(first=first)
     w = dense(q, k if first else torch.cat([k[:, GRID.n:], k[:, :GRID.n]], 1))
     for rows, per_head in ((w, True), (w.mean(0), False)):
@@ -187,7 +188,7 @@ def test_means():
 
 @pytest.mark.parametrize('block', [1, 500, 2 ** 22])
 def test_statistics_against_a_dense_softmax(block, monkeypatch):
-    monkeypatch.setattr('vidlens.scores._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.attention._BLOCK', block)
     q, k = random_qk()
     w, found = dense(q, k), head_statistics(q, k, GRID)
     f, row, col = GRID.place(torch.arange(60))
@@ -257,7 +258,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_scratch_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr('vidlens.scores._BLOCK', 20_000)
+    monkeypatch.setattr('vidlens.points.attention._BLOCK', 20_000)
     grid = Grid(4, 10, 12)
     q = rand(4, grid.n, 8)
     with Largest() as seen:
@@ -452,7 +453,7 @@ def counted(grid, queries, truth, seen, moved=0.):
                                       dict(lookup='bilinear', readout='soft'), dict(lookup='nearest', scale=.1)])
 @pytest.mark.parametrize('block', [200, 2 ** 22])
 def test_accuracy_is_the_pck_of_match(matching, block, monkeypatch):
-    monkeypatch.setattr('vidlens.scores._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.attention._BLOCK', block)
     q, queries, truth, seen = moving()
     q = q + rand(*q.shape, seed=5) * torch.tensor([.5, 1., 2.])[:, None, None]
     probe = ScoreProbe(GRID, queries, truth, seen, threshold=12., matching=matching)

@@ -11,10 +11,10 @@ from PIL import Image
 from pycocotools.mask import encode
 from sklearn.metrics import jaccard_score
 
-from vidlens.grid import Grid
-from vidlens.segmentation import (
-    Segmented, SegmentationScores, _decoded, evaluate_segmentation, read_segmentation, segment, video_consistency)
-from vidlens.upsampling import upsample
+from vidlens.core.grid import Grid
+from vidlens.words.segmentation import (Segmented, SegmentationScores, _decoded, evaluate_segmentation,
+                                        read_segmentation, segment, video_consistency)
+from vidlens.core.upsampling import upsample
 
 G = torch.Generator().manual_seed(0)
 LABELS = torch.randint(0, 4, (4, 3, 4), generator=G).repeat_interleave(4, 1).repeat_interleave(4, 2)

@@ -5,17 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from vidlens import selection, world
-from vidlens.card import card_of
-from vidlens.concepts import concept_stream
-from vidlens.families import tiny
-from vidlens.heads import HeadProbe, HeadTable
-from vidlens.hooks import capture
-from vidlens.maps import concept_maps
-from vidlens.prompts import MotionPrompt
-from vidlens.run import generate, load, renoise, step_at, text_of
-from vidlens.selection import map_evidence, published_choice, score_heads
-from vidlens.words import imap, imap_generation
+from vidlens import world
+from vidlens.words.word_maps import selection
+from vidlens.seam.card import card_of
+from vidlens.seam.concepts import concept_stream
+from vidlens.seam.families import tiny
+from vidlens.words.heads import HeadProbe, HeadTable
+from vidlens.seam.hooks import capture
+from vidlens.words.maps import concept_maps
+from vidlens.words.prompts import MotionPrompt
+from vidlens.seam.loading import load
+from vidlens.seam.run import generate, renoise, step_at, text_of
+from vidlens.words.selection import map_evidence, published_choice, score_heads
+from vidlens.words.word_maps import imap, imap_generation
 
 PROMPT = 'a cat runs'
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from vidlens.cli import main
-from vidlens.run import _folder
-from vidlens.serving import explorer_notebook, serve_command
-from vidlens.video import write_video
+from vidlens.seam.loading import _folder
+from vidlens.live.serving import explorer_notebook, serve_command
+from vidlens.core.video import write_video
 
 HOSTILE = "\"'); import os; os.abort() #<script>{model}\n"
 
@@ -22,8 +22,8 @@ def test_texts_stay_texts(tmp_path):
     write_video(torch.rand(3, 16, 16, 3), video)
     model.mkdir()
     (model / 'model_index.json').write_text('{}')
-    ours = {'vidlens', 'load', 'pipe', 'video', 'fit_video', 'read_video', 'tabs', 'engine', 'vidlens.experiments', 'explore',
-            'silenced', 'vidlens.lens', 'moft', 'vidlens.steering', 'Region', 'control'}
+    ours = {'vidlens', 'load', 'pipe', 'video', 'fit_video', 'read_video', 'tabs', 'engine', 'vidlens.live.tabs', 'explore',
+            'silenced', 'vidlens.lens', 'moft', 'vidlens.motion.steering', 'Region', 'control'}
     for given in (dict(prompt=HOSTILE), dict(prompt=HOSTILE, video=video), dict(model=str(model), prompt='a')):
         made = explorer_notebook(tmp_path / 'x.ipynb', force=True, **given)
         code = '\n'.join(c['source'] for c in json.loads(made.read_text())['cells'] if c['cell_type'] == 'code')
@@ -62,7 +62,7 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(tmp_path, capsys, monkeypatc
 
 def test_a_server_that_did_not_start_is_a_failure(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('vidlens.serving.serve_command', lambda *_: [sys.executable, '-c', 'raise SystemExit(3)'])
+    monkeypatch.setattr('vidlens.live.serving.serve_command', lambda *_: [sys.executable, '-c', 'raise SystemExit(3)'])
     assert main(['lab', '--quiet']) == 1
     said = capsys.readouterr().err
     assert said.startswith('vidlens: the server ended with status 3;') and said.count('\n') == 1
@@ -70,7 +70,7 @@ def test_a_server_that_did_not_start_is_a_failure(tmp_path, capsys, monkeypatch)
 
 def test_words_are_read_before_anything_is_served(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('vidlens.serving.serve', lambda *_: pytest.fail('served'))
+    monkeypatch.setattr('vidlens.live.serving.serve', lambda *_: pytest.fail('served'))
     assert main(['lab', '--prompt', 'a zebra runs']) == 2
     assert "the model does not know 'zebra', 'runs'" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
@@ -78,7 +78,7 @@ def test_words_are_read_before_anything_is_served(tmp_path, capsys, monkeypatch)
 def test_a_request_to_end_reaches_the_server(tmp_path):
     slow = ('import signal, sys, time\n'
             'signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\nprint("up", flush=True)\ntime.sleep(60)')
-    code = f'import sys; from vidlens.serving import waited; sys.exit(waited([sys.executable, "-c", {slow!r}]))'
+    code = f'import sys; from vidlens.live.serving import waited; sys.exit(waited([sys.executable, "-c", {slow!r}]))'
     it = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
     assert it.stdout.readline() == b'up\n'
     it.terminate()
@@ -90,7 +90,7 @@ def test_a_server_that_is_interrupted_ends_by_itself(tmp_path):
     slow = ('import signal, sys, time\n'
             'def stop(*_):\n    time.sleep(1)\n    sys.exit(7)\n'
             'signal.signal(signal.SIGINT, stop)\nprint("up", flush=True)\ntime.sleep(60)')
-    code = f'import sys; from vidlens.serving import waited; sys.exit(waited([sys.executable, "-c", {slow!r}]))'
+    code = f'import sys; from vidlens.live.serving import waited; sys.exit(waited([sys.executable, "-c", {slow!r}]))'
     it = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, start_new_session=True)
     assert it.stdout.readline() == b'up\n'
     os.killpg(it.pid, signal.SIGINT)

@@ -2,8 +2,8 @@
 import pytest
 import torch
 
-from vidlens.grid import Grid
-from vidlens.spans import camera_field, evidence, map_way, motion_span
+from vidlens.core.grid import Grid
+from vidlens.words.spans import camera_field, evidence, map_way, motion_span
 
 GRID = Grid(9, 6, 8, 8, 4)
 

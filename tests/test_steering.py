@@ -7,14 +7,15 @@ import torch
 from planted import rng
 from seam import FAMILIES, state, untouched
 
-from vidlens import hooks, steering
-from vidlens.card import card_of, model_of, sites
-from vidlens.families import tiny
-from vidlens.grid import Grid
-from vidlens.hooks import capture, edit
-from vidlens.losses import MotionStats
-from vidlens.run import generate, predict
-from vidlens.steering import Drag, MotionReference, Region, Steered, carried, control, measure_stats, motion_of
+from vidlens.motion import steering
+from vidlens.seam import hooks
+from vidlens.seam.card import card_of, model_of, sites
+from vidlens.seam.families import tiny
+from vidlens.core.grid import Grid
+from vidlens.seam.hooks import capture, edit
+from vidlens.motion.losses import MotionStats
+from vidlens.seam.run import generate, predict
+from vidlens.motion.steering import Drag, MotionReference, Region, Steered, carried, control, measure_stats, motion_of
 
 GRID = Grid(5, 8, 8, stride=8)
 BOX = Region('right', (4, 8, 16, 24))

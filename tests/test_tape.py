@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import save_file
 from seam import FAMILIES, call, pipe_of
 
-from vidlens.grid import Grid
-from vidlens.hooks import capture
-from vidlens.tape import Site, Tape, load_tape, save_tape
+from vidlens.core.grid import Grid
+from vidlens.seam.hooks import capture
+from vidlens.seam.tape import Site, Tape, load_tape, save_tape
 
 
 def tape_of(**more):

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vidlens.evaluation import (PointClip, PointSet, _Chunk, _skeleton, compare, evaluate_tapvid, read_difftrack,
-                                read_tapvid, write_tapvid)
-from vidlens.matching import Tracks
+from vidlens.points.tapvid import (PointClip, PointSet, _Chunk, _skeleton, compare, evaluate_tapvid, read_difftrack,
+                                   read_tapvid, write_tapvid)
+from vidlens.points.matching import Tracks
 
 DIFFTRACK = Path(__file__).resolve().parents[2] / 'shared/data/difftrack'
 G = np.random.default_rng(0)

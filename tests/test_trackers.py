@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from vidlens import world
-from vidlens.evaluation import PointClip, compare, evaluate_tapvid
-from vidlens.grid import Grid
-from vidlens.matching import Tracks, points_on_grid
-from vidlens.trackers import (by_features, cotracker, lucas_kanade, nearest_latent, nearest_rgb, pseudo_truth,
-                              stand_still)
-from vidlens.video import read_video
+from vidlens.points.tapvid import PointClip, compare, evaluate_tapvid
+from vidlens.core.grid import Grid
+from vidlens.points.matching import Tracks, points_on_grid
+from vidlens.points.trackers import (by_features, cotracker, lucas_kanade, nearest_latent, nearest_rgb, pseudo_truth,
+                                     stand_still)
+from vidlens.core.video import read_video
 
 REAL = Path(__file__).resolve().parents[2] / 'shared/data/bmx-trees.mp4'
 

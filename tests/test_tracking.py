@@ -9,12 +9,12 @@ from torch.nn.functional import one_hot
 
 import vidlens
 from vidlens import world
-from vidlens.evaluation import PointClip, evaluate_tapvid
-from vidlens.grid import Grid
-from vidlens.hooks import capture
-from vidlens.matching import match
-from vidlens.run import renoise
-from vidlens.tracking import Chunk, _from_anchor, plan_chunks, track_long, tracker
+from vidlens.points.tapvid import PointClip, evaluate_tapvid
+from vidlens.core.grid import Grid
+from vidlens.seam.hooks import capture
+from vidlens.points.matching import match
+from vidlens.seam.run import renoise
+from vidlens.points.long_videos import Chunk, _from_anchor, plan_chunks, track_long, tracker
 
 GOLDEN = Path(__file__).parent / 'golden'
 HOW = dict(heads=None, symmetric=False, scale=None, lookup='nearest', readout='argmax', temperature=1., window=2,

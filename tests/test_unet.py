@@ -6,14 +6,14 @@ import pytest
 import torch
 from seam import combinations, kept_hooks, leaves_nothing, state
 
-from vidlens import hooks
-from vidlens.card import card_of, noise_level, sites, text_length
-from vidlens.families import tiny
-from vidlens.hooks import CaptureError, announce, capture, edit, until_enough
-from vidlens.run import (
-    conditions, decode, default_size, encode, fit_video, generate, invert, load, predict, randomise, renoise, schedule,
-    step_at, text_of)
-from vidlens.tape import load_tape, save_tape
+from vidlens.seam import hooks
+from vidlens.seam.card import card_of, noise_level, sites, text_length
+from vidlens.seam.families import tiny
+from vidlens.seam.hooks import CaptureError, announce, capture, edit, until_enough
+from vidlens.seam.loading import load, randomise
+from vidlens.seam.run import (conditions, decode, default_size, encode, fit_video, generate, invert, predict, renoise,
+                              schedule, step_at, text_of)
+from vidlens.seam.tape import load_tape, save_tape
 
 TWO = ['a cat', 'two dogs']
 ALL = 'q k v o xq xk xv xo tq tk tv to hidden'
@@ -597,7 +597,7 @@ def test_other_processors_are_named():
 
 def test_guidance_across_frames_is_refused(pipe):
     "There is no attention across places and frames to perturb: without this, it would do nothing."
-    from vidlens.guidance import CAG
+    from vidlens.motion.cag import CAG
 
     with pytest.raises(CaptureError, match='CAG replaces attention over all of the video, but layer 0 of this AnimateDiff'), \
             CAG(pipe, layers=0):

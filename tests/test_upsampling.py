@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from vidlens import world
-from vidlens.grid import Grid
-from vidlens.metrics import iou
-from vidlens.upsampling import upsample
+from vidlens.core.grid import Grid
+from vidlens.words.metrics import iou
+from vidlens.core.upsampling import upsample
 
 G = torch.Generator().manual_seed(0)
 GRID = Grid(3, 4, 5, 8, 4)
@@ -63,7 +63,7 @@ def test_a_row_of_tokens():
 
 
 def test_large_stacks_are_filtered_in_groups(monkeypatch):
-    import vidlens.upsampling as module
+    import vidlens.core.upsampling as module
     whole = upsample(MAPS, GRID, VIDEO)
     monkeypatch.setattr(module, '_ROOM', 1)
     assert torch.allclose(upsample(MAPS, GRID, VIDEO), whole, atol=1e-6)

@@ -11,10 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vidlens.files import whole_file
-from vidlens.video import (
-    as_video, fit_points, probe_video, read_video, resize, strip, take_frames, video_bytes, write_video,
-)
+from vidlens.core.files import whole_file
+from vidlens.core.video import (as_video, fit_points, probe_video, read_video, resize, strip, take_frames, video_bytes,
+                                write_video)
 
 DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 CLIPS = {  # name: frames, height, width, fps, as the publishers state them

@@ -10,10 +10,10 @@ from live import until
 from PIL import Image
 
 from vidlens import world
-from vidlens.grid import Grid
-from vidlens.plots import _lut
-from vidlens.video import read_video
-from vidlens.viewer import Viewer, _frames, viewer_page
+from vidlens.core.grid import Grid
+from vidlens.core.pictures import _lut
+from vidlens.core.video import read_video
+from vidlens.live.viewer import Viewer, _frames, viewer_page
 
 GRID = Grid(5, 8, 8, stride=8)
 VIDEO = torch.rand(17, 64, 64, 3, generator=torch.Generator().manual_seed(0))

@@ -4,10 +4,10 @@ import csv
 import pytest
 import torch
 
-from vidlens.grid import Grid
-from vidlens.video import VideoFacts, probe_video, read_video
-from vidlens.wordplots import WORD_FILES, Origin, map_rows, rivals_figure, span_figure, write_words
-from vidlens.words import ConceptMaps
+from vidlens.core.grid import Grid
+from vidlens.core.video import VideoFacts, probe_video, read_video
+from vidlens.words.pictures import WORD_FILES, Origin, map_rows, rivals_figure, span_figure, write_words
+from vidlens.words.word_maps import ConceptMaps
 
 GRID, VIDEO = Grid(5, 8, 8, 8, 4), torch.rand(17, 64, 64, 3, generator=torch.Generator().manual_seed(0))
 LONG = VideoFacts(97, 64, 64, 24., 97 / 24, 'h264', 'yuv420p')      # the clip has every sixth frame
@@ -36,7 +36,7 @@ def test_pictures_name_the_frames_of_the_file():
 
 def test_table_and_pictures_agree(tmp_path, monkeypatch):
     origin, drawn = Origin.of(LONG, VIDEO), []
-    monkeypatch.setattr('vidlens.wordplots.figure_bytes', lambda f: drawn.append(f) or b'')
+    monkeypatch.setattr('vidlens.words.pictures.figure_bytes', lambda f: drawn.append(f) or b'')
     write_words(planted(rivals=True), VIDEO, tmp_path, origin=origin)
     row = next(csv.DictReader((tmp_path / 'words.csv').open()))
     words, spans, rivals = drawn

@@ -9,25 +9,28 @@ import torch
 from planted import sliding
 from seam import LENGTH
 
-from vidlens import wordplots, world
-from vidlens.card import card_of
-from vidlens.channels import remove_content, similarity
-from vidlens.concepts import concept_stream
-from vidlens.families import tiny
-from vidlens.flow import motion_flow
-from vidlens.grid import Grid
-from vidlens.heads import HeadProbe
-from vidlens.hooks import capture
-from vidlens.lens import _motion_layer, world_clips
-from vidlens.maps import (
-    calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map, davies_bouldin, select_heads)
-from vidlens.matching import match_fields
-from vidlens.metrics import centre_prior, paired_difference, pointing_game
-from vidlens.plots import overlay
-from vidlens.run import generate, renoise, step_at, text_of
-from vidlens.video import VideoFacts, probe_video, read_video
-from vidlens.wordplots import Origin, map_rows, rivals_figure, span_figure, word_rows, write_words
-from vidlens.words import RIVALS, ConceptMaps, _how, _Joiner, imap, imap_generation
+from vidlens import world
+from vidlens.words.word_maps import pictures as wordplots
+from vidlens.seam.card import card_of
+from vidlens.motion.channels import remove_content, similarity
+from vidlens.seam.concepts import concept_stream
+from vidlens.seam.families import tiny
+from vidlens.points.flow import motion_flow
+from vidlens.core.grid import Grid
+from vidlens.words.heads import HeadProbe
+from vidlens.seam.hooks import capture
+from vidlens.motion.one_site import _motion_layer
+from vidlens.points.scoring import world_clips
+from vidlens.words.maps import (calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map,
+                                davies_bouldin, select_heads)
+from vidlens.points.matching import match_fields
+from vidlens.core.stats import paired_difference
+from vidlens.words.metrics import centre_prior, pointing_game
+from vidlens.core.pictures import overlay
+from vidlens.seam.run import generate, renoise, step_at, text_of
+from vidlens.core.video import VideoFacts, probe_video, read_video
+from vidlens.words.pictures import Origin, map_rows, rivals_figure, span_figure, word_rows, write_words
+from vidlens.words.word_maps import RIVALS, ConceptMaps, _how, _Joiner, imap, imap_generation
 
 PROMPT = 'a cat runs'
 

@@ -1,42 +1,58 @@
 """Look inside video diffusion models: motion channels, correspondence and concept maps on stock diffusers.
 
-The public names come when they are first used, so that `import vidlens` itself is instant.
-`from vidlens.all import *` brings them all into a notebook."""
+The rooms, each of which imports only from those above it:
+
+    vidlens.core      token grids, files, statistics, video, pictures, reports
+    vidlens.world     procedural videos with exact captions, masks, tracks and flow
+    vidlens.seam      where vidlens meets diffusers: cards of model families, tapes, hooks, loading, running
+    vidlens.points    which tokens match over time: matching, scores, tracking                     (DiffTrack)
+    vidlens.motion    which channels carry motion, and steering by them                            (MOFT)
+    vidlens.words     where, when and which way a word is expressed                                (IMAP)
+    vidlens.live      explorers in JupyterLab
+    vidlens.analysis  one video, all three methods, a report;  vidlens.cli  the command line
+    vidlens.bundled   how the bundled model was made and graded (in the repository, not in the wheel)
+
+The names below are public; `from vidlens import *` brings them all. They load on first use, so that `import vidlens`
+itself is instant. What is more special lives in its room: `from vidlens.words import read_segmentation`."""
 import importlib
 import logging
+from collections.abc import Callable
 from typing import Any
 
 __version__ = "0.1.0"
 
-# module -> its public names. A module that lists its own name is public itself (`from vidlens import world`).
+# module -> its public names; '' is for a room that is public itself (`from vidlens import world`).
 _TABLE = {
-    'grid': 'Grid',
-    'world': 'world',
-    'video': 'read_video write_video as_video resize',
-    'card': 'Card card_of sites',
-    'tape': 'Tape save_tape load_tape',
-    'hooks': 'capture edit CaptureError',
-    'run': 'load generate fit_video encode decode renoise invert',
-    'scores': 'ScoreTable attention_scores save_scores load_scores',
-    'evaluation': 'PointClip read_tapvid evaluate_tapvid',
-    'trackers': 'pseudo_truth',
-    'flow': 'motion_flow',
-    'tracking': 'track_long',
-    'lens': 'score score_generation best_layer track moft',
-    'guidance': 'CAG',
-    'steering': 'control Region Drag motion_of',
-    'motion': 'discover',
-    'words': 'imap imap_generation',
-    'selection': 'score_heads published_choice',
-    'upsampling': 'upsample',
-    'segmentation': 'read_segmentation segment evaluate_segmentation',
-    'prompts': 'read_prompts',
-    'judging': 'JudgeItem judged',
-    'plots': 'show overlay draw_tracks layer_step_map',
-    'reporting': 'report',
-    'tour': 'look_inside write_findings save_tracks',
-    'engine': 'hold',
-    'experiments': 'explore',
+    '': 'world',
+    'core.grid': 'Grid',
+    'core.video': 'read_video write_video as_video resize',
+    'core.upsampling': 'upsample',
+    'core.pictures': 'show overlay draw_tracks layer_step_map',
+    'core.reports': 'report',
+    'seam.card': 'Card card_of sites',
+    'seam.tape': 'Tape save_tape load_tape',
+    'seam.hooks': 'capture edit CaptureError',
+    'seam.loading': 'load',
+    'seam.run': 'generate fit_video encode decode renoise invert',
+    'points.attention': 'ScoreTable attention_scores save_scores load_scores',
+    'points.trackers': 'pseudo_truth',
+    'points.flow': 'motion_flow',
+    'points.scoring': 'score score_generation best_layer',
+    'points.long_videos': 'track_long',
+    'points.tracking': 'track',
+    'points.tapvid': 'PointClip read_tapvid evaluate_tapvid',
+    'motion.one_site': 'moft',
+    'motion.discovery': 'discover',
+    'motion.cag': 'CAG',
+    'motion.steering': 'control Region Drag motion_of',
+    'words.word_maps': 'imap imap_generation',
+    'words.selection': 'score_heads published_choice',
+    'words.segmentation': 'read_segmentation segment evaluate_segmentation',
+    'words.prompts': 'read_prompts',
+    'words.judging': 'JudgeItem judged',
+    'analysis': 'look_inside write_findings save_tracks',
+    'live.trace': 'hold',
+    'live.tabs': 'explore',
 }
 _HOME = {name: module for module, names in _TABLE.items() for name in names.split()}
 __all__ = sorted(_HOME)
@@ -47,9 +63,27 @@ logging.getLogger('vidlens').addHandler(logging.NullHandler())
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f'vidlens has no public name {name!r}; it has: {", ".join(__all__)}')
-    module = importlib.import_module(f'vidlens.{_HOME[name]}')
-    return module if name == _HOME[name] else getattr(module, name)
+    if not _HOME[name]:
+        return importlib.import_module(f'vidlens.{name}')
+    return getattr(importlib.import_module(f'vidlens.{_HOME[name]}'), name)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _room(package: str, modules: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    "`__getattr__` and `__dir__` of a room: the public names of its modules, loaded when one of them is asked for."
+    def public(module: str) -> Any:
+        return importlib.import_module(f'{package}.{module}')
+
+    def get(name: str) -> Any:
+        if not name.startswith('_'):
+            if name in modules.split():
+                return public(name)
+            for module in modules.split():
+                if name in public(module).__all__:
+                    return getattr(public(module), name)
+        raise AttributeError(f'{package} has no public name {name!r}: dir({package}) lists those that it has')
+
+    return get, lambda: sorted({n for m in modules.split() for n in [m, *public(m).__all__]})

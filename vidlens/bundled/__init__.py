@@ -1,0 +1,1 @@
+"""How the bundled model was made and graded. In the repository; the wheel leaves it out."""
