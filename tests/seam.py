@@ -78,7 +78,7 @@ def leaves_nothing(pipe, run, expected, ran):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(expected) if expected else nullcontext():
         ran(patch)
     assert state(pipe) == before and not kept_hooks(pipe) and torch._C._len_torch_function_stack() == 0
-    assert not hooks._OPEN and torch.equal(plain, run(pipe))
+    assert not hooks.OPEN_SEAMS and torch.equal(plain, run(pipe))
 
 
 def combinations(*lists):
@@ -90,7 +90,7 @@ def untouched(family):
     pipe = pipe_of(family)
     before = state(pipe)
     yield pipe
-    assert state(pipe) == before and not hooks._OPEN
+    assert state(pipe) == before and not hooks.OPEN_SEAMS
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from vidlens.motion.channels import (Channels, ChannelStats, _folds, _held_out, _others, channel_curves,
-                                     direction_probe, find_channels, fisher_ratio, motion_features, remove_content,
+from vidlens.motion.channels import (ChannelStats, Channels, _others, channel_curves, cross_validated, direction_probe,
+                                     find_channels, fisher_ratio, grouped_folds, motion_features, remove_content,
                                      resize_features, similarity)
 
 MOTION = [3, 17, 40]
@@ -307,10 +307,10 @@ def test_probe_that_reads_position_is_shown_by_the_control():
 def test_groups_stay_on_one_side():
     labels = torch.tensor([0, 1, 2] * 10)
     groups = [i // 6 for i in range(30)]
-    fold = _folds(labels, groups, 5, 0)
+    fold = grouped_folds(labels, groups, 5, 0)
     assert all(len({int(f) for f, g in zip(fold, groups) if g == h}) == 1 for h in set(groups))
     assert len(fold.unique()) == 5
-    alone = _folds(labels, range(30), 5, 0)
+    alone = grouped_folds(labels, range(30), 5, 0)
     for f in range(5):
         assert (labels[alone == f].bincount(minlength=3) >= 1).all()   # directions are dealt out evenly
     # a scene that gives itself away: the same features in all its clips, and a label of its own
@@ -327,7 +327,7 @@ def test_discriminant_is_a_ridge_lda():
     y = torch.arange(60) % 3
     x = torch.randn(60, 5, generator=gen, dtype=torch.float64) + 2 * torch.eye(3, 5, dtype=torch.float64)[y]
     fold = torch.arange(60) % 4
-    got, want = _held_out(x, y, fold, 3, .1), torch.zeros_like(y)
+    got, want = cross_validated(x, y, fold, 3, .1), torch.zeros_like(y)
     for f in range(4):
         a, b = x[fold != f], y[fold != f]
         mu = torch.stack([a[b == c].mean(0) for c in range(3)])

@@ -77,7 +77,7 @@ def test_inputs_are_what_the_model_was_given(family, guided):
     with watch_inputs(pipe) as kept:
         out = call(pipe, steps=3, guided=guided)
     handle.remove()
-    assert torch.equal(out, plain) and sorted(kept) == [0, 1, 2] and not hooks._OPEN
+    assert torch.equal(out, plain) and sorted(kept) == [0, 1, 2] and not hooks.OPEN_SEAMS
     for step, x in kept.items():
         given = [y for y in seen if y[-1:].shape == x.shape and torch.equal(y[-1:], x)]
         assert given, step
@@ -93,7 +93,7 @@ def test_tapes_are_those_of_a_capture(small):
         renoise(pipe, video, PROMPT, step=2, steps=4)
     got = engine.tape(2)
     assert set(got.data) == set(want.data) and got.grid == want.grid and got.text == want.text
-    assert all(torch.equal(got.data[k], want.data[k]) for k in want.data) and not hooks._OPEN
+    assert all(torch.equal(got.data[k], want.data[k]) for k in want.data) and not hooks.OPEN_SEAMS
 
 
 def test_points_words_heads_and_features_are_those_of_the_verbs(small):
@@ -309,7 +309,7 @@ def test_free_words_are_read_by_the_expert_that_runs(experts):
         assert not torch.equal(engine.words(step=0, **words).maps, low.maps)
         assert torch.equal(engine.words(step=-1, **words).maps, low.maps)
         assert torch.equal(imap(pipe, video, prompt=PROMPT, step=-1, of=8, **words).maps, low.maps)
-    assert not hooks._OPEN and not any(m._forward_pre_hooks for m in (pipe.transformer, pipe.transformer_2))
+    assert not hooks.OPEN_SEAMS and not any(m._forward_pre_hooks for m in (pipe.transformer, pipe.transformer_2))
 
 
 # A generation
@@ -400,7 +400,7 @@ def test_closing_stops_a_forward_that_runs(pipe, clip):
     engine = hold(pipe, clip)
     with pytest.raises(RuntimeError, match='this engine is closed'):
         engine.tape(20, None, Closes(engine))
-    assert not engine.held and not engine._given.held and not hooks._OPEN
+    assert not engine.held and not engine._given.held and not hooks.OPEN_SEAMS
 
 
 def test_least_recently_used_goes_first(pipe, clip):
@@ -488,7 +488,7 @@ def test_offloaded_models_answer_the_same(family):
         made = hold(pipe, prompt=PROMPT, of=2, frames=5, size=(32, 32))
         answers[-1] += [made.video, made.features(-1, layers[1])]
     assert all(p.device.type == 'meta' for n, p in model_of(pipe).named_parameters() if n != 'scale_shift_table')
-    assert all(torch.equal(a, b) for a, b in zip(*answers)) and not hooks._OPEN
+    assert all(torch.equal(a, b) for a, b in zip(*answers)) and not hooks.OPEN_SEAMS
 
 
 # Work beside the notebook
@@ -507,13 +507,13 @@ def test_a_forward_can_be_stopped(pipe, clip, engine):
         go.set()
         with pytest.raises(CancelledError):
             job.result(30)
-    assert not hooks._OPEN and engine.tape(5).whole
+    assert not hooks.OPEN_SEAMS and engine.tape(5).whole
     with Worker() as worker:
         job = worker.ask('make', lambda job: hold(pipe, prompt='a red circle moves right', of=20, job=job),
                          tell=lambda job: job.cancel() if job.done == 2 else None)
         with pytest.raises(CancelledError):
             job.result(60)
-        assert job.done in (2, 3) and job.total == 20 and not hooks._OPEN
+        assert job.done in (2, 3) and job.total == 20 and not hooks.OPEN_SEAMS
 
 
 def test_the_newest_request_counts():

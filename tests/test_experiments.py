@@ -56,7 +56,7 @@ def test_silenced_heads_change_the_video_and_leave_the_model(pipe, engine, steer
     steer.off.value = '4.0, 4.1'
     steer.start().result(120)
     assert torch.equal(steer.video, eval(steer.call, dict(silenced=silenced, pipe=pipe)).video)
-    assert not torch.equal(steer.video, engine.video) and not hooks._OPEN
+    assert not torch.equal(steer.video, engine.video) and not hooks.OPEN_SEAMS
     assert torch.equal(generate(pipe, PROMPT, 1, 8).video, engine.video)
     assert heads_in('4.0, 4.1 2.3') == {4: [0, 1], 2: [3]}
 
@@ -103,7 +103,7 @@ def test_cancelling_keeps_the_last_result(engine, steer):
     job = steer.start()
     with pytest.raises(CancelledError):
         job.result(120)
-    assert torch.equal(steer.video, before) and not steer.viewer.busy and steer.run.stop.disabled and not hooks._OPEN
+    assert torch.equal(steer.video, before) and not steer.viewer.busy and steer.run.stop.disabled and not hooks.OPEN_SEAMS
 
 
 @pytest.mark.parametrize('off, message', [('4.', 'write layer.head'), ('9', 'layers=9 is outside'), ('9.0', 'layers=9 is outside'),

@@ -21,7 +21,7 @@ from vidlens.bundled.export import weights_hash
 from vidlens.bundled.gates import Bench, check_subset, evaluate, gates_table, main, merge, read_gates, write_gates
 from vidlens.bundled.inside import followed, hard_scenes, matching_rows, movers, point_scenes, words_rows
 from vidlens.bundled.judge import Judge, Seen, SeenThing
-from vidlens.bundled.measures import Row, swap_rows, swapped, vae_rows, wilson
+from vidlens.bundled.measures import Row, share_interval, swap_rows, swapped, vae_rows
 from vidlens.bundled.modelcard import card_text, trained_words
 from vidlens.bundled.net import Config, make_net, make_scheduler, make_tokenizer
 from vidlens.bundled.sampling import GROUPS, caption_rows, check_stock, choose, judged, said_in, sampled
@@ -73,9 +73,9 @@ def named(rows):
 
 
 def test_intervals():
-    assert wilson([True] * 20).mean == 1 and .8 < wilson([True] * 20).lo < .9 and wilson([False]).lo == 0
-    mean, lo, hi = wilson([True] * 30 + [False] * 10)
-    assert lo < mean == .75 < hi and math.isnan(wilson([]).mean)
+    assert share_interval([True] * 20).mean == 1 and .8 < share_interval([True] * 20).lo < .9 and share_interval([False]).lo == 0
+    mean, lo, hi = share_interval([True] * 30 + [False] * 10)
+    assert lo < mean == .75 < hi and math.isnan(share_interval([]).mean)
 
 
 def test_a_difference_is_met_by_its_interval():

@@ -126,7 +126,7 @@ def test_matching_feature(name):
 @pytest.mark.parametrize('block', [64, 1000, 2 ** 22])
 def test_blocks_change_nothing(block, monkeypatch):
     "However small the scratch memory, the golden result stands."
-    monkeypatch.setattr('vidlens.points.matching._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.matching.BLOCK', block)
     test_matching_qk(*QK[0])
 
 

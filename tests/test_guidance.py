@@ -381,7 +381,7 @@ def test_hooks_are_removed(pipe, monkeypatch, when, error):
             target = attention(blocks(pipe)[1]).to_q
             patch.setattr(target, 'forward', boom if when == 'main' else later(target.forward))
         call(pipe)
-    assert not kept_hooks(pipe) and torch._C._len_torch_function_stack() == 0 and not hooks._OPEN
+    assert not kept_hooks(pipe) and torch._C._len_torch_function_stack() == 0 and not hooks.OPEN_SEAMS
     assert torch.equal(plain, call(pipe))
 
 
@@ -420,7 +420,7 @@ def test_what_cannot_be_guided():
         given = dict(hidden_states=torch.randn(2, 2, 4, 4, 4), encoder_hidden_states=torch.randn(2, 16, 16),
                      timestep=torch.tensor([3, 3]))
         pipe.transformer(**given)
-    assert not kept_hooks(pipe) and not hooks._OPEN
+    assert not kept_hooks(pipe) and not hooks.OPEN_SEAMS
 
 
 def test_uncond_first_is_refused():

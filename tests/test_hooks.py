@@ -168,7 +168,7 @@ def test_no_leak():
         pass
     del pipe
     gc.collect()
-    assert model() is None and not hooks._OPEN
+    assert model() is None and not hooks.OPEN_SEAMS
 
 
 def test_a_view_that_a_probe_returns_keeps_nothing_else_alive():
@@ -594,7 +594,7 @@ def test_compiled_models_are_refused():
     whole.blocks[1].compile()
     with pytest.raises(CaptureError, match=r'pipe.transformer.blocks.1 .*compiled.*leave out .compile'), capture(pipe):
         pass
-    assert not kept_hooks(pipe) and not hooks._OPEN
+    assert not kept_hooks(pipe) and not hooks.OPEN_SEAMS
 
 
 # -- early exit

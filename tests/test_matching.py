@@ -112,7 +112,7 @@ def dense(q, k, grid, frame, to, symmetric):
 @pytest.mark.parametrize('symmetric', [False, True])
 @pytest.mark.parametrize('block', [1, 500, 2 ** 22])
 def test_cost_by_definition(symmetric, block, monkeypatch):
-    monkeypatch.setattr('vidlens.points.matching._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.matching.BLOCK', block)
     grid = Grid(3, 4, 7)
     q, k = torch.randn(2, 5, grid.n, 12, generator=rng())
     full = dense(q, k, grid, 2, 1, symmetric)
@@ -190,7 +190,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize('options', [{}, {'symmetric': True}, {'symmetric': True, 'cycle': 8., 'readout': 'soft'}])
 def test_nothing_of_tokens_by_tokens(options, monkeypatch):
-    monkeypatch.setattr('vidlens.points.matching._BLOCK', 2 ** 18)
+    monkeypatch.setattr('vidlens.points.matching.BLOCK', 2 ** 18)
     grid = Grid(13, 20, 30)
     q = torch.randn(2, grid.n, 8, generator=rng())
     with Largest() as seen:

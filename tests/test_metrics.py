@@ -8,7 +8,7 @@ from planted import rng
 
 from vidlens.core.grid import Grid
 from vidlens.core.stats import altered_order, auc, bootstrap, harmonic_mean, paired_difference
-from vidlens.points.metrics import evaluated_frames, pck, tapvid
+from vidlens.points.metrics import evaluated_frames, pck, tapvid_metrics
 from vidlens.words.metrics import centre_prior, energy, iou, pointing_game
 from vidlens.bundled.inside import mass
 
@@ -44,15 +44,15 @@ def test_golden_tapvid(name, said, mode):
     said_hidden = said_hidden if said == 'pred_occ' else torch.zeros_like(said_hidden)
     args = (query, torch.tensor(z['in_gt_occluded']), torch.tensor(z['in_gt_tracks_xy']).float(), said_hidden,
             torch.tensor(z['in_pred_tracks_xy']).float(), mode)
-    out = tapvid(*args, occlusion='published')
+    out = tapvid_metrics(*args, occlusion='published')
     names = {'OA': 'occlusion_accuracy', 'AJ': 'average_jaccard', 'd_avg': 'average_pts_within_thresh',
              **{f'd{k}': f'pts_within_{2 ** k}' for k in range(5)}, **{f'j{k}': f'jaccard_{2 ** k}' for k in range(5)}}
     assert set(out) == set(names)
     for ours, theirs in names.items():
         np.testing.assert_allclose(out[ours].numpy(), z[f'out_{mode}__{said}__{theirs}'], rtol=1e-5)
     for i in range(len(query)):     # by default each video stands alone, in a batch or not
-        alone = tapvid(*(a[i] for a in args[:5]), mode)
-        for key, value in tapvid(*args).items():
+        alone = tapvid_metrics(*(a[i] for a in args[:5]), mode)
+        for key, value in tapvid_metrics(*args).items():
             torch.testing.assert_close(value[i], alone[key])
 
 
@@ -114,14 +114,14 @@ def test_tapvid_by_definition(mode):
     hidden, said = (torch.rand(7, 9, generator=g) < .3 for _ in range(2))
     query = torch.cat([torch.randint(0, 8, (7, 1), generator=g).float(), torch.zeros(7, 2)], 1)
     d, j, oa = slow_tapvid(query, hidden, truth, said, pred, mode)
-    out = tapvid(query, hidden, truth, said, pred, mode)
+    out = tapvid_metrics(query, hidden, truth, said, pred, mode)
     np.testing.assert_allclose([out[f'd{k}'] for k in range(5)], d, rtol=1e-6)
     np.testing.assert_allclose([out[f'j{k}'] for k in range(5)], j, rtol=1e-6)
     assert abs(out['OA'] - oa) < 1e-6 and abs(out['AJ'] - j.mean()) < 1e-6
     wide = torch.tensor([2., .5])   # the same tracks in a frame of 128 rows and 512 columns
-    scaled = tapvid(query, hidden, truth * wide, said, pred * wide, mode, size=(128, 512))
+    scaled = tapvid_metrics(query, hidden, truth * wide, said, pred * wide, mode, size=(128, 512))
     assert all(torch.allclose(scaled[k], out[k]) for k in out)
-    perfect = tapvid(query, hidden, truth, hidden, truth, mode)
+    perfect = tapvid_metrics(query, hidden, truth, hidden, truth, mode)
     assert all(v == 1 for v in perfect.values())
 
 
@@ -302,8 +302,8 @@ BAD = {
     'words': (lambda: pck(['a'], TRACKS, FLAGS, 8), 'must be a tensor, an array or a list of numbers'),
     'mode': (lambda: evaluated_frames([0], 4, 'last'), "'last' is unknown: use 'first' or 'strided'"),
     'query time': (lambda: evaluated_frames([7], 4), 'from 7 to 7, but the tracks end at frame 3'),
-    'queries': (lambda: tapvid(torch.zeros(2, 3), ~FLAGS, TRACKS, ~FLAGS, TRACKS), '2 query points, but 3 tracks'),
-    'occlusion': (lambda: tapvid(torch.zeros(3, 3), ~FLAGS, TRACKS, ~FLAGS, TRACKS, occlusion='x'), 'per_video'),
+    'queries': (lambda: tapvid_metrics(torch.zeros(2, 3), ~FLAGS, TRACKS, ~FLAGS, TRACKS), '2 query points, but 3 tracks'),
+    'occlusion': (lambda: tapvid_metrics(torch.zeros(3, 3), ~FLAGS, TRACKS, ~FLAGS, TRACKS, occlusion='x'), 'per_video'),
     'no table': (harmonic_mean, 'must be of one shape, not empty'),
     'tables': (lambda: harmonic_mean(torch.ones(2, 3), torch.ones(3, 2)),
                r'\(2, 3\), \(3, 2\)\], but must be of one shape'),

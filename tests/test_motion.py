@@ -268,7 +268,7 @@ def tiny_found(pipe):
 
 def test_sweep_sees_every_site_and_leaves_nothing(pipe, tiny_found):
     assert tiny_found.kinds == ['q', 'k', 'hidden'] or set(tiny_found.kinds) == {'hidden', 'q', 'k'}
-    assert tiny_found.steps == [1, 3] and len(tiny_found.labels) == 8 and not hooks._OPEN
+    assert tiny_found.steps == [1, 3] and len(tiny_found.labels) == 8 and not hooks.OPEN_SEAMS
     assert all(not x.isnan().any() for x in tiny_found.right.values())
     assert tiny_found.sigmas[0] > tiny_found.sigmas[1]
 
@@ -294,7 +294,7 @@ def test_layers_of_a_unet_have_their_own_grid():
     clips = world_motion(pipe, ['pan left', 'pan right'], 8)
     found = discover(pipe, clips, kinds='hidden', steps=-1, of=4, noises=1)
     widths = {site[1]: c['loadings'].width for site, c in found.channels.items()}
-    assert len(found.layers) > 3 and len(set(widths.values())) > 1 and not hooks._OPEN
+    assert len(found.layers) > 3 and len(set(widths.values())) > 1 and not hooks.OPEN_SEAMS
     layer = max(widths, key=lambda k: widths[k])
     maps, grid, _ = similarity_map(pipe, clips[0].video, found.channels[3, layer, 'hidden']['fisher'], layer, -1, of=4)
     assert maps.shape == grid.shape
@@ -354,7 +354,7 @@ def test_verbs_at_a_site(pipe):
     fields = field_scores(pipe, 0, 2, n=2, twin=tiny('cogvideox', seed=1), **how)
     assert len(fields) == 8 and all(0 <= f.auc.mean <= 1 or np.isnan(f.auc.mean) for f in fields.values())
     maps, grid, place = similarity_map(pipe, world_motion(pipe, n=4)[0].video, None, 0, 2, **how)
-    assert maps.shape == grid.shape and maps[place] == pytest.approx(1, abs=1e-5) and not hooks._OPEN
+    assert maps.shape == grid.shape and maps[place] == pytest.approx(1, abs=1e-5) and not hooks.OPEN_SEAMS
 
 
 @pytest.mark.parametrize('keep', [0, 0., 1.5, -3, '.04', 9999])
@@ -370,7 +370,7 @@ def test_what_cannot_be_kept_is_said_at_once(pipe, keep):
                 verb()
     finally:
         hook.remove()
-    assert len(ran) == 2 * (keep == 9999) and not hooks._OPEN
+    assert len(ran) == 2 * (keep == 9999) and not hooks.OPEN_SEAMS
 
 
 @pytest.mark.parametrize('act, says', [
@@ -391,4 +391,4 @@ def test_what_cannot_be_kept_is_said_at_once(pipe, keep):
 def test_bad_input_is_refused(pipe, act, says):
     with pytest.raises((ValueError, IndexError), match=says):
         act(pipe)
-    assert not hooks._OPEN
+    assert not hooks.OPEN_SEAMS

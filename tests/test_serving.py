@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vidlens.cli import main
-from vidlens.seam.loading import _folder
+from vidlens.seam.loading import pipeline_path
 from vidlens.live.serving import explorer_notebook, serve_command
 from vidlens.core.video import write_video
 
@@ -133,7 +133,7 @@ def test_the_app_in_a_browser(tmp_path):
 @pytest.mark.browser
 def test_what_cannot_be_is_read_in_the_app(tmp_path):
     "Of a model that is not the bundled one, which is asked before."
-    command = [*live.VIDLENS, 'app', '--model', _folder('bundled'), '--prompt', 'a zebra runs', '--of', '4', '--no-browser',
+    command = [*live.VIDLENS, 'app', '--model', pipeline_path('bundled'), '--prompt', 'a zebra runs', '--of', '4', '--no-browser',
                '--port']
     with live.Served([*command, str(live.free_port())], tmp_path, live.home(tmp_path)) as server, live.chromium() as browser:
         page = browser.new_page()

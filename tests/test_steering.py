@@ -34,7 +34,7 @@ def lent(family):
     made = animatediff()
     before = state(made)
     yield made
-    assert state(made) == before and not hooks._OPEN and 'progress_bar' not in vars(made)
+    assert state(made) == before and not hooks.OPEN_SEAMS and 'progress_bar' not in vars(made)
 
 
 @pytest.fixture(params=[*FAMILIES, 'animatediff'])
@@ -298,7 +298,7 @@ def test_hooks_gone_whatever_is_raised(pipe):
         for where in (lambda told: 'repeat' in told, lambda told: told['run'] == 'unguided'):
             with pytest.raises(Stop):
                 steer(pipe, on_step=stop(where), **more)
-            assert not hooks._OPEN
+            assert not hooks.OPEN_SEAMS
 
 
 # -- UNets

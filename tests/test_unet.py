@@ -29,7 +29,7 @@ def made():
 def pipe(made):
     before = state(made)
     yield made
-    assert state(made) == before and not hooks._OPEN and 'progress_bar' not in vars(made)
+    assert state(made) == before and not hooks.OPEN_SEAMS and 'progress_bar' not in vars(made)
 
 
 def call(pipe, prompts='a cat', steps=2, guided=False, size=(16, 16), frames=3, **more):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vidlens import world
 from vidlens.core.grid import Grid
-from vidlens.core.pictures import _lut
+from vidlens.core.pictures import colour_table
 from vidlens.core.video import read_video
 from vidlens.live.viewer import Viewer, _frames, viewer_page
 
@@ -155,7 +155,7 @@ def pixels(page, panel=0):
 def drawn(video, m, frame, alpha=.6, cmap='magma'):
     "What Python says a panel must look like."
     unit = (m - m.min()) / (m.max() - m.min())
-    colours = _lut(cmap)[((unit * 65535).round().long() >> 8)][GRID.frame_of(frame)]
+    colours = colour_table(cmap)[((unit * 65535).round().long() >> 8)][GRID.frame_of(frame)]
     big = colours.repeat_interleave(8, 0).repeat_interleave(8, 1)
     return (video[frame] * 255).round() / 255 * (1 - alpha) + big * alpha
 

@@ -19,7 +19,7 @@ from vidlens.points.flow import motion_flow
 from vidlens.core.grid import Grid
 from vidlens.words.heads import HeadProbe
 from vidlens.seam.hooks import capture
-from vidlens.motion.one_site import _motion_layer
+from vidlens.motion.one_site import motion_layer
 from vidlens.points.scoring import world_clips
 from vidlens.words.maps import (calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map,
                                 davies_bouldin, select_heads)
@@ -30,7 +30,7 @@ from vidlens.core.pictures import overlay
 from vidlens.seam.run import generate, renoise, step_at, text_of
 from vidlens.core.video import VideoFacts, probe_video, read_video
 from vidlens.words.pictures import Origin, map_rows, rivals_figure, span_figure, word_rows, write_words
-from vidlens.words.word_maps import RIVALS, ConceptMaps, _how, _Joiner, imap, imap_generation
+from vidlens.words.word_maps import ConceptMaps, MapSums, RIVALS, imap, imap_generation, word_options
 
 PROMPT = 'a cat runs'
 
@@ -228,14 +228,14 @@ def test_rivals_are_those_of_single_calls(family):
     torch.testing.assert_close(found.rivals['cross'], torch.stack(cross).mean(0), rtol=1e-4, atol=1e-5)
     if concept:
         torch.testing.assert_close(found.rivals['concept'], torch.stack(concept).mean(0), rtol=1e-4, atol=1e-5)
-    with capture(pipe, 'q k', layers=_motion_layer(pipe), tokens='video') as tape:
+    with capture(pipe, 'q k', layers=motion_layer(pipe), tokens='video') as tape:
         renoise(pipe, video, PROMPT, step=how['step'], steps=how['of'])
-    flow = motion_flow(*(tape.get(n, _motion_layer(pipe))[0].float() for n in 'qk'), tape.grid)
+    flow = motion_flow(*(tape.get(n, motion_layer(pipe))[0].float() for n in 'qk'), tape.grid)
     torch.testing.assert_close(found.flow, flow)
     assert found.rivals.keys() == set(asked) and torch.equal(found.rivals['centre'][1], centre_prior(found.grid))
     assert all(x.shape == found.maps.shape and x.isfinite().all() for x in found.rivals.values())
     peak = np.unravel_index(int(found.maps[0].argmax()), found.grid.shape)
-    field = match_fields(*(tape.get(n, _motion_layer(pipe))[0].float() for n in 'qk'), tape.grid, at_peaks(found))
+    field = match_fields(*(tape.get(n, motion_layer(pipe))[0].float() for n in 'qk'), tape.grid, at_peaks(found))
     torch.testing.assert_close(found.rivals['tracks'], field)
     assert abs(float(found.rivals['moft'][0][peak]) - 1) < 1e-5, 'a place is most like itself'
     assert found.way().mean.shape == (2, 2) and found.when().keys() == {'cat', 'runs'}
@@ -262,9 +262,9 @@ def test_moft_and_tracks_start_at_the_place(family):
     pipe, video, how = family
     place = (5, 13., 30.)
     found = imap(pipe, video, ['cat', 'runs'], PROMPT, rivals=['moft', 'tracks'], place=place, **how)
-    with capture(pipe, 'q k hidden', layers=_motion_layer(pipe), tokens='video') as tape:
+    with capture(pipe, 'q k hidden', layers=motion_layer(pipe), tokens='video') as tape:
         renoise(pipe, video, PROMPT, step=how['step'], steps=how['of'])
-    grid, layer = tape.grid, _motion_layer(pipe)
+    grid, layer = tape.grid, motion_layer(pipe)
     field = match_fields(*(tape.get(n, layer)[0].float() for n in 'qk'), grid, [place])
     row, col = (int(v) for v in grid.nearest(torch.tensor(place[1:])))
     alike = similarity(remove_content(grid.unflatten(tape.get('hidden', layer)[0].float())), grid.frame_of(5), row, col)
@@ -279,7 +279,7 @@ def test_moft_and_tracks_start_at_the_place(family):
 def test_tracks_follow_what_moves_in_planted_queries_and_keys():
     grid = Grid(4, 6, 7, 8, 4)
     x = sliding(grid, 1, -1)
-    joiner = _Joiner(None, _how(dict(rivals='tracks', place=(4, 3 * 8 + 2, 4 * 8 + 6)), None, None))
+    joiner = MapSums(None, word_options(dict(rivals='tracks', place=(4, 3 * 8 + 2, 4 * 8 + 6)), None, None))
     joiner.kept['flow'] = x, x, grid
     found = joiner._others(torch.zeros(2, *grid.shape), None, grid)['tracks']
     peaks = found.flatten(2).argmax(-1)

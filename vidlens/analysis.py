@@ -39,8 +39,8 @@ from .words.word_maps import ConceptMaps, imap
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['FILES', 'Findings', 'look_inside', 'check_queries', 'content_words', 'twin_of', 'pictures', 'numbers', 'finite',
-           'sections', 'write_findings', 'save_tracks']
+__all__ = ['FILES', 'Findings', 'look_inside', 'check_queries', 'content_words', 'twin_of', 'finding_pictures', 'numbers',
+           'finite', 'sections', 'write_findings', 'save_tracks']
 
 # %% ../nbs/80_analysis.ipynb #ec2e238c
 @dataclass
@@ -207,7 +207,7 @@ def _facts(pipe, prompt: str, seed: int, source: str, tape: Tape) -> dict[str, A
             'dtype': tape.facts['dtype'], **{f'{k} version': v for k, v in tape.facts['versions'].items()}}
 
 # %% ../nbs/80_analysis.ipynb #4ba40041
-def pictures(found: Findings) -> dict[str, Any]:
+def finding_pictures(found: Findings) -> dict[str, Any]:
     "The findings as videos (tensors) and figures, by name; parts that were not found are left out."
     out: dict[str, Any] = {}
     if found.scores:
@@ -337,7 +337,7 @@ def write_findings(found: Findings, out: str | os.PathLike, command: str = 'vidl
 
     Raises FileExistsError for the first file that exists, before anything is written, unless `force`."""
     folder = Path(out)
-    art = pictures(found)
+    art = finding_pictures(found)
     names = {n: f'{n}.gif' if isinstance(x, Tensor) else f'{n}.png' for n, x in art.items()}
     files = ['report.html', 'numbers.json', *(['tracks.csv', 'tracks.npz'] if found.tracks else []),
              *(['channels.npz'] if found.motion else []), *names.values()]

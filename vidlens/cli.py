@@ -190,7 +190,7 @@ def run_track(args: argparse.Namespace) -> dict[str, Any]:
     from vidlens.core.pictures import draw_tracks
     from vidlens.seam.loading import load
     from vidlens.analysis import save_tracks
-    from vidlens.points.trackers import _asked
+    from vidlens.points.trackers import tracker_queries
     from vidlens.points.long_videos import track_long
     from vidlens.core.video import probe_video, read_video, write_video
 
@@ -202,7 +202,7 @@ def run_track(args: argparse.Namespace) -> dict[str, Any]:
                        size=(round(facts.height * shrink), round(facts.width * shrink)))
     scale = torch.tensor([1., facts.width / video.shape[2], facts.height / video.shape[1]])
     asked = points_on_grid(args.grid, *video.shape[1:3]) if points is None else torch.tensor(points) / scale
-    _asked(video, asked)        # raises before anything slow begins
+    tracker_queries(video, asked)        # raises before anything slow begins
     say(f'loading {args.model}')
     pipe = load(args.model, args.device, args.dtype)
     layers = args.layer or [best_layer(pipe, args.step, args.of)]

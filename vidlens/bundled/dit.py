@@ -30,7 +30,7 @@ from .net import (LONG, SHORT, Config, adam_tensors, add_progress, aligned, chec
                                  make_net, make_scheduler, make_tokenizer, part_of, read_checkpoint, read_progress,
                                  settings_of, token_ids, whole_step, write_checkpoint)
 from ..core.video import contact_sheet
-from ..seam.hooks import _device
+from ..seam.hooks import choose_device
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
@@ -704,7 +704,7 @@ def _begin(a: argparse.Namespace) -> Training:
     path = checkpoint_in(a.out, a.resume)
     changes: dict[str, Any] = dict(_setting(s) for s in a.set)
     changes |= {k: v for k in ('samples', 'decay_from', 'batch') if (v := getattr(a, k)) is not None}
-    _device(a.device)
+    choose_device(a.device)
     half = (a.precision or ('bfloat16' if a.device.startswith('cuda') else 'float32')) == 'bfloat16'
     if a.resume:
         return restore_run(path, a.device, half, a.accept_world, **changes)

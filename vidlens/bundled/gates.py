@@ -29,7 +29,7 @@ from .sampling import GROUPS, Shown, caption_rows, check_stock, choose, sheet_of
 from ..core.files import whole_file
 from ..core.stats import bootstrap
 from ..seam.card import card_of
-from ..seam.loading import _no_bars, load
+from ..seam.loading import load, no_loading_bars
 from ..seam.run import default_size
 _log = logging.getLogger('vidlens')
 
@@ -90,7 +90,7 @@ class Bench:
             return self.pipe(split)
         from diffusers import CogVideoXPipeline
 
-        with _no_bars():
+        with no_loading_bars():
             return CogVideoXPipeline.from_pretrained(str(self.folder))
 
     def count(self, part: str, split: str) -> int:

@@ -20,7 +20,7 @@ from .measures import Row, fresh, log_progress
 from ..core.grid import Grid
 from ..core.stats import Interval, bootstrap, paired_difference
 from ..points.matching import match, nearest_patch
-from ..points.scoring import _known
+from ..points.scoring import readable_caption
 from ..seam.hooks import capture
 from ..seam.run import encode, renoise
 from ..seam.tape import Site
@@ -84,7 +84,7 @@ def in_layers(pipe, clip, points: Tensor, grid: Grid, **noise) -> tuple[dict[int
         found[site.layer] = match(q[0], k[0], grid, points).xy
 
     with capture(pipe, 'q k', probe=probe):
-        return found, renoise(pipe, None, _known(pipe, clip.caption), **noise)
+        return found, renoise(pipe, None, readable_caption(pipe, clip.caption), **noise)
 
 
 def in_input(clip, r, points: Tensor, grid: Grid, i: int) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from .. import world
 from .codec import Codec, fit_codec
 from .net import fingerprint, read_checkpoint, write_checkpoint
+from ..core.stats import wilson
 
 # %% auto #0
 __all__ = ['EXAMS', 'SeenThing', 'Seen', 'agreement', 'Judge', 'fit_judge', 'examine', 'main']
@@ -558,15 +559,6 @@ EXAMS: dict[str, dict[str, Any]] = {
     'held-out family': {'family': 'heldout', 'photos': False}, 'and photographs': {'family': 'heldout'}}
 
 
-def _wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    "95 % interval of a share."
-    if not n:
-        return 0., 1.
-    p, c = hits / n, z * z / n
-    half = z * math.sqrt(p * (1 - p) / n + c / (4 * n))
-    return (p + c / 2 - half) / (1 + c), (p + c / 2 + half) / (1 + c)
-
-
 def examine(judge: Judge, clips: int = 120, exam: str = 'truth', seed: int = 0) -> list[tuple[str, str, bool]]:
     """Verdicts on fresh true clips, held-out combinations: (attribute, what is true, right) for each.
 
@@ -607,7 +599,7 @@ def _rates(rows: list[tuple[str, str, bool]]) -> dict[str, list[float]]:
     out = {}
     for k in _CHOICES:
         hits = [right for name, _, right in rows if name == k]
-        out[k] = [round(v, 4) for v in (sum(hits) / max(1, len(hits)), *_wilson(sum(hits), len(hits)))] + [len(hits)]
+        out[k] = [round(v, 4) for v in (sum(hits) / max(1, len(hits)), *wilson(sum(hits), len(hits)))] + [len(hits)]
     return out
 
 

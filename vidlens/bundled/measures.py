@@ -16,15 +16,15 @@ from torch import Tensor
 
 from .. import world
 from .dit import SWAPS, swapped
-from .judge import _wilson, agreement
-from ..core.stats import Interval, bootstrap
+from .judge import agreement
+from ..core.stats import Interval, bootstrap, wilson
 from ..seam.card import card_of, text_length
 from ..seam.run import Step, decode, encode, predict, text_of
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['SEED', 'Answer', 'Row', 'wilson', 'check_words', 'fresh', 'vae_rows', 'redraw_by', 'log_progress', 'swap_losses',
-           'answer_of', 'swap_rows', 'code_by']
+__all__ = ['SEED', 'Answer', 'Row', 'share_interval', 'check_words', 'fresh', 'vae_rows', 'redraw_by', 'log_progress',
+           'swap_losses', 'answer_of', 'swap_rows', 'code_by']
 
 # %% ../../nbs/bundled/06_measures.ipynb #2073cd8c
 @dataclass(frozen=True)
@@ -64,13 +64,12 @@ class Row:
         return {k: plain(v) for k, v in asdict(self).items()} | {'met': self.met}
 
 
-def wilson(right: Iterable[bool]) -> Interval:
+def share_interval(right: Iterable[bool]) -> Interval:
     "Share of independent yes-or-no outcomes with its 95 % interval (Wilson 1927), which 20 of 20 does not close."
     x = [bool(r) for r in right]
     if not x:
         return Interval(math.nan, math.nan, math.nan)
-    lo, hi = _wilson(sum(x), len(x))
-    return Interval(sum(x) / len(x), max(0., lo), min(1., hi))
+    return Interval(sum(x) / len(x), *wilson(sum(x), len(x)))
 
 # %% ../../nbs/bundled/06_measures.ipynb #8ac44598
 SEED = 7 * 10**15
@@ -111,7 +110,7 @@ def vae_rows(redraw: Callable[[Tensor], Tensor], judge, split: str, family: str 
     for name, column, required in zip(('PSNR', 'PSNR on objects'), torch.stack(errors).T, (None, 24.)):
         rows.append(Row.of('vae', name, split, _decibels(column), clips, 'dB', required=required))
     shapes = len(world.FAMILIES[family]['shapes'])
-    return rows + [Row.of('vae', f'shape on {name}', split, wilson(x), len(x), chance=1 / shapes,
+    return rows + [Row.of('vae', f'shape on {name}', split, share_interval(x), len(x), chance=1 / shapes,
                           required=.95 if name == 'reconstructions' else None) for name, x in seen.items()]
 
 
@@ -185,7 +184,7 @@ def swap_rows(answer: Answer, code: Callable[[Tensor], Tensor], alphas: Tensor, 
             right = (losses[0] < losses[1:].amin(0)).tolist()
             said = f'{name} at t = {t}'
             _log.info('swaps: %s %.2f', said, sum(right) / clips)
-            rows.append(Row.of('swaps', said, split, wilson(right), clips, chance=1 / len(choices), required=required))
+            rows.append(Row.of('swaps', said, split, share_interval(right), clips, chance=1 / len(choices), required=required))
             if split == 'subset':       # a share of 16 clips is coarse; the loss moves with any change
                 said += ', loss of the true caption'
                 rows.append(Row.of('swaps', said, split, bootstrap(losses[0]), clips, 'loss'))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import world
 from .judge import agreement
-from .measures import Row, check_words, fresh, wilson
+from .measures import Row, check_words, fresh, share_interval
 from .net import LONG
 from ..core.files import whole_file
 from ..core.stats import bootstrap
@@ -164,7 +164,7 @@ def caption_rows(shown: Sequence[Shown], split: str) -> list[Row]:
                 pairs = torch.tensor(right, dtype=torch.float32)
                 found, n = bootstrap(pairs.flatten(), torch.arange(len(pairs)).repeat_interleave(2)), pairs.numel()
             else:
-                found, n = wilson(right), len(right)
+                found, n = share_interval(right), len(right)
             rows.append(Row.of('captions', title, split, found, n, chance=group.chance[what], required=required,
                                note=f'{len({s.caption for s in some})} captions'))
     return rows

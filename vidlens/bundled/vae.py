@@ -26,7 +26,7 @@ from .net import (adam_tensors, add_progress, aligned, check_end, check_finite, 
                                  load_adam, load_codec, load_tensors, part_of, read_checkpoint, read_progress,
                                  whole_step, write_checkpoint)
 from ..core.video import strip
-from ..seam.hooks import _device
+from ..seam.hooks import choose_device
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
@@ -306,7 +306,7 @@ def _begin(a: argparse.Namespace) -> VaeTraining:
     "A new run or the one in --out; raises FileNotFoundError or ValueError."
     path = checkpoint_in(a.out, a.resume)
     changes = {k: v for k in ('samples', 'decay_from', 'batch') if (v := getattr(a, k)) is not None}
-    _device(a.device)
+    choose_device(a.device)
     half = (a.precision or ('bfloat16' if a.device.startswith('cuda') else 'float32')) == 'bfloat16'
     if a.resume:
         run = restore_vae(path, a.device, half, a.accept_world, **changes)

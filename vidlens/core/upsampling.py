@@ -12,13 +12,13 @@ from torch import Tensor
 from .grid import Grid
 
 # %% auto #0
-__all__ = ['upsample']
+__all__ = ['guide_video', 'upsample']
 
 # %% ../../nbs/core/03_upsampling.ipynb #14c00006
 _ROOM = 2 ** 25  # numbers of one intermediate (128 MB in float32) above which maps are filtered in groups
 
 
-def _guide(video: Tensor, grid: Grid) -> Tensor:
+def guide_video(video: Tensor, grid: Grid) -> Tensor:
     "The video as a guide, checked against the grid."
     want = (grid.video_frames, grid.height, grid.width, 3)
     if not isinstance(video, Tensor) or tuple(video.shape) != want or not video.is_floating_point():
@@ -62,7 +62,7 @@ def upsample(maps: Tensor, grid: Grid, video: Tensor | None = None, radius: int 
     if video is not None and (not 1 <= radius <= most or not eps > 0):
         raise ValueError(f'radius={radius}, eps={eps}: the radius must be 1 to {most} px in frames of '
                          f'{grid.height}x{grid.width}, eps above 0')
-    guide = None if video is None else _guide(video, grid).to(maps.device)
+    guide = None if video is None else guide_video(video, grid).to(maps.device)
     size, flat = (grid.height, grid.width), maps.float().reshape(-1, *grid.shape)
     out = flat.new_empty(len(flat), grid.video_frames, *size)
     for f in range(grid.frames):

@@ -15,7 +15,7 @@ import torch
 import traitlets as t
 from torch import Tensor
 
-from .trace import Engine, _Recent
+from .trace import Engine, Recent
 from .viewer import Viewer
 from .widgets import Chart, Chips, Task, beside, close_all, wrapped
 from .worker import Job, Worker
@@ -26,7 +26,8 @@ from ..words.spans import motion_span
 from ..words.word_maps import ConceptMaps
 
 # %% auto #0
-__all__ = ['WAYS', 'CRITERIA', 'Refused', 'State', 'Explorer', 'Match', 'Words', 'Heads', 'Video']
+__all__ = ['WAYS', 'CRITERIA', 'Refused', 'State', 'width_layout', 'Explorer', 'current_point', 'point_text', 'options_text',
+           'Match', 'Words', 'Heads', 'Video']
 
 # %% ../../nbs/live/10_explorers.ipynb #43000006
 class Refused(t.TraitError, ValueError):
@@ -99,13 +100,13 @@ _NARROW = dict(description_width='48px')
 _TIPS = dict(step='denoising step; 0 is the noisiest', layer='layer of the denoiser', head='attention head; -1: their mean')
 
 
-def _as_wide(px: int, grow: int = 0) -> w.Layout:
+def width_layout(px: int, grow: int = 0) -> w.Layout:
     "So wide, or as there is room."
     return w.Layout(flex=f'{grow} 1 {px}px', width='auto', max_width='100%', min_width='0')
 
 
 def _slider(label: str, tip: str, low: int, high: int, value: int) -> w.IntSlider:
-    return w.IntSlider(value, low, max(low, high), description=label, tooltip=tip, layout=_as_wide(260, 1), style=_NARROW)
+    return w.IntSlider(value, low, max(low, high), description=label, tooltip=tip, layout=width_layout(260, 1), style=_NARROW)
 
 
 class Explorer(w.VBox):
@@ -295,18 +296,18 @@ def _rounded(picked: Sequence[float]) -> list[float]:
     return [picked[0], *(math.floor(10 * v) / 10 for v in picked[1:3])]
 
 
-def _place(state: State, engine: Engine) -> tuple[float, float, float]:
+def current_point(state: State, engine: Engine) -> tuple[float, float, float]:
     "The point that is looked at, (t, x, y) px; the middle of the first frame if none was chosen."
     height, width = engine.video.shape[1:3]
     t_, x, y = state.point or (0, width / 2, height / 2)
     return t_, x, y
 
 
-def _written(point: Sequence[float]) -> str:
+def point_text(point: Sequence[float]) -> str:
     return f'({", ".join(f"{v:g}" for v in point)})'
 
 
-def _options(asked: dict[str, Any]) -> str:
+def options_text(asked: dict[str, Any]) -> str:
     return ', '.join(f'{k}={v!r}' for k, v in asked.items() if v is not None and v is not False)
 
 # %% ../../nbs/live/10_explorers.ipynb #43000008
@@ -336,7 +337,7 @@ class Match(Explorer):
     def asked(self) -> dict[str, Any]:
         "What the state says, as options of `engine.match` and `engine.track`."
         s = self.state
-        return dict(point=_place(s, self.engine), step=s.step, layer=s.layer, heads=None if s.head < 0 else [s.head],
+        return dict(point=current_point(s, self.engine), step=s.step, layer=s.layer, heads=None if s.head < 0 else [s.head],
                     symmetric=self.both.value)
 
     def answers(self, asked: dict[str, Any], job: Job) -> Iterator[Any]:
@@ -390,8 +391,8 @@ class Match(Explorer):
 
     def code(self, asked: dict[str, Any]) -> str:
         rest = dict(asked)
-        point = _written(rest.pop('point'))
-        return f'engine.track([{point}], {_options(rest)})\nengine.match({point}, {_options(rest)})'
+        point = point_text(rest.pop('point'))
+        return f'engine.track([{point}], {options_text(rest)})\nengine.match({point}, {options_text(rest)})'
 
     def score_all(self) -> Job | None:
         "Score every step, in the background; the map fills as it goes."
@@ -428,7 +429,7 @@ class Words(Explorer):
         self.known, state = _words_of(engine), state or State.of(engine)
         state.words = state.words or self.known[:2]
         self.box = w.Text(', '.join(state.words), description='words', continuous_update=False, style=_NARROW,
-                          layout=_as_wide(260, 1),
+                          layout=width_layout(260, 1),
                           tooltip='words or phrases with commas between them, of the prompt or any others')
         self.chips = Chips(self.known, state.words)
         self.ways = Chips([n for n in WAYS if n != 'ConceptAttention' or engine.text != 'cross'], ['GramCol'],
@@ -492,7 +493,7 @@ class Words(Explorer):
         words, rivals = rest.pop('words'), [WAYS[n] for n in rest.pop('ways') if WAYS[n] != 'maps']
         calls: list[dict[str, Any]] = [] if ways == ['IMAP'] else [dict(rivals=rivals or None)]
         calls += [dict(k=2)] if 'IMAP' in ways else []
-        return '\n'.join(f'engine.words({words!r}, {_options(rest | more)})' for more in calls)
+        return '\n'.join(f'engine.words({words!r}, {options_text(rest | more)})' for more in calls)
 
 
 def _words_in(text: str) -> list[str]:
@@ -524,7 +525,7 @@ class Heads(Explorer):
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
         cross = engine.text == 'cross'  # the heads that are chosen look to the text there: none of the others is of them
         self.by = w.Dropdown(options=[n for n, c in CRITERIA.items() if not (cross and c in _OF_MATCHING)
-                                      if engine.tracked or c != 'accuracy'], description='by', style=_NARROW, layout=_as_wide(348),
+                                      if engine.tracked or c != 'accuracy'], description='by', style=_NARROW, layout=width_layout(348),
                              tooltip='what the atlas shows, and by what the best five are chosen')
         self.best = w.Button(description='Best five', tooltip='choose the five best heads of the whole model by this criterion')
         self.small = Viewer(engine.video, label='each head', size=96, bare=True)
@@ -533,7 +534,7 @@ class Heads(Explorer):
         self.table, self.atlas = torch.zeros(0, 0), Chart()
         self.maps: ConceptMaps | None = None
         self._drawn = -1  # the layer whose heads are drawn small
-        self._tables = _Recent(8)  # of criteria and steps: no choice of heads or words changes them
+        self._tables = Recent(8)  # of criteria and steps: no choice of heads or words changes them
         super().__init__(engine, state, worker, [self.small, wrapped(self.by, self.best), self.atlas])
         self._links += [t.link((self.state, 'frame'), (self.small, 'frame')), t.link((self.viewer, 'cmap'), (self.small, 'cmap'))]
         self.small.observe(lambda change: self._picked(int(change['new'][4])), 'picked')
@@ -636,7 +637,7 @@ class Video(Explorer):
     def __init__(self, engine: Engine, state: State | None = None, worker: Worker | None = None) -> None:
         self.others: Mapping[str, Explorer] = {}
         self.worn: Explorer | None = None
-        self.over = w.Dropdown(options=[self._NONE], description='shown', style=_NARROW, layout=_as_wide(348),
+        self.over = w.Dropdown(options=[self._NONE], description='shown', style=_NARROW, layout=width_layout(348),
                                tooltip='the video alone, or with the maps of an explorer that was opened')
         super().__init__(engine, state, worker)
         self.viewer.size = 900

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..core.files import whole_file
 from ..core.video import probe_video
-from ..seam.loading import BUNDLED, _folder
+from ..seam.loading import BUNDLED, pipeline_path
 
 # %% auto #0
 __all__ = ['explorer_notebook', 'serve_command', 'waited', 'serve']
@@ -51,7 +51,7 @@ def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: st
         probe_video(video)  # what cannot be read is said here, not in a page
     if of < 1:
         raise ValueError(f'of={of} steps: give 1 or more, such as --of 30')
-    if model != BUNDLED and Path(found := _folder(model)).is_dir():
+    if model != BUNDLED and Path(found := pipeline_path(model)).is_dir():
         model = str(Path(found).resolve())  # the kernel will start elsewhere
     read = 'video = None' if video is None else (
         f'video = vidlens.fit_video(pipe, vidlens.read_video({str(Path(video).resolve())!r}))')

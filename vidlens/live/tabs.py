@@ -18,8 +18,9 @@ import torch
 import traitlets as t
 from torch import Tensor
 
-from .explorers import Explorer, Heads, Match, State, Video, Words, _as_wide, _options, _place, _written
-from .trace import Engine, _asked_clip, _told, hold
+from .explorers import (Explorer, Heads, Match, State, Video, Words, current_point, options_text,
+                                    point_text, width_layout)
+from .trace import Engine, clip_to_hold, hold, job_callback
 from .viewer import Viewer
 from .widgets import Chart, Task, beside, close_all, wrapped
 from .worker import Job, Worker
@@ -51,7 +52,7 @@ class Channels(Explorer):
     def asked(self) -> dict[str, Any]:
         "What the state says, as options of `engine.similar`; channels: the motion channels, where they were found for this layer."
         s, found = self.state, self.found
-        return dict(point=_place(s, self.engine), step=s.step, layer=s.layer,
+        return dict(point=current_point(s, self.engine), step=s.step, layer=s.layer,
                     channels=found.channels if found is not None and found.layer == s.layer else None)
 
     def answer(self, asked: dict[str, Any], job: Job) -> tuple[Tensor, Tensor, list[int]]:
@@ -97,12 +98,12 @@ class Channels(Explorer):
 
     def code(self, asked: dict[str, Any]) -> str:
         rest = dict(asked)
-        place = _written(rest.pop('point'))
+        place = point_text(rest.pop('point'))
         if rest.pop('channels') is None or self.found is None:
-            return f'engine.similar({place}, {_options(rest)})'
+            return f'engine.similar({place}, {options_text(rest)})'
         how = self.found.facts
         return (f'found = moft(pipe, layer={self.found.layer}, step={how["step"]}, of={len(self.engine.plan)})\n'
-                f'engine.similar({place}, {_options(rest)}, channels=found.channels)')
+                f'engine.similar({place}, {options_text(rest)}, channels=found.channels)')
 
 # %% ../../nbs/live/11_tabs.ipynb #44000008
 def heads_in(text: str) -> dict[int, list[int] | None]:
@@ -136,7 +137,7 @@ def silenced(pipe, prompt: str, heads: Mapping[int, Sequence[int] | None], seed:
     with ExitStack() as stack:
         for layer, some in heads.items():
             stack.enter_context(edit(pipe, 'o', lambda site, o: torch.zeros_like(o), layers=layer, heads=some, branch='both'))
-        return generate(pipe, prompt, seed, of, on_step=_told(job, of), **run)
+        return generate(pipe, prompt, seed, of, on_step=job_callback(job, of), **run)
 
 
 class Steer(Explorer):
@@ -151,10 +152,10 @@ class Steer(Explorer):
                                     tooltips=['paint what is to move; shift erases', 'draw from where to where'])
         self.clear = w.Button(description='Clear', tooltip='no mask and no arrow', layout=w.Layout(width='auto'))
         self.strength = w.FloatSlider(.3, min=.05, max=1, step=.05, description='strength', tooltip='how far each step is moved',
-                                      layout=_as_wide(300))
+                                      layout=width_layout(300))
         self.last = w.IntSlider(max(2, round(.92 * len(engine.plan))), 2, max(2, len(engine.plan)), description='steps',
-                                tooltip='guided up to this step; more go further', layout=_as_wide(300))
-        self.off = w.Text('', description='heads off', placeholder='4.0, 4.1 or 4', continuous_update=False, layout=_as_wide(300),
+                                tooltip='guided up to this step; more go further', layout=width_layout(300))
+        self.off = w.Text('', description='heads off', placeholder='4.0, 4.1 or 4', continuous_update=False, layout=width_layout(300),
                           tooltip='what is silenced: heads as layer.head, such as 4.0, 4.1, or a whole layer: 4')
         self.run = Task('Run', 'make the video again, changed', self._running, self._made, self.say, self._progress,
                         button_style='primary')
@@ -385,7 +386,7 @@ def explore(x: Any, video: Any = None, prompt: str = '', **how: Any) -> Explorer
     what does not fit is raised at once."""
     _forget_cell()
     if not isinstance(x, Engine):
-        _asked_clip(x, video, prompt, **how)
+        clip_to_hold(x, video, prompt, **how)
         return _one_of_cell(Explorers(lambda job: hold(x, video, prompt, job=job, **how), own=True))
     if video is not None or prompt or how:
         raise ValueError('an engine has its video and prompt: explore(engine), or explore(pipe, video, prompt) for another')

@@ -22,22 +22,22 @@ from ..core.grid import Grid
 from ..core.video import as_video
 from .worker import Job
 from ..motion.channels import Channels, motion_features, remove_content, similarity
-from ..motion.one_site import _motion_layer
+from ..motion.one_site import motion_layer
 from ..points.attention import HeadStatistics, ScoreProbe, ScoreTable, head_statistics
-from ..points.matching import Tracks, _asked as _places, match_fields
-from ..points.scoring import _Probes, _clip_probe, _said, _valid
+from ..points.matching import Tracks, match_fields, query_points as _places
+from ..points.scoring import GridProbes, clip_caption, clip_probe, text_mask
 from ..points.tracking import track
-from ..seam.card import _width, card_of, model_of
+from ..seam.card import card_of, layer_width, model_of
 from ..seam.concepts import PATHS, Concepts, concept_stream, encode_concepts
-from ..seam.hooks import (CaptureError, Wanted, _dtype, _gib, _pick, capture, lock_of, parse_bytes, until_enough,
-                                watch_inputs)
-from ..seam.run import Step, _positive, _seed, conditions, encode, generate, predict, schedule, text_of
+from ..seam.hooks import (CaptureError, Wanted, capture, choose_dtype, choose_numbers, gib_text, lock_of,
+                                parse_bytes, until_enough, watch_inputs)
+from ..seam.run import Step, check_positive, check_seed, conditions, encode, generate, predict, schedule, text_of
 from ..seam.tape import Site, Tape
 from ..words.heads import HeadProbe, HeadTable
-from ..words.word_maps import ConceptMaps, _Joiner, _asked_words, _how, _matching_layer, _spoken
+from ..words.word_maps import ConceptMaps, MapSums, matching_layer, prepare_words, word_options, word_tensors
 
 # %% auto #0
-__all__ = ['Engine', 'hold']
+__all__ = ['Recent', 'Engine', 'job_callback', 'clip_to_hold', 'hold']
 
 # %% ../../nbs/live/03_trace.ipynb #41000006
 def _bytes(tensors: dict[str, Tensor]) -> int:
@@ -63,7 +63,7 @@ class _Store:
         need = _bytes(self.held.get(at, {}) | tensors)
         if need > self.budget:
             shapes = ', '.join(f'{k} {tuple(x.shape)}' for k, x in tensors.items())
-            raise CaptureError(f'layer {at[1]} alone leaves {_gib(need)} ({shapes}), above the budget of {_gib(self.budget)}: '
+            raise CaptureError(f'layer {at[1]} alone leaves {gib_text(need)} ({shapes}), above the budget of {gib_text(self.budget)}: '
                                f'give budget="{-(-need // 2**20)} MiB" or more, or dtype="float16"')
         with self._lock:
             mine, self.sizes[at[1]] = self.held.pop(at, {}), need
@@ -89,7 +89,7 @@ class _Store:
             return max(self.sizes.values(), default=0)
 
 
-class _Recent:
+class Recent:
     "What was made for the last few questions, by their names."
 
     def __init__(self, most: int) -> None:
@@ -120,14 +120,14 @@ class _Held:
         self.text, self.paths, self.stacks = card.text, [p for p, _, _ in blocks], [s for _, _, s in blocks]
         self.kinds = [[k for k in s.kinds if not k.endswith('v')] for s in self.stacks]  # that each layer leaves
         self.grid, self.closed = card.grid_of_latents(pipe, tuple(inputs(0).shape)), False
-        self._dtype, self._lock = _dtype(dtype), lock_of(pipe)
+        self._dtype, self._lock = choose_dtype(dtype), lock_of(pipe)
         self._empty(budget)
 
     def _empty(self, budget: int | float | str) -> None:
         "Hold nothing. A forward that is running goes on with what it began with, and drops it at its end."
-        self._store, self._given, self._like = _Store(budget), _Recent(1), Tape()
+        self._store, self._given, self._like = _Store(budget), Recent(1), Tape()
         # free words as the text encoder gives them are some 2 MB each in large models: the last questions hold them joined
-        self._said, self._asked, self._free = _Recent(32), _Recent(8), _Recent(16)
+        self._said, self._asked, self._free = Recent(32), Recent(8), Recent(16)
 
     def close(self) -> None:
         """Let go of all that is held: activations, latents, words. A forward that is running stops at its next layer; asking
@@ -154,7 +154,7 @@ class _Held:
     @cached_property
     def n_heads(self) -> int:
         "The most heads that a layer has."
-        return max(_width(b, s)[0] or 0 for _, b, s in card_of(self.pipe).blocks(model_of(self.pipe)))
+        return max(layer_width(b, s)[0] or 0 for _, b, s in card_of(self.pipe).blocks(model_of(self.pipe)))
 
     @property
     def held(self) -> list[tuple[int, int]]:
@@ -191,10 +191,10 @@ class _Held:
         return True
 
     def _step(self, step: int) -> int:
-        return next(iter(_pick(step, len(self.plan), 'steps') or {0}))
+        return next(iter(choose_numbers(step, len(self.plan), 'steps') or {0}))
 
     def _layers(self, layers: Wanted) -> list[int]:
-        return sorted(_pick(layers, len(self.stacks), 'layers') or range(len(self.stacks)))
+        return sorted(choose_numbers(layers, len(self.stacks), 'layers') or range(len(self.stacks)))
 
     def _found(self, step: int, layers: Sequence[int]) -> dict[int, dict[str, Tensor]]:
         "Those layers of a step that are held."
@@ -241,7 +241,7 @@ class _Held:
         "Refuse layers that together are above the budget, as soon as that is seen."
         need, have = len(asked) * max(map(_bytes, asked.values())), self._store.budget
         if sum(map(_bytes, asked.values())) > have:
-            raise CaptureError(f'{len(asked)} layers of a step leave up to {_gib(need)}, above the budget of {_gib(have)}: '
+            raise CaptureError(f'{len(asked)} layers of a step leave up to {gib_text(need)}, above the budget of {gib_text(have)}: '
                                f'ask for fewer layers, or hold(..., budget="{-(-need // 2**20)} MiB")')
 
     def _each(self, step: int, wanted: Sequence[int], job: Job | None = None) -> Iterator[tuple[int, Tape]]:
@@ -279,7 +279,7 @@ class Engine(_Held):
             return 'Engine(closed)'
         frames, height, width = self.video.shape[:3]
         return (f'Engine({type(model_of(self.pipe)).__name__}, {frames} frames of {height}x{width}, {len(self.plan)} steps, '
-                f'{len(self.stacks)} layers; holds {len(self.held)} of them, {_gib(self.nbytes)} of {_gib(self._store.budget)})')
+                f'{len(self.stacks)} layers; holds {len(self.held)} of them, {gib_text(self.nbytes)} of {gib_text(self._store.budget)})')
 
     def grid_of(self, layer: int) -> Grid:
         "The token grid of a layer, at every step: that of all maps and features of it. In a UNet layers have several."
@@ -358,9 +358,9 @@ class Engine(_Held):
         how = dict(threshold=None, moved=float(self.grid.stride), sample=0, seed=0) | how
         if points is not None:
             asked = torch.as_tensor(points).float()
-            probe = _Probes(partial(ScoreProbe, queries=asked, valid=_valid(self.pipe, self.prompt)), self.grid, **how)
+            probe = GridProbes(partial(ScoreProbe, queries=asked, valid=text_mask(self.pipe, self.prompt)), self.grid, **how)
         elif self.tracked:
-            probe = _clip_probe(self.pipe, self.clip, self.prompt, how)
+            probe = clip_probe(self.pipe, self.clip, self.prompt, how)
         else:
             raise ValueError('no tracks are known for this video: hold(pipe, clip) with a clip of the world, or one that has '
                              '.video, .caption, .tracks (points, frames, 2) and .visible (points, frames); or give '
@@ -376,7 +376,7 @@ class Engine(_Held):
         float32, see `head_statistics`.
 
         sample: how many tokens are asked, drawn with the seed; None: all. It needs no known tracks."""
-        found, valid = list[HeadStatistics](), _valid(self.pipe, self.prompt)
+        found, valid = list[HeadStatistics](), text_mask(self.pipe, self.prompt)
         for n, tape in self._each(step, self._able('statistics', layers), job):
             q, k = (tape.get(kind, n, tokens='all')[0] for kind in 'qk')
             found.append(head_statistics(q, k, self.grid_of(n), sample, text='last' if self.text == 'last' else 'first',
@@ -396,11 +396,11 @@ class Engine(_Held):
     def words(self, words: str | Sequence[str] = (), step: int = -12, layers: Wanted = None, k: int | None = None,
               normalise: str | None = 'empty', job: Job | None = None, **how: Any) -> ConceptMaps:
         "Where words are, of the prompt or, source='concepts', free ones; options and result as in `imap`."
-        given = _how(how, normalise, k)
+        given = word_options(how, normalise, k)
         if given.heads is not None and layers is None:
             layers = sorted(given.heads)
         asked, read = self._reading(words, step, layers, given, job)
-        given.steps, joiner = {self._step(step)}, _Joiner(asked, given)
+        given.steps, joiner = {self._step(step)}, MapSums(asked, given)
         for n, *tensors in read:
             joiner.add(n, self.grid_of(n), *tensors)
         self._rivals(joiner, step)
@@ -412,7 +412,7 @@ class Engine(_Held):
         if not isinstance(words, str):
             raise ValueError(f"word_heads maps one word or phrase, and was given {words!r}: engine.word_heads('cat', layer=3), "
                              'one by one')
-        asked, read = self._reading(words, step, layer, _how(dict(source=source, together=together), normalise, None), job)
+        asked, read = self._reading(words, step, layer, word_options(dict(source=source, together=together), normalise, None), job)
         (n, q, o, keys, _), = read
         return asked.maps(q, o, keys, self.grid_of(n), normalise, reduce=None)[:, 0].float().cpu()
 
@@ -427,7 +427,7 @@ class Engine(_Held):
 
         def read() -> Iterator[tuple[Any, ...]]:
             for n, tape in self._each(step, wanted, job):
-                q, o, *said = _spoken(tape, n, self.text == 'cross')
+                q, o, *said = word_tensors(tape, n, self.text == 'cross')
                 yield n, q, o, *free.get(n, said)
         return asked, read()
 
@@ -437,7 +437,7 @@ class Engine(_Held):
 
         def made() -> Any:
             with _turn(self._lock, job):
-                return _asked_words(self.pipe, words, self.prompt, how, self._encoded)
+                return prepare_words(self.pipe, words, self.prompt, how, self._encoded)
         return self._asked.get(name, made)
 
     def _encoded(self, pipe, words: list[str]) -> Concepts:
@@ -463,17 +463,17 @@ class Engine(_Held):
             return found
         return self._free.get((self._step(step), tuple(asked.names), tuple(layers), together), made)
 
-    def _rivals(self, joiner: _Joiner, step: int) -> None:
+    def _rivals(self, joiner: MapSums, step: int) -> None:
         "What the rivals that are read in one layer need."
         if {'flow', 'tracks'} & set(joiner.how.rivals):
-            at = _matching_layer(self.pipe)
+            at = matching_layer(self.pipe)
             tape, _ = self._one('match', step, at)
             joiner.kept['flow'] = tape.get('q', at)[0], tape.get('k', at)[0], self.grid_of(at)
         if 'moft' in joiner.how.rivals:
-            joiner.kept['moft'] = self.features(step, _motion_layer(self.pipe))
+            joiner.kept['moft'] = self.features(step, motion_layer(self.pipe))
 
 # %% ../../nbs/live/03_trace.ipynb #4100000c
-def _told(job: Job | None, of: int) -> Callable[[int, float, Tensor], None] | None:
+def job_callback(job: Job | None, of: int) -> Callable[[int, float, Tensor], None] | None:
     "`on_step` of a generation that a job is told of, and may stop."
     return None if job is None else lambda i, t, z: job.step(i + 1, of, 'steps')
 
@@ -481,11 +481,11 @@ def _told(job: Job | None, of: int) -> Callable[[int, float, Tensor], None] | No
 _OWN = 'num_videos_per_prompt', 'output_type', 'on_step', 'latents'  # of a run that is held
 
 
-def _asked_clip(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int = 0, budget: int | float | str = '2 GiB',
+def clip_to_hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int = 0, budget: int | float | str = '2 GiB',
                 dtype: str | torch.dtype | None = None, **run: Any) -> SimpleNamespace | None:
     """The clip that `hold` would look at, None where it would make one. Raises what `hold` raises, and runs nothing; options of a
     run that is to be made (frames, size, guidance) are looked at by `generate`."""
-    parse_bytes(budget), _dtype(dtype), _seed(seed), _positive('of', of)
+    parse_bytes(budget), choose_dtype(dtype), check_seed(seed), check_positive('of', of)
     if isinstance(video, str):
         raise TypeError(f'video={video!r} is a text: a prompt is given by its name, prompt={video!r}')
     if video is None:
@@ -502,7 +502,7 @@ def _asked_clip(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed
         clip = SimpleNamespace(video=as_video(video), caption=prompt)
     elif isinstance(getattr(video, 'video', None), Tensor):
         known = {n: getattr(video, n) for n in ('video', 'tracks', 'visible') if hasattr(video, n)}
-        clip = SimpleNamespace(**known, caption=_said(pipe, video, prompt))
+        clip = SimpleNamespace(**known, caption=clip_caption(pipe, video, prompt))
     else:
         raise TypeError(f'video is a {type(video).__name__}, but must be a tensor (frames, height, width, 3), or a clip or '
                         'sample that holds one')
@@ -525,10 +525,10 @@ def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int =
     job     told of each step while the video is made, and asked whether to stop
 
     Raises ValueError for words, sizes, steps, budgets and dtypes that do not fit, before anything runs."""
-    clip = _asked_clip(pipe, video, prompt, of=of, seed=seed, budget=budget, dtype=dtype, **run)
+    clip = clip_to_hold(pipe, video, prompt, of=of, seed=seed, budget=budget, dtype=dtype, **run)
     if clip is None:
         with _turn(lock_of(pipe), job), watch_inputs(pipe) as kept:
-            made: Any = generate(pipe, prompt, seed, of, on_step=_told(job, of), **run)
+            made: Any = generate(pipe, prompt, seed, of, on_step=job_callback(job, of), **run)
         clip = SimpleNamespace(video=made.video, caption=prompt)
         engine = Engine(pipe, clip, schedule(pipe, of), kept.__getitem__, budget, dtype)
         engine.seed, engine.run = seed, run

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.grid import Grid
-from ..core.pictures import _arrow, _lut, _paint, draw_tracks, overlay, side_by_side
+from ..core.pictures import arrow_segments, colour_table, draw_tracks, overlay, paint_segments, side_by_side
 from ..core.video import as_video, write_video
 from .worker import Job, Worker
 
@@ -105,7 +105,7 @@ class Viewer(anywidget.AnyWidget):
         self.shown: dict[str, Tensor] = {}
         self._saver: Worker | None = None
         names = list(dict.fromkeys((cmap, *CMAPS)))
-        luts = b''.join((_lut(n) * 255).round().byte().numpy().tobytes() for n in names)
+        luts = b''.join((colour_table(n) * 255).round().byte().numpy().tobytes() for n in names)
         super().__init__(fps=fps, label=label, luts=luts, cmaps=names, cmap=cmap, **traits)
         self.show_video(video)
         self.on_msg(lambda _, asked, buffers: self.save(asked.get('save')))
@@ -162,9 +162,9 @@ class Viewer(anywidget.AnyWidget):
         out = draw_tracks(video, tracks[..., :2], tracks[..., 2] > 0, truth=truth[..., :2] if len(truth) else None).contiguous()
         if self.arrow:
             x0, y0, x1, y1 = (v * out.shape[2] / video.shape[2] for v in self.arrow)
-            if lines := _arrow(np.array([x0, y0]), np.array([x1 - x0, y1 - y0]), 2.2, _ARROW.numpy()):
+            if lines := arrow_segments(np.array([x0, y0]), np.array([x1 - x0, y1 - y0]), 2.2, _ARROW.numpy()):
                 for frame in out.numpy():
-                    _paint(frame, *lines)
+                    paint_segments(frame, *lines)
         return out
 
     def file(self, kind: str = 'gif') -> bytes:

@@ -17,7 +17,7 @@ import numpy as np
 import traitlets as t
 from torch import Tensor
 
-from ..core.pictures import _SAFE_HEX, _best, _frame, layer_step_map
+from ..core.pictures import SAFE_COLOURS, cell_frame, largest_cell, layer_step_map
 from .worker import Job, Worker
 
 # %% auto #0
@@ -158,7 +158,7 @@ class Chips(w.Box):
 
 # %% ../../nbs/live/02_widgets.ipynb #42a0000e
 _SUITS = dict(paper_bgcolor='rgba(0,0,0,0)', plot_bgcolor='rgba(0,0,0,0)', font_color='#777',
-              colorway=_SAFE_HEX,
+              colorway=SAFE_COLOURS,
               **{f'{a}axis_{k}': 'rgba(128,128,128,.3)' for a in 'xy' for k in ('gridcolor', 'zerolinecolor')})
 
 
@@ -216,7 +216,7 @@ class Chart(w.VBox):
     def heat(self, table: Tensor, names: tuple[str, str], unit: str = '', on_click: Callable[[int, int], Any] | None = None,
              framed: Sequence[tuple[int, int]] = (), limits: tuple[float, float] | None = None) -> None:
         "A table (rows, cols) as colours that call on_click(row, col); some cells framed; its highest in words below."
-        frames = [_frame(*cell) for cell in framed]
+        frames = [cell_frame(*cell) for cell in framed]
         cells = [[None if v != v else v for v in row] for row in table.tolist()]  # NaN is no JSON: nothing would be shown
         if self._of != (names, unit, limits):
             self._of = names, unit, limits
@@ -242,5 +242,5 @@ class Chart(w.VBox):
 
 
 def _highest(a: np.ndarray, names: tuple[str, str], unit: str) -> str:
-    best = _best(a)
+    best = largest_cell(a)
     return f'highest: {names[0]} {best[0]}, {names[1]} {best[1]}: {a[best]:.3g} {unit}'.strip() if best else 'nothing measured yet'

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.video import as_video, resize
-from ..seam.hooks import CaptureError, Wanted, _Call, _Listener, _beside, _join, _leave, _pick
+from ..seam.hooks import Call, CaptureError, Listener, Wanted, beside_run, choose_numbers, join_seam, leave_seam
 
 # %% auto #0
 __all__ = ['own_frame_attention', 'CAG', 'Movement', 'movement']
@@ -76,7 +76,7 @@ def _of_tokens(mask: Tensor | None, rows: Tensor, keys: Tensor) -> Tensor | None
     return mask if mask.shape[-1] == 1 else mask[..., keys]
 
 # %% ../../nbs/motion/13_cag.ipynb #5c669216
-class CAG(_Listener):
+class CAG(Listener):
     """Cross-attention guidance while open (DiffTrack, section 5.2): `with CAG(pipe, layers=4): generate(pipe, prompt)`.
 
     layers       a number, list, range or slice, as in `capture`; None: all; or {layer: heads}. Choose those that match
@@ -104,16 +104,16 @@ class CAG(_Listener):
         self.heads_of: dict[int, list[int] | None] = dict.fromkeys(self.layers or range(self.n_layers), self.heads)
         for layer, some in (per or {}).items():
             _, block, stack = self.card.blocks(self.model)[layer]
-            chosen = _pick(some, getattr(block, stack.attn).heads, 'heads')
+            chosen = choose_numbers(some, getattr(block, stack.attn).heads, 'heads')
             self.heads_of[layer % self.n_layers] = None if chosen is None else sorted(chosen)
-        self.call: _Call | None = None
+        self.call: Call | None = None
         self.added: tuple[int, Tensor] | None = None  # the step, and what its conditional forward was given
         self.beside = False
 
     def __enter__(self) -> CAG:
-        self.seam = _join(self.pipe, self)
+        self.seam = join_seam(self.pipe, self)
         if any(isinstance(x, CAG) and x is not self for x in self.seam.listeners):
-            _leave(self.seam, self)
+            leave_seam(self.seam, self)
             raise CaptureError('a CAG is open on this pipeline already: give one of them all layers, and for each its '
                                'heads, CAG(pipe, layers={3: [0, 1], 4: None})')
         self.undo = [m.register_forward_hook(self._guide, with_kwargs=True) for m in self.seam.models]
@@ -123,11 +123,11 @@ class CAG(_Listener):
         for handle in self.undo:
             handle.remove()
         self.call = self.added = None
-        _leave(self.seam, self)
+        leave_seam(self.seam, self)
         if kind is None and self.scale and self.asked_steps != []:
             self.check_seen('guided')
 
-    def begin(self, call: _Call) -> None:
+    def begin(self, call: Call) -> None:
         self.call = None
         if not self.scale or self.asked_steps == []:
             return
@@ -135,10 +135,10 @@ class CAG(_Listener):
         if self.steps is None or call.step in self.steps:
             self.call = call
 
-    def wants(self, group: str, layer: int, call: _Call) -> bool:
+    def wants(self, group: str, layer: int, call: Call) -> bool:
         return self.beside and super().wants(group, layer, call)
 
-    def instead(self, layer: int, call: _Call, given: dict[str, Any]) -> Tensor:
+    def instead(self, layer: int, call: Call, given: dict[str, Any]) -> Tensor:
         self.seen[''] += 1
         return own_frame_attention(given['query'], given['key'], given['value'], call.grid.frames, call.video,
                                    heads=self.heads_of[layer], renormalise=self.renormalise,
@@ -159,7 +159,7 @@ class CAG(_Listener):
         new = x + torch.cat([self.added[1]] * len(call.parts))
         return (new, *out[1:]) if isinstance(out, tuple) else type(out)(**{**out, 'sample': new})
 
-    def _perturbed(self, model, args, kwargs, call: _Call, rows: slice) -> Tensor:
+    def _perturbed(self, model, args, kwargs, call: Call, rows: slice) -> Tensor:
         "The conditional rows once more, with attention as `instead` has it."
         n = call.parts[-1][1].stop
 
@@ -173,7 +173,7 @@ class CAG(_Listener):
         name = model.cache_context('perturbed', **told) if hasattr(model, 'cache_context') else nullcontext()
         self.beside = True
         try:
-            with _beside(self.seam, same, listeners), name:
+            with beside_run(self.seam, same, listeners), name:
                 out = model(*map(cut, args), **{k: cut(x) for k, x in kwargs.items()})[0]
         finally:
             self.beside = False

@@ -20,7 +20,7 @@ from ..core.video import read_video
 from ..seam.run import default_size, fit_video
 
 # %% auto #0
-__all__ = ['DIRECTION_SETS', 'Moving', 'MotionClips', 'world_motion', 'photo_motion', 'folder_motion']
+__all__ = ['DIRECTION_SETS', 'Moving', 'MotionClips', 'motion_names', 'world_motion', 'photo_motion', 'folder_motion']
 
 # %% ../../nbs/motion/10_clips.ipynb #7e17e380
 DIRECTION_SETS: dict[str, tuple[str, ...]] = {
@@ -55,7 +55,7 @@ class MotionClips:
         return self.make(i)
 
 
-def _names(directions: str | Sequence[str]) -> list[str]:
+def motion_names(directions: str | Sequence[str]) -> list[str]:
     "Names of directions: of a set, or given one by one. Raises ValueError for unknown ones."
     names = list(DIRECTION_SETS.get(directions, (directions,)) if isinstance(directions, str) else directions)
     known = [*world.MOTIONS, *(c for c in world.CAMERAS if c != 'still')]
@@ -82,7 +82,7 @@ def world_motion(pipe, directions: str | Sequence[str] = 'pans', n: int = 64, se
 
     Where the camera moves, the object rests, and the whole frame is looked at; else the object's mask of frame 0. knobs:
     choices and knobs of `world.sample`, such as pan=(2, 40), clutter=.5, schedules='back'. Raises ValueError."""
-    names, size = _names(directions), default_size(pipe)
+    names, size = motion_names(directions), default_size(pipe)
     made = {}
     usual: dict[str, Any] = dict(paces='normal', schedules='whole') | knobs
     for k, name in enumerate(names):
@@ -103,7 +103,7 @@ def photo_motion(pipe, photos: Sequence[Any], directions: str | Sequence[str] = 
     """n clips of a camera that moves over photographs (height, width, 3), each over a random crop of one of them.
 
     directions: of the camera, and 'still'. speed: px a frame of pans. Raises ValueError for objects' motions."""
-    names, (frames, height, width), photos = _names(directions), default_size(pipe), list(photos)
+    names, (frames, height, width), photos = motion_names(directions), default_size(pipe), list(photos)
     if odd := [d for d in names if d not in world.CAMERAS]:
         raise ValueError(f'{odd[0]!r} is a motion of objects, but over a photograph only the camera moves: use '
                          f'{", ".join(world.CAMERAS)}')

@@ -17,11 +17,11 @@ from .. import world
 from ..core.grid import Grid
 from ..core.stats import Interval, bootstrap
 from ..core.video import as_video
-from .channels import (Channels, _discriminant, _folds, _held_out, _index, channel_curves, remove_content,
-                                     similarity)
-from .clips import DIRECTION_SETS, MotionClips, Moving, _names, folder_motion, world_motion
-from .sweep import DirectionSweep, Discovery, Speed, _check_keep, find_sites, read_speed, score_field
-from ..points.tracking import _grid
+from .channels import (Channels, channel_curves, channel_index, cross_validated, grouped_folds,
+                                     remove_content, ridge_discriminant, similarity)
+from .clips import DIRECTION_SETS, MotionClips, Moving, folder_motion, motion_names, world_motion
+from .sweep import DirectionSweep, Discovery, Speed, check_keep, find_sites, read_speed, score_field
+from ..points.tracking import tape_grid
 from ..seam.card import card_of, model_of
 from ..seam.hooks import capture
 from ..seam.run import default_size, encode, renoise, step_at
@@ -91,7 +91,7 @@ def sweep_clips(pipe, moving: MotionClips, kinds: str = 'hidden q k', layers: in
     """The pass of `discover`: what it keeps of every site (step, layer, kind), and the share of noise of each step.
 
     keep: what will be asked of `find_sites`; a number that a site does not have is a ValueError at the first forward."""
-    _check_keep(keep)
+    check_keep(keep)
     asked = (of // 4, of // 2, -max(1, of // 8)) if steps is None else [steps] if isinstance(steps, int) else list(steps)
     plan = list({at.index: at for at in (step_at(pipe, s, steps=of) for s in asked)}.values())
     if not plan or noises < 1:
@@ -99,10 +99,10 @@ def sweep_clips(pipe, moving: MotionClips, kinds: str = 'hidden q k', layers: in
     sweep, now = DirectionSweep(moving.labels, seed=seed), dict[str, Any]()
 
     def look(site, *tensors: Tensor) -> None:
-        grid = _grid(tape, site.layer)
+        grid = tape_grid(tape, site.layer)
         put = now | {k: _on_tokens(now[k], grid) for k in ('mask', 'heir_mask')}
         for kind, x in zip(site.kind.split(), map(_tokens, tensors)):
-            _check_keep(keep, x.shape[-1])
+            check_keep(keep, x.shape[-1])
             sweep.add((site.step, site.layer, kind), grid.unflatten(x), **put)
 
     with capture(pipe, kinds, layers=layers, probe=look) as tape:
@@ -138,7 +138,7 @@ def motion_courses(pipe, clips: MotionClips, layer: int, step: int, kind: str = 
     mask: Tensor | None = None
 
     def look(site, x: Tensor) -> None:
-        grid = _grid(tape, site.layer)
+        grid = tape_grid(tape, site.layer)
         kept.append(channel_curves(grid.unflatten(_tokens(x)), None, _on_tokens(mask, grid), content).cpu())
 
     with capture(pipe, kind, layers=layer, probe=look) as tape:
@@ -155,7 +155,7 @@ def motion_courses(pipe, clips: MotionClips, layer: int, step: int, kind: str = 
 def _sets(channels: Any, width: int) -> dict[str, Tensor]:
     "Named channel numbers of a Channels, a dict of them, or None for all."
     named = channels if isinstance(channels, Mapping) else {'all' if channels is None else 'chosen': channels}
-    return {name: _index(c, width, torch.device('cpu')) for name, c in named.items()}
+    return {name: channel_index(c, width, torch.device('cpu')) for name, c in named.items()}
 
 
 Chosen = Channels | None | Mapping[str, Channels | Tensor | None]
@@ -188,9 +188,9 @@ def tell_apart(pipe, layer: int, step: int, kind: str = 'hidden', channels: Chos
     whole = MotionClips(clips.labels, lambda i: clips[i]._replace(mask=None))
     courses, _ = motion_courses(pipe, whole, layer, step, kind, of, seed, content=content)
     y = torch.tensor([names.index(v) for v in clips.labels])
-    fold, out = _folds(y, range(n), 5, seed), {}
+    fold, out = grouped_folds(y, range(n), 5, seed), {}
     for name, i in _sets(channels, courses.shape[-1]).items():
-        guess = _held_out(courses[..., i].flatten(1).double(), y, fold, len(names))
+        guess = cross_validated(courses[..., i].flatten(1).double(), y, fold, len(names))
         asked = guess // 4 == y // 4, guess % 4 == y % 4, guess == y
         out[name] = Apart(*(bootstrap(v.float()) for v in asked))
     return out
@@ -207,10 +207,10 @@ def reading_limits(pipe, layer: int, step: int, over: str = 'speed', levels: Seq
 
     over: 'speed', px a frame; 'clutter' of the background; 'difficulty' of the world; 'schedule' of an object (whole, stops,
     late, back), for which `directions` must be of objects. channels: None (all), a Channels, or several by name."""
-    if over not in _LEVELS or over == 'schedule' and not set(_names(directions)) <= set(world.MOTIONS):
+    if over not in _LEVELS or over == 'schedule' and not set(motion_names(directions)) <= set(world.MOTIONS):
         raise ValueError(f"over={over!r}: use 'speed', 'clutter', 'difficulty', or with directions='objects' 'schedule'")
     frames, height, width = default_size(pipe)
-    classes = _names(directions)
+    classes = motion_names(directions)
 
     def made(level: Any, number: int, at: int) -> tuple[Tensor, Tensor]:
         way = level * (frames - 1) * 64 / min(height, width) if over == 'speed' and level is not None else 0
@@ -222,7 +222,7 @@ def reading_limits(pipe, layer: int, step: int, over: str = 'speed', levels: Seq
     for k, level in enumerate(_LEVELS[over] if levels is None else levels):
         z, truth = made(level, n, seed + 2 + k)
         for name, i in _sets(channels, x.shape[-1]).items():
-            guess = _discriminant(x[..., i].flatten(1).double(), y, z[..., i].flatten(1).double(), len(classes))
+            guess = ridge_discriminant(x[..., i].flatten(1).double(), y, z[..., i].flatten(1).double(), len(classes))
             mean, low, high = bootstrap((guess == truth).float())
             rows.append({over: level, 'channels': name, 'accuracy': mean, 'low': low, 'high': high, 'chance': 1 / len(classes)})
     return rows
@@ -251,11 +251,11 @@ def field_scores(pipe, layer: int, step: int, kind: str = 'hidden', channels: Ch
                 continue
             with capture(model, kind, layers=layer) as tape:
                 renoise(model, m.video, step=step, steps=of, seed=seed + i)
-            grid = _grid(tape, layer)
+            grid = tape_grid(tape, layer)
             x = grid.unflatten(_tokens(tape.get(kind, layer)))
             flow = F.adaptive_avg_pool2d(m.clip.flow[:grid.temporal].mean(0).movedim(-1, 0)[None], (grid.rows, grid.cols))[0]
             row, col = divmod(int(_on_tokens(m.mask, grid).argmax()), grid.cols)   # type: ignore[union-attr]
-            chosen = x[..., _index(channels, x.shape[-1], x.device)]
+            chosen = x[..., channel_index(channels, x.shape[-1], x.device)]
             ways = {'motion': remove_content(chosen), 'motion, all channels': remove_content(x), 'raw': chosen,
                     'raw, all channels': x}
             for way, features in ways.items():
@@ -269,9 +269,9 @@ def similarity_map(pipe, video: Tensor, channels: Channels | Tensor | None, laye
     "`similarity` (frames, rows, cols) of motion features to a place (frame, row, col) of a video, its grid, and the place."
     with capture(pipe, kind, layers=layer) as tape:
         renoise(pipe, video, prompt, step=step, steps=of, seed=seed)
-    grid = _grid(tape, layer)
+    grid = tape_grid(tape, layer)
     x = grid.unflatten(_tokens(tape.get(kind, layer)))
-    m = remove_content(x[..., _index(channels, x.shape[-1], x.device)])
+    m = remove_content(x[..., channel_index(channels, x.shape[-1], x.device)])
     if place is None:
         row, col = divmod(int(m[0].norm(dim=-1).argmax()), grid.cols)
         place = 0, row, col

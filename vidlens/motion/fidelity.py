@@ -14,18 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.stats import Interval, _flags, _numbers
+from ..core.stats import Interval, as_flags, as_numbers
 
 # %% ../../nbs/motion/03_fidelity.ipynb #55c2797f
 def _steps(tracks: Any, visible: Any, name: str) -> tuple[Tensor, Tensor]:
     "Steps from frame to frame (points, frames - 1, 2) and whether both ends are visible."
-    xy = _numbers(tracks, name)
+    xy = as_numbers(tracks, name)
     if xy.ndim != 3 or xy.shape[-1] != 2 or 0 in xy.shape or xy.shape[1] < 2:
         raise ValueError(f'{name} have shape {tuple(xy.shape)}, but must be (points, frames, 2) with at least one point '
                          'and two frames, each entry as (x, y) in pixels')
     seen = xy.isfinite().all(-1)
     if visible is not None:
-        flags = _flags(visible, f'the visibility of {name}', xy.device)
+        flags = as_flags(visible, f'the visibility of {name}', xy.device)
         if flags.shape != seen.shape:
             raise ValueError(f'the visibility of {name} has shape {tuple(flags.shape)}, but must be (points, frames) = '
                              f'{tuple(seen.shape)} like the tracks')
@@ -68,12 +68,12 @@ def region_motion(tracks: Any, visible: Any = None, mask: Any = None, frame: int
     tracks (points, frames, 2) px, visible (points, frames) bool. mask: (rows, cols) bool in pixels, of `frame`: only
     points that lie in it then count. A point's motion is the mean of its visible steps."""
     step, seen = _steps(tracks, visible, 'tracks')
-    xy = _numbers(tracks, 'tracks')
+    xy = as_numbers(tracks, 'tracks')
     if not -xy.shape[1] <= frame < xy.shape[1]:
         raise ValueError(f'frame {frame} is outside these tracks of {xy.shape[1]} frames')
     inside = seen.any(1)
     if mask is not None:
-        m = _flags(mask, 'the mask', xy.device)
+        m = as_flags(mask, 'the mask', xy.device)
         if m.ndim != 2 or not bool(m.any()):
             raise ValueError(f'the mask has shape {tuple(m.shape)} and {int(m.sum())} true pixels, but must be (rows, cols) '
                              'with at least one')
@@ -89,7 +89,7 @@ def moves_as_asked(moved: Any, asked: Any, within: float = 45., least: float = .
     """Whether motions (..., 2) go the asked way (..., 2): within so many degrees of it, and at `least` so many px a frame.
 
     Asked to rest, (0, 0): whether they stay below `least`. NaN motions do not. Returns (...,) bool."""
-    moved, asked = _numbers(moved, 'moved'), _numbers(asked, 'asked')
+    moved, asked = as_numbers(moved, 'moved'), as_numbers(asked, 'asked')
     if moved.shape[-1:] != (2,) or asked.shape[-1:] != (2,):
         raise ValueError(f'motions have shapes {tuple(moved.shape)} and {tuple(asked.shape)}, but must be (..., 2) as '
                          '(dx, dy) in px a frame')
@@ -113,7 +113,7 @@ def calibrate_speed(asked: Any, moved: Any, n: int = 1000, seed: int = 0) -> Cal
 
     asked, moved: (clips, 2) as (dx, dy) px a frame; clips with NaN are left out. Raises ValueError with fewer than three
     clips, or if all were asked for one speed: then there is no line."""
-    asked, moved = _numbers(asked, 'asked'), _numbers(moved, 'moved')
+    asked, moved = as_numbers(asked, 'asked'), as_numbers(moved, 'moved')
     if asked.ndim != 2 or asked.shape != moved.shape or asked.shape[-1] != 2:
         raise ValueError(f'asked and moved have shapes {tuple(asked.shape)} and {tuple(moved.shape)}, but must both be '
                          '(clips, 2) as (dx, dy) in px a frame')
@@ -136,10 +136,10 @@ def change_outside(video: Any, before: Any, mask: Any) -> float:
     """Mean absolute difference to the clip before, outside a region; NaN if the region is everywhere.
 
     video, before: (frames, rows, cols, 3) in [0, 1]; mask: (rows, cols) or (frames, rows, cols) bool, the region."""
-    a, b = _numbers(video, 'video'), _numbers(before, 'before')
+    a, b = as_numbers(video, 'video'), as_numbers(before, 'before')
     if a.ndim != 4 or a.shape != b.shape:
         raise ValueError(f'the clips have shapes {tuple(a.shape)} and {tuple(b.shape)}, but must both be (frames, rows, cols, 3)')
-    m = _flags(mask, 'the mask', a.device)
+    m = as_flags(mask, 'the mask', a.device)
     if m.shape not in (a.shape[1:3], a.shape[:3]):
         raise ValueError(f'the mask has shape {tuple(m.shape)}, but must be (rows, cols) = {tuple(a.shape[1:3])} or '
                          f'(frames, rows, cols) = {tuple(a.shape[:3])}')
@@ -158,10 +158,10 @@ def image_quality(video: Any, metric: Callable[[Tensor], Any] = sharpness) -> fl
     """Mean over frames of a quality function of your choice: (frames, rows, cols, 3) in [0, 1] -> (frames,) numbers.
 
     Raises ValueError if it gives something else than one finite number for each frame."""
-    v = _numbers(video, 'video')
+    v = as_numbers(video, 'video')
     if v.ndim != 4 or v.shape[-1] != 3:
         raise ValueError(f'the video has shape {tuple(v.shape)}, but must be (frames, rows, cols, 3)')
-    found = _numbers(metric(v), 'what the metric gave').flatten()
+    found = as_numbers(metric(v), 'what the metric gave').flatten()
     if found.shape != (len(v),) or not bool(found.isfinite().all()):
         raise ValueError(f'the metric gave {tuple(found.shape)} numbers, {int((~found.isfinite()).sum())} of them not finite, '
                          f'for {len(v)} frames: it must give one for each')

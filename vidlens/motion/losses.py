@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.grid import Grid
-from .channels import Channels, _features, _index, _mask
+from .channels import Channels, channel_index, check_features, token_weights
 
 # %% ../../nbs/motion/01_losses.ipynb #92a5e7ec
 _DISTANCES = ('norm', 'square', 'cosine')
@@ -37,13 +37,13 @@ def motion_loss(m: Tensor, reference: Tensor, mask: Any = None, per: str = 'plac
     distance  'norm': length of the difference; 'square': mean square over frames and channels; 'cosine': 1 - cosine, as
               DiTFlow has it. None: 'norm' for places, 'square' for means, as published and as released
     Raises ValueError for other frames, channels or sizes, an empty mask, and values that are not finite."""
-    m = _features(m)
+    m = check_features(m)
     ref = _reference(m, reference)
     distance = distance or ('norm' if per == 'place' else 'square')
     if per not in ('place', 'mean') or distance not in _DISTANCES:
         raise ValueError(f"per={per!r}, distance={distance!r}, but per must be 'place' or 'mean' and distance one of "
                          f'{", ".join(map(repr, _DISTANCES))}, or None')
-    share = torch.ones(m.shape[:-1], dtype=m.dtype, device=m.device) if mask is None else _mask(mask, m)
+    share = torch.ones(m.shape[:-1], dtype=m.dtype, device=m.device) if mask is None else token_weights(mask, m)
     pick = _some_frames(frames, m.shape[-4])
     m, ref, share = m[..., pick, :, :, :], ref[..., pick, :, :, :], share[..., pick, :, :]
     total = share.sum((-2, -1))
@@ -102,8 +102,8 @@ def marginal_loss(x: Tensor, reference: Tensor, mask: Any = None, reduce: str = 
     x, reference: features (frames, rows, cols, channels), content and all; the reference may be of another size, or a
     course (frames, channels). mask: places of x that are averaged, the same for a reference of its size. reduce: 'mean'
     over pairs and channels, or 'sum', as published. Differentiable with respect to x. Raises ValueError."""
-    x, ref = _features(x), torch.as_tensor(reference).detach().to(x)
-    share = torch.ones(x.shape[:-1], dtype=x.dtype, device=x.device) if mask is None else _mask(mask, x)
+    x, ref = check_features(x), torch.as_tensor(reference).detach().to(x)
+    share = torch.ones(x.shape[:-1], dtype=x.dtype, device=x.device) if mask is None else token_weights(mask, x)
     if reduce not in ('mean', 'sum'):
         raise ValueError(f"reduce={reduce!r} is unknown: use 'mean', or 'sum' as published")
     if x.ndim != 4 or ref.ndim not in (2, 4) or len(ref) != len(x) or ref.shape[-1] != x.shape[-1]:
@@ -128,7 +128,7 @@ def point_loss(x: Tensor, tracks: Any, grid: Grid, visible: Any = None, frames: 
     visible (points, token frames) bool: what counts. frames: which frames count; None: all but 0. reduce: 'mean' over
     points and frames, or 'sum', as published. Features are read bilinearly; outside, the nearest token stands in.
     Raises ValueError for other sizes, and tracks that are not finite."""
-    x = _features(x)
+    x = check_features(x)
     xy = torch.as_tensor(tracks).to(x)
     if x.ndim != 4 or tuple(x.shape[:3]) != grid.shape:
         raise ValueError(f'the features have shape {tuple(x.shape)}, but this grid is {grid.shape}: Grid.unflatten(x)')
@@ -198,7 +198,7 @@ def motion_stats(courses: Iterable[Tensor], ways: Iterable[Any], channels: Chann
     if any(x.ndim != 2 or y.shape != (len(x), 2) or x.shape != c[0].shape for x, y in zip(c, u)):
         raise ValueError(f'a course has shape {tuple(c[0].shape)} and a way {tuple(u[0].shape)}, but each course must be '
                          '(frames, channels) and each way (frames, 2), of the same frames in all clips')
-    index = _index(channels, c[0].shape[1], c[0].device)
+    index = channel_index(channels, c[0].shape[1], c[0].device)
     x, y = (torch.stack(z) for z in (c, u))
     x, y = x[..., index] - x[..., index].mean(1, keepdim=True), (y - y.mean(1, keepdim=True)).to(x)
     if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from .channels import Channels, DirectionProbe, direction_probe, find_channels, remove_content
-from .sweep import _check_keep
+from .sweep import check_keep
 from ..points.scoring import world_clips
-from ..points.tracking import _grid
+from ..points.tracking import tape_grid
 from ..seam.card import card_of, model_of
-from ..seam.hooks import _numbers, capture
+from ..seam.hooks import capture, layer_numbers
 from ..seam.run import renoise
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['MotionChannels', 'moft', 'panning_clips', 'features']
+__all__ = ['MotionChannels', 'moft', 'motion_layer', 'panning_clips', 'features']
 
 # %% ../../nbs/motion/11_one_site.ipynb #661135b0
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def moft(pipe, clips: Sequence[Tensor] | None = None, labels: Sequence[str] | No
     keep    share of channels, but at least 8, or their number
 
     Raises ValueError for fewer than two clips or one direction only."""
-    _check_keep(keep)
+    check_keep(keep)
     total = card_of(pipe).n_layers(model_of(pipe))
-    at: Any = _motion_layer(pipe) if layer is None else _numbers(pipe, layer)
+    at: Any = motion_layer(pipe) if layer is None else layer_numbers(pipe, layer)
     step = of // 4 if step is None else step
     if clips is None:
         clips, labels = panning_clips(pipe, n, seed + 7)
@@ -70,13 +70,13 @@ def moft(pipe, clips: Sequence[Tensor] | None = None, labels: Sequence[str] | No
     found: list[Tensor] = []
     for i, video in enumerate(clips):
         found.append(features(pipe, video, layer=at, step=step, of=of, seed=seed + i))
-        _check_keep(keep, found[0].shape[-1])
+        check_keep(keep, found[0].shape[-1])
         if on_clip:
             on_clip(i + 1, len(clips))
     return _motion(found, list(labels), at, keep, dict(clips=len(clips), layers=total, step=step, of=of))
 
 
-def _motion_layer(pipe) -> int:
+def motion_layer(pipe) -> int:
     "Where motion is looked for if nobody says: up block 1 of a UNet, as published, or two thirds into a transformer."
     card, model = card_of(pipe), model_of(pipe)
     unet = any(stack.over == 'map' for stack in card.stacks)
@@ -117,4 +117,4 @@ def features(pipe, video: Tensor, prompt: str = '', layer: int = 0, step: int = 
     step: of a run of `of`; default -12 of 30, as in `score`, whose step=best['step'] may be passed on."""
     with capture(pipe, 'hidden', layers=layer) as tape:
         renoise(pipe, video, prompt, step=step, steps=of, seed=seed)
-    return _grid(tape, layer).unflatten(tape.get('hidden', layer)[0].float())
+    return tape_grid(tape, layer).unflatten(tape.get('hidden', layer)[0].float())

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..core.files import refuse_existing, whole_file
 from ..core.grid import Grid
-from ..core.pictures import _SAFE_HEX, _figure, _finish, colour_map, figure_bytes, layer_step_map, scatter2d
+from ..core.pictures import (SAFE_COLOURS, colour_map, figure_bytes, finish_axes, layer_step_map, new_figure,
+                                   scatter2d)
 from .channels import Channels
 from .sweep import Discovery
 
@@ -33,18 +34,18 @@ def loadings_figure(both: Mapping[str, Channels], title: str = '') -> Any:
     chosen = [{int(i) for i in both[n].index} for n in ('loadings', 'fisher')]
     group = np.array([('neither', 'by loadings', 'by Fisher ratio', 'by both')[(i in chosen[0]) + 2 * (i in chosen[1])]
                       for i in range(len(a))])
-    figure, ax = _figure(4.8, 3.2, style='ticks')
+    figure, ax = new_figure(4.8, 3.2, style='ticks')
     seaborn.scatterplot(x=a, y=b, hue=group, style=group, ax=ax, s=26, hue_order=[g for g in _COLOUR if g in group],
                         style_order=[g for g in _COLOUR if g in group], palette=_COLOUR)
     ax.axhline(1, color='#c8c8c8', lw=.8, zorder=0)
     for i in sorted(chosen[0] | chosen[1]):
         ax.annotate(str(i), (a[i], b[i]), (3, 3), textcoords='offset points', fontsize=6)
-    _finish(ax, 'weight in the first components', 'Fisher ratio (chance 1)', title, False)
+    finish_axes(ax, 'weight in the first components', 'Fisher ratio (chance 1)', title, False)
     ax.legend(frameon=False, title='chosen', fontsize=7, title_fontsize=7)
     return figure
 
 
-_COLOUR = {'neither': '#b0b0b0', 'by loadings': _SAFE_HEX[0], 'by Fisher ratio': _SAFE_HEX[1], 'by both': _SAFE_HEX[2]}
+_COLOUR = {'neither': '#b0b0b0', 'by loadings': SAFE_COLOURS[0], 'by Fisher ratio': SAFE_COLOURS[1], 'by both': SAFE_COLOURS[2]}
 
 # %% ../../nbs/motion/20_pictures.ipynb #dd1daded
 def course_figure(courses: Tensor, labels: Sequence[str], index: Sequence[int] | Tensor, title: str = '', most: int = 6) -> Any:
@@ -57,19 +58,19 @@ def course_figure(courses: Tensor, labels: Sequence[str], index: Sequence[int] |
                          'and a channel at least')
     x = (courses - courses.mean(0)).double()
     cols = min(3, len(index))
-    figure, axes = _figure(2.3 * cols + 1.2, 1.8 * -(-len(index) // cols) + .4, -(-len(index) // cols), cols, sharex=True,
+    figure, axes = new_figure(2.3 * cols + 1.2, 1.8 * -(-len(index) // cols) + .4, -(-len(index) // cols), cols, sharex=True,
                            squeeze=False, style='ticks')
     for n, ax in enumerate(axes.flat):
         ax.set_visible(n < len(index))
         for k, name in enumerate(names if n < len(index) else ()):
             mine = x[[i for i, v in enumerate(labels) if v == name], :, index[n]]
             mean, half = mine.mean(0), 1.96 * mine.std(0, correction=0) / max(len(mine) - 1, 1) ** .5
-            colour, at = _SAFE_HEX[k % len(_SAFE_HEX)], range(mine.shape[1])
-            ax.plot(at, mean, color=colour, lw=1.6, ls=('-', '--')[k // len(_SAFE_HEX) % 2], label=name)
+            colour, at = SAFE_COLOURS[k % len(SAFE_COLOURS)], range(mine.shape[1])
+            ax.plot(at, mean, color=colour, lw=1.6, ls=('-', '--')[k // len(SAFE_COLOURS) % 2], label=name)
             ax.fill_between(at, mean - half, mean + half, color=colour, alpha=.18, lw=0)
         if n < len(index):
             ax.axhline(0, color='#c8c8c8', lw=.8, zorder=0)
-            _finish(ax, 'token frame' if n + cols >= len(index) else '', 'value' if n % cols == 0 else '',
+            finish_axes(ax, 'token frame' if n + cols >= len(index) else '', 'value' if n % cols == 0 else '',
                     f'channel {index[n]}', False)
             ax.set_title(ax.get_title(loc='left'), loc='left', fontsize=9)
     axes[0, -1].legend(frameon=False, fontsize=7, loc='center left', bbox_to_anchor=(1, .5))
@@ -84,7 +85,7 @@ def similarity_figure(video: Tensor, maps: Tensor, grid: Grid, place: tuple[int,
                          f'{grid.video_frames} frames')
     n = min(grid.frames, 8)
     at = torch.linspace(0, grid.frames - 1, n).round().long().tolist()
-    figure, axes = _figure(1.05 * n + .3, 2.5, 2, n, squeeze=False)
+    figure, axes = new_figure(1.05 * n + .3, 2.5, 2, n, squeeze=False)
     colours = colour_map(maps, 'RdBu_r', (-1., 1.))
     for k, f in enumerate(at):
         axes[0, k].imshow(video[int(grid.times()[f])].clamp(0, 1).cpu())

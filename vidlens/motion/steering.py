@@ -20,17 +20,18 @@ from torch import Tensor
 
 from ..core.grid import Grid
 from ..core.video import as_video
-from .channels import Channels, _content, _index, channel_curves, motion_features, remove_content
+from .channels import (Channels, apply_content, channel_curves, channel_index, motion_features,
+                                     remove_content)
 from .fidelity import moves_as_asked, region_motion
 from .losses import MotionStats, marginal_loss, motion_loss, motion_stats, point_loss, synthesise, way_of
-from .one_site import _motion_layer, features
+from .one_site import features, motion_layer
 from ..points.flow import amf_loss
 from ..points.scoring import world_clips
 from ..points.trackers import pseudo_truth
-from ..points.tracking import _grid
+from ..points.tracking import tape_grid
 from ..seam.card import card_of, model_of
-from ..seam.hooks import (Capture, Edit, Wanted, _OPEN, _asked, _numbers, _one_forward, _pick, capture, edit,
-                                until_enough)
+from ..seam.hooks import (OPEN_SEAMS, Capture, Edit, Wanted, capture, choose_numbers, edit, layer_numbers,
+                                one_forward, parse_wanted, until_enough)
 from ..seam.run import (Step, conditions, default_size, encode, generate, invert, predict, renoise, schedule,
                               text_of)
 _log = logging.getLogger('vidlens')
@@ -159,8 +160,8 @@ def motion_of(pipe, video: Tensor, where: Any = None, prompt: str = '', layer: i
     else:
         with capture(pipe, 'hidden', layers=layer, steps=step, tokens='video') as tape:
             error = invert(pipe, None, prompt, of, refine, latents=z).error
-    own = _grid(tape, layer)
-    m = _content(own.unflatten(tape.get('hidden', layer)[0].float()), content)
+    own = tape_grid(tape, layer)
+    m = apply_content(own.unflatten(tape.get('hidden', layer)[0].float()), content)
     if where is not None:
         m = channel_curves(m, mask=_shares(Region('still', where).mask(grid), own), content='kept')
     return MotionReference(m, layer, step, error, content)
@@ -172,8 +173,8 @@ def _layer_of(pipe, layer: int | str | None, kind: str = 'hidden') -> int:
     None: up block 1 of a UNet, or two thirds into a transformer; the last one up to there that shows this kind."""
     shows = _showing(pipe, kind)
     if layer is None:
-        layer = max(i for i in shows if i <= _motion_layer(pipe))
-    return min(_pick(_numbers(pipe, layer), card_of(pipe).n_layers(model_of(pipe)), 'layer') or {0})
+        layer = max(i for i in shows if i <= motion_layer(pipe))
+    return min(choose_numbers(layer_numbers(pipe, layer), card_of(pipe).n_layers(model_of(pipe)), 'layer') or {0})
 
 
 def _showing(pipe, kind: str) -> list[int]:
@@ -187,7 +188,7 @@ def _grid_at(pipe, layer: int, grid: Grid) -> Grid:
 
 
 def _one_step(step: int, of: int) -> int:
-    return min(_pick(step, of, 'step') or {0})
+    return min(choose_numbers(step, of, 'step') or {0})
 
 
 def _shares(mask: Tensor, grid: Grid) -> Tensor:
@@ -396,7 +397,7 @@ class _Guide:
         with torch.no_grad(), look as tape, _only(self.pipe, look), until_enough(self.pipe):
             x = at.a * clean + at.s * self.noise
             predict(self.pipe, x, at, self.given(x, at), self.of)
-        return _grid(tape, self.layer).unflatten(tape.get('hidden', self.layer)[0].float())
+        return tape_grid(tape, self.layer).unflatten(tape.get('hidden', self.layer)[0].float())
 
     def _moves(self, at: Step) -> bool:
         return bool(self.regions) and at.index in self.steps
@@ -408,13 +409,13 @@ class _Guide:
         "The sum of all losses (MOFT, eq. 9), and each as a number."
         total, told = torch.zeros(()), {}
         if self._moves(at):
-            grid = _grid(tape, self.layer)
+            grid = tape_grid(tape, self.layer)
             x = grid.unflatten(tape.get('hidden', self.layer, tokens='video')[0].float())
             qk = [tape.get(n, self.layer, tokens='video')[0].float() for n in 'qk'] if self.loss == 'amf' else []
             moves = sum((r.weight * self._of_region(r, x, qk, grid) for r in self.regions), torch.zeros(()).to(x))
             total, told['motion'] = total.to(x) + self.weights[0] * moves, float(moves.detach())
         if self._drags(at):
-            grid = _grid(tape, self.drag_layer)
+            grid = tape_grid(tape, self.drag_layer)
             x = grid.unflatten(tape.get('hidden', self.drag_layer, tokens='video')[0].float())
             drag = point_loss(x, torch.stack([d.track(self.grid) for d in self.drags]), grid)
             total, told['drag'] = total.to(x) + self.weights[1] * drag, float(drag.detach())
@@ -440,7 +441,7 @@ class _Guide:
         if self.loss == 'smm':
             return marginal_loss(x, ref, place)
         if self.channels is not None:
-            index = _index(self.channels, x.shape[-1], x.device)
+            index = channel_index(self.channels, x.shape[-1], x.device)
             m = motion_features(x, index) if self.content == 'removed' else x[..., index]
             return motion_loss(m, ref[..., index], place, self.per)
         made = ref.ndim == 2 and not isinstance(r.motion, MotionReference)
@@ -509,7 +510,7 @@ class _Look(Capture):
 @contextmanager
 def _only(pipe, *mine) -> Iterator[None]:
     "In this block the open captures see nothing; these listeners and the edits of the user do."
-    seam = _OPEN[id(model_of(pipe))]
+    seam = OPEN_SEAMS[id(model_of(pipe))]
     before, seam.listeners = seam.listeners, [x for x in seam.listeners if x in mine or isinstance(x, Edit)]
     try:
         yield
@@ -526,7 +527,7 @@ def _checkpointing(pipe) -> Iterator[None]:
         raise ValueError(f'{type(model).__name__} offers no gradient checkpointing: leave out checkpoint=True')
     try:
         model.enable_gradient_checkpointing()
-        with _one_forward(pipe):
+        with one_forward(pipe):
             yield
     finally:
         for m, own in before.items():
@@ -691,7 +692,7 @@ def _shared_of(a: SimpleNamespace, guide: _Guide, latents: Callable[[int], Tenso
     texts = dict(cond=guide.given)
     if guide.kv_both:
         texts['uncond'] = _Given(a.pipe, a.run.get('negative') or '', guide.noise, a.heard)
-    layers = _pick(_numbers(a.pipe, a.share_layers), card_of(a.pipe).n_layers(model_of(a.pipe)), 'share_layers')
+    layers = choose_numbers(layer_numbers(a.pipe, a.share_layers), card_of(a.pipe).n_layers(model_of(a.pipe)), 'share_layers')
     return _Shared(a.pipe, texts, latents, a.of, sorted(layers or (i for i in _showing(a.pipe, 'k') if i <= a.layer)))
 
 
@@ -776,9 +777,9 @@ def _check_reference(ref: MotionReference, grid: Grid, a: SimpleNamespace) -> No
 
 def _steps_of(asked: Wanted, of: int, share: tuple[float, float]) -> set[int]:
     "Step numbers; by default a part of the run."
-    if _asked(asked, 'steps') is None:
+    if parse_wanted(asked, 'steps') is None:
         return set(range(round(share[0] * of), max(round(share[1] * of), round(share[0] * of) + 1)))
-    return _pick(asked, of, 'steps') or set()
+    return choose_numbers(asked, of, 'steps') or set()
 
 
 def _stats_for(a: SimpleNamespace, grid: Grid) -> dict[bool, MotionStats]:

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.files import _DAMAGED, whole_file
+from ..core.files import DAMAGED, whole_file
 from ..core.stats import Interval, auc, bootstrap, paired_difference
-from .channels import (ChannelStats, Channels, _features, _folds, _held_out, _labels, channel_curves,
-                                     fisher_ratio, remove_content, similarity)
+from .channels import (ChannelStats, Channels, channel_curves, check_features, check_labels,
+                                     cross_validated, fisher_ratio, grouped_folds, remove_content, similarity)
 
 # %% auto #0
-__all__ = ['Roles', 'deal_roles', 'DirectionSweep', 'jaccard', 'Discovery', 'find_sites', 'read_shares', 'variance_shares',
-           'Speed', 'read_speed', 'FieldScore', 'like_motion', 'score_field']
+__all__ = ['Roles', 'deal_roles', 'check_keep', 'DirectionSweep', 'jaccard', 'Discovery', 'find_sites', 'read_shares',
+           'variance_shares', 'Speed', 'read_speed', 'FieldScore', 'like_motion', 'score_field']
 
 # %% ../../nbs/motion/02_sweep.ipynb #c4a0c205
 class Roles(NamedTuple):
@@ -42,7 +42,7 @@ def deal_roles(labels: Sequence, share: float = .5, parts: int = 2, seed: int = 
     """Deal clips into those for choosing channels and those for reading directions, every direction evenly.
 
     Raises ValueError where a direction has fewer than 4 clips, 2 for each."""
-    labels = _labels(labels)
+    labels = check_labels(labels)
     if not 0 < share < 1 or parts < 1:
         raise ValueError(f'share={share}, parts={parts}: the share of clips for choosing must lie between 0 and 1, and '
                          'there must be at least one part')
@@ -89,7 +89,7 @@ class _Courses:
         self.there.add(clip)
 
 
-def _check_keep(keep: float | int, width: int | None = None) -> None:
+def check_keep(keep: float | int, width: int | None = None) -> None:
     "Raise ValueError unless `keep` is a share of the channels, or a number of them; with their width, once it is known."
     whole = isinstance(keep, int)
     if not isinstance(keep, (int, float)) or (not 1 <= keep <= (width or keep) if whole else not 0 < keep <= 1):
@@ -103,7 +103,7 @@ class DirectionSweep:
     labels: direction of each clip; a site is any name, such as (step, layer, kind). seed deals the clips (`deal_roles`)."""
 
     def __init__(self, labels: Sequence, share: float = .5, parts: int = 2, seed: int = 0):
-        self.labels, self.parts, self.seed = _labels(labels), parts, seed
+        self.labels, self.parts, self.seed = check_labels(labels), parts, seed
         self.roles = deal_roles(labels, share, parts, seed)
         self.part = dict(zip(self.roles.choose, self.roles.part))
         self.heir = dict(zip(self.roles.probe, self.roles.probe[1:] + self.roles.probe[:1]))
@@ -117,7 +117,7 @@ class DirectionSweep:
 
         mask: (rows, cols), the places to look at in all frames, None for all; heir_mask: that of the clip
         `self.heir[clip]`. noise: which of several noises; courses come from the first."""
-        x = _features(features.detach())
+        x = check_features(features.detach())
         if not 0 <= clip < len(self.labels):
             raise IndexError(f'clip {clip} is outside the {len(self.labels)} labels (0 to {len(self.labels) - 1})')
         if not x.isfinite().all():
@@ -210,14 +210,14 @@ def _read(sweep: DirectionSweep, site: Hashable, keep: float | int, minimum: int
     found, measures = _choose(sweep, site, keep, minimum)
     probe, classes = sweep.roles.probe, sorted(set(sweep.labels), key=str)
     y = torch.tensor([classes.index(sweep.labels[i]) for i in probe])
-    fold = _folds(y, range(len(y)), 5, sweep.seed)
+    fold = grouped_folds(y, range(len(y)), 5, sweep.seed)
     c, gen = found['loadings'], torch.Generator().manual_seed(sweep.seed)
     x = {n: sweep.pool(site, probe, n) for n in ('removed', 'kept')}
     other, other_kept = (sweep.pool(site, probe, n, control=True) for n in ('removed', 'kept'))
 
     def right(courses: Tensor, index: Tensor | None = None) -> Tensor:
         courses = courses if index is None else courses[..., index]
-        return (_held_out(courses.flatten(1).double(), y, fold, len(classes)) == y).float()
+        return (cross_validated(courses.flatten(1).double(), y, fold, len(classes)) == y).float()
     random = [right(x['removed'], torch.randperm(c.width, generator=gen)[:len(c)]) for _ in range(draws)]
     reads = [right(x['removed'], c.index), right(x['kept'], c.index), right(x['removed']), right(x['kept']),
              right(x['kept'].mean(1, keepdim=True)), right(x['removed'], found['fisher'].index),
@@ -356,7 +356,7 @@ class Discovery:
             courses = {tuple(site): x[f'courses:{i}'] for i, site in enumerate(head['courses'])}
             axes = {n: head[n] for n in ('steps', 'sigmas', 'layers', 'kinds', 'labels', 'facts')}
             return cls(**axes, right=parts[0], measures=parts[1], channels=channels, courses=courses)
-        except _DAMAGED as e:
+        except DAMAGED as e:
             raise ValueError(f'{str(path)!r} is no discovery file, or no whole one: make one with discover(...).save(path)') from e
 
 
@@ -405,9 +405,9 @@ def read_shares(sweep: DirectionSweep, site: Hashable, shares: Sequence[float] =
     order, probe = found[by].index, sweep.roles.probe
     classes = sorted(set(sweep.labels), key=str)
     y = torch.tensor([classes.index(sweep.labels[i]) for i in probe])
-    fold, x = _folds(y, range(len(y)), 5, sweep.seed), sweep.pool(site, probe, content)
+    fold, x = grouped_folds(y, range(len(y)), 5, sweep.seed), sweep.pool(site, probe, content)
     kept = {s: x[..., order[:max(1, int(s * len(order)))]].flatten(1).double() for s in shares}
-    return {s: (_held_out(v, y, fold, len(classes)) == y).float() for s, v in kept.items()}
+    return {s: (cross_validated(v, y, fold, len(classes)) == y).float() for s, v in kept.items()}
 
 # %% ../../nbs/motion/02_sweep.ipynb #10434b42
 def variance_shares(clips: Sequence[Tensor], labels: Sequence, index: Tensor | Sequence[int] | None = None,
@@ -417,7 +417,7 @@ def variance_shares(clips: Sequence[Tensor], labels: Sequence, index: Tensor | S
     clips (frames, rows, cols, channels), content kept; index: which channels (None: all). place: what a mean over the places
     (of the masks) does not hold; of that mean, time is what all clips share, direction what clips of one direction do
     beyond that (less what chance gives so many clips), clip the rest."""
-    labels = _labels(labels, len(clips))
+    labels = check_labels(labels, len(clips))
     total, courses = 0., []
     for i, x in enumerate(clips):
         x = remove_content(x) if index is None else remove_content(x[..., torch.as_tensor(index)])

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from ..core.files import whole_file
 from ..core.grid import Grid
-from ..core.stats import Interval, _resampled, bootstrap, harmonic_mean
-from .matching import _BLOCK, _asked, _chosen, _cost, _layers, _scale_of, _track, read_out
+from ..core.stats import Interval, bootstrap, harmonic_mean, resampled_means
+from .matching import (BLOCK, as_layers, chosen_heads, cost_rows, logit_scale, query_points, read_out,
+                                     track_by_cost)
 
 # %% ../../nbs/points/02_attention.ipynb #f7086d2e
 _PADDING = ('excluded', 'apart', 'counted')
@@ -47,8 +48,8 @@ class _Joint:
     def weights(self, tokens: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
         "(rows of tokens, heads, logits (heads, rows, keys)), block by block; all heads of the same rows in a run."
         keys = self.k.shape[1]
-        step = max(1, min(len(tokens), _BLOCK // keys))
-        group = max(1, _BLOCK // (step * keys))
+        step = max(1, min(len(tokens), BLOCK // keys))
+        group = max(1, BLOCK // (step * keys))
         for a in range(0, len(tokens), step):
             rows = slice(a, min(a + step, len(tokens)))
             for h in range(0, len(self.q), group):
@@ -90,9 +91,9 @@ def _joint(q: Tensor, k: Tensor, grid: Grid, text: str, valid, padding: str, hea
     real = real.to(k.device)
     if padding == 'counted':
         real = torch.ones_like(real)
-    pick, q = _chosen(heads, q.shape[0]), q if q.shape[1] == n else q[:, video]
+    pick, q = chosen_heads(heads, q.shape[0]), q if q.shape[1] == n else q[:, video]
     q, k = (q, k) if pick is None else (q[pick], k[pick])
-    return _Joint(q, k, _scale_of(scale, k.shape[0], k.shape[2]), video, at[real], at[~real], padding == 'excluded')
+    return _Joint(q, k, logit_scale(scale, k.shape[0], k.shape[2]), video, at[real], at[~real], padding == 'excluded')
 
 # %% ../../nbs/points/02_attention.ipynb #39ca0bc4
 _LOOKUPS = ('nearest', 'rounded', 'published')
@@ -107,7 +108,7 @@ def _places(queries, tokens, grid: Grid, lookup: str, device) -> tuple[Tensor, T
         flat = _numbers(tokens, grid).to(device)
         frame = flat // grid.per_frame
         return flat, frame, grid.times().to(device)[frame].long()
-    frame, xy = _asked(queries, grid, lookup != 'nearest', device)
+    frame, xy = query_points(queries, grid, lookup != 'nearest', device)
     t = _tensor(queries)[:, 0].round().long().to(device)
     if lookup == 'nearest':
         row, col = grid.nearest(xy)
@@ -480,7 +481,7 @@ class ScoreTable:
         mine = [m for m in mine if counts[m].sum() > 0]
         if not mine:
             return Interval(*[torch.nan] * 3)
-        drawn = torch.stack([_resampled(sums[m], counts[m], n, seed + c)[:, 0] for c, m in enumerate(mine)])
+        drawn = torch.stack([resampled_means(sums[m], counts[m], n, seed + c)[:, 0] for c, m in enumerate(mine)])
         if both:   # whole clips with replacement; each time with other points
             g = torch.Generator().manual_seed(seed)
             which, how = (torch.randint(end, (len(mine), n), generator=g) for end in (len(mine), n))
@@ -712,12 +713,12 @@ class ScoreProbe:
         "The same by `match`: of the mean of heads, then head by head."
         how = dict(self.matching)
         symmetric, _ = how.pop('symmetric', False), how.pop('scale', None)
-        layers = _layers(j.q, j.k[:, j.video], self.grid, None, True, j.scale)
+        layers = as_layers(j.q, j.k[:, j.video], self.grid, None, True, j.scale)
 
         def cost(frame: int, to: int, tokens: Tensor) -> Tensor:
-            each = _cost(layers, self.grid, True, symmetric, frame, to, tokens)
+            each = cost_rows(layers, self.grid, True, symmetric, frame, to, tokens)
             return torch.cat([each.mean(0, keepdim=True), each])
-        tracks = _track(cost, self.grid, self.queries, j.k.device, (1 + len(j.q),), **how)
+        tracks = track_by_cost(cost, self.grid, self.queries, j.k.device, (1 + len(j.q),), **how)
         if self.published:
             tracks = tracks.at_frames(self.grid.video_frames, time='half_pixel')
         return tracks.xy.cpu()

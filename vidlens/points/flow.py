@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..core.grid import Grid
-from ..core.stats import _flags, _numbers
-from .matching import _BLOCK, _Layer, _layers, _mean_weights, _place, _tokens_of, read_out
+from ..core.stats import as_flags, as_numbers
+from .matching import (BLOCK, LayerTensors, as_layers, frame_tokens, mean_attention, read_out,
+                                     token_positions)
 
 # %% ../../nbs/points/03_flow.ipynb #a9e07e82
 _Pairs = str | Sequence[tuple[int, int]]
@@ -41,24 +42,24 @@ def _pairs_of(pairs: _Pairs, grid: Grid) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in x]
 
 # %% ../../nbs/points/03_flow.ipynb #b40d27a0
-def _mean_map(layers: Sequence[_Layer], grid: Grid, average: str, frame: int, to: int, tokens: Tensor) -> Tensor:
+def _mean_map(layers: Sequence[LayerTensors], grid: Grid, average: str, frame: int, to: int, tokens: Tensor) -> Tensor:
     "Logits or weights of `tokens` of `frame` over the tokens of `to`, mean of heads and layers: (n, rows*cols)."
     total: Tensor | float = 0.
     for q, k, scale in layers:
-        a, b = _tokens_of(q, grid, frame)[:, tokens] * scale, _tokens_of(k, grid, to)
+        a, b = frame_tokens(q, grid, frame)[:, tokens] * scale, frame_tokens(k, grid, to)
         if average == 'logits':
             total = total + a.transpose(0, 1).flatten(1) / len(q) @ b.transpose(0, 1).flatten(1).T
         else:
-            total = total + _mean_weights(a, b)
+            total = total + mean_attention(a, b)
     return torch.as_tensor(total) / len(layers)
 
 
-def _displaced(layers: Sequence[_Layer], grid: Grid, options: dict[str, Any], average: str, frame: int,
+def _displaced(layers: Sequence[LayerTensors], grid: Grid, options: dict[str, Any], average: str, frame: int,
                to: int) -> Tensor:
     "Displacement of each token of `frame`, in tokens: (rows, cols, 2)."
     parts, every = [], torch.arange(grid.per_frame, device=layers[0][0].device)
-    for tokens in every.split(max(1, _BLOCK // grid.per_frame)):
-        cost, home = _mean_map(layers, grid, average, frame, to, tokens), _place(grid, tokens)
+    for tokens in every.split(max(1, BLOCK // grid.per_frame)):
+        cost, home = _mean_map(layers, grid, average, frame, to, tokens), token_positions(grid, tokens)
         parts.append(read_out(cost, grid, near=home, **options)[0] - home)
     return torch.cat(parts).unflatten(0, (grid.rows, grid.cols))
 
@@ -73,7 +74,7 @@ def motion_flow(q, k, grid: Grid, pairs: _Pairs = 'next', *, readout: str = 'sof
     temperature and window as in `read_out`. heads, scale: as in `match_cost`. average: what is averaged over heads,
     'weights' or 'logits'. DiTFlow (section 3.1): average='logits', window=None, temperature 1/2 (their factor is 2), in
     tokens: divide by grid.stride. Differentiable if soft. Raises ValueError."""
-    layers, chosen = _layers(q, k, grid, heads, False, scale), _pairs_of(pairs, grid)
+    layers, chosen = as_layers(q, k, grid, heads, False, scale), _pairs_of(pairs, grid)
     if readout not in ('argmax', 'soft') or average not in ('weights', 'logits'):
         raise ValueError(f"readout={readout!r} and average={average!r}, but readout must be 'soft' or 'argmax' and "
                          "average 'weights' or 'logits'")
@@ -124,7 +125,7 @@ def _where(flow: Tensor, at) -> tuple[Tensor, Tensor]:
                              f'displacement for each token, or (..., {at.height}, {at.width}, 2) for each pixel')
         at = at if inside == (at.rows, at.cols) else Grid(1, at.height, at.width, stride=1)
         at = at.centres()
-    xy = _numbers(at, 'the places').to(x)
+    xy = as_numbers(at, 'the places').to(x)
     if xy.ndim < 2 or xy.shape[-1] != 2 or x.shape[-xy.ndim:] != xy.shape:
         raise ValueError(f'the flow has shape {tuple(x.shape)} and the places {tuple(xy.shape)}, but places must be '
                          '(points, 2) px and the flow (..., points, 2), or give a Grid and a flow (..., rows, cols, 2)')
@@ -162,9 +163,9 @@ def fit_affine(flow, at, weight=None, robust: bool = True, tolerance: float = .0
     last axis, 0 leaves a point out. robust=False: plain least squares. tolerance: px, a smaller miss always counts; for
     an argmax flow, which moves in whole tokens, give several of grid.stride. Raises ValueError for fewer than three
     points, or points on one line."""
-    flow = _numbers(flow, 'the flow')
+    flow = as_numbers(flow, 'the flow')
     d, xy = _where(flow, at)
-    w = torch.ones(flow.shape[:-1]) if weight is None else _numbers(weight, 'weight')
+    w = torch.ones(flow.shape[:-1]) if weight is None else as_numbers(weight, 'weight')
     if w.shape != flow.shape[:-1]:
         raise ValueError(f'weight has shape {tuple(w.shape)}, but must be that of the flow without its last axis, '
                          f'{tuple(flow.shape[:-1])}: weight.expand(flow.shape[:-1])')
@@ -201,9 +202,9 @@ def residual_flow(flow, at, maps=None, **how: Any) -> Tensor:
 
     flow, at: as in `fit_affine`. maps: (..., 2, 3), one for each leading axis of the flow; None fits them, and `how`
     (weight, robust, tolerance) goes to `fit_affine`. flow - residual_flow(flow, at) is the camera's part."""
-    flow = _numbers(flow, 'the flow')
+    flow = as_numbers(flow, 'the flow')
     d, xy = _where(flow, at)
-    m = (fit_affine(flow, at, **how) if maps is None else _numbers(maps, 'the maps')).to(d)
+    m = (fit_affine(flow, at, **how) if maps is None else as_numbers(maps, 'the maps')).to(d)
     if m.shape != (*d.shape[:-2], 2, 3):
         raise ValueError(f'the maps have shape {tuple(m.shape)}, but for a flow of shape {tuple(flow.shape)} they must '
                          f'be {(*d.shape[:-2], 2, 3)}: fit_affine(flow, at) gives them')
@@ -249,7 +250,7 @@ def flow_error(flow, truth, where=None, moved: float = 1., within: float = 45.) 
     that nothing moves. direction: share of the points that truly move by `moved` px or more whose direction is off by
     less than `within` degrees (chance: within / 180); no motion is no direction. NaN where a clip has no such point;
     `bootstrap` makes intervals over clips of them."""
-    d, t = (_numbers(x, name) for x, name in ((flow, 'the flow'), (truth, 'the true flow')))
+    d, t = (as_numbers(x, name) for x, name in ((flow, 'the flow'), (truth, 'the true flow')))
     t = t.to(d.device)
     if d.shape != t.shape or d.ndim < 2 or d.shape[-1] != 2:
         raise ValueError(f'the flow is {tuple(d.shape)} and the true one {tuple(t.shape)}, but both must be (clips, '
@@ -257,7 +258,7 @@ def flow_error(flow, truth, where=None, moved: float = 1., within: float = 45.) 
     if not 0 < within < 180 or not moved > 0:
         raise ValueError(f'within is {within} and moved {moved}, but within must be an angle between 0 and 180 degrees '
                          'and moved a distance in px above 0')
-    count = torch.ones(d.shape[:-1], dtype=torch.bool) if where is None else _flags(where, 'where')
+    count = torch.ones(d.shape[:-1], dtype=torch.bool) if where is None else as_flags(where, 'where')
     if count.shape != d.shape[:-1]:
         raise ValueError(f'where has shape {tuple(count.shape)}, but must be that of the flow without its last axis, '
                          f'{tuple(d.shape[:-1])}')
@@ -277,7 +278,7 @@ def remove_camera(tracks, maps) -> Tensor:
     tracks: (..., points, frames, 2) px. maps: (frames, 2, 3) from frame 0 to each frame, as `fit_affine` of the pairs
     'first' or a clip's camera gives them, or (frames - 1, 2, 3) from each frame to the next, which are chained. Tracks
     at RGB frames need maps at RGB frames. Raises ValueError if the frames differ."""
-    xy, m = _numbers(tracks, 'the tracks'), _numbers(maps, 'the maps')
+    xy, m = as_numbers(tracks, 'the tracks'), as_numbers(maps, 'the maps')
     if xy.ndim < 3 or xy.shape[-1] != 2 or m.ndim != 3 or m.shape[1:] != (2, 3):
         raise ValueError(f'the tracks are {tuple(xy.shape)} and the maps {tuple(m.shape)}, but tracks must be (points, '
                          'frames, 2) px and maps (frames, 2, 3)')

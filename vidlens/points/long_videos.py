@@ -17,14 +17,15 @@ from torch import Tensor
 
 from ..core.grid import Grid
 from ..core.video import resize
-from .matching import Tracker, Tracks, _check_reading, _cost, _follow, _layers, _look, _way_back, read_out
-from .trackers import _asked, _scaled
+from .matching import (Tracker, Tracks, as_layers, check_reading, cost_rows, cycle_error, follow_points,
+                                     lookup_tokens, read_out)
+from .trackers import scale_tracks, tracker_queries
 from ..seam.card import card_of, model_of
 from ..seam.hooks import capture
 from ..seam.run import default_size, encode, renoise, step_at
 
 # %% auto #0
-__all__ = ['Chunk', 'plan_chunks', 'track_long', 'tracker']
+__all__ = ['Chunk', 'plan_chunks', 'track_long', 'layers_grid', 'common_grid', 'number_list', 'tracker']
 
 # %% ../../nbs/points/11_long_videos.ipynb #fb69dd43
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class _Costs:
 
     def __init__(self, grid: Grid, xy: Tensor, how: dict[str, Any]) -> None:
         self.grid, self.xy, self.how = grid, xy, how
-        self.look = _look(xy, grid, how['lookup'])
+        self.look = lookup_tokens(xy, grid, how['lookup'])
         self.asked = self.look[0].unique()
         self.read = partial(read_out, grid=grid, readout=how['readout'], temperature=how['temperature'],
                             window=how['window'])
@@ -137,16 +138,16 @@ class _Costs:
 
     def add(self, layers: list, frame: int, time: int) -> None:
         "The costs of one pass, from the anchor to token frame `frame`, which sits at RGB time `time`."
-        cost = partial(_cost, layers, self.grid, False, self.how['symmetric'])
+        cost = partial(cost_rows, layers, self.grid, False, self.how['symmetric'])
         row = cost(0, frame, self.asked)
         if self.how['cycle'] is not None:
             at, _ = self._follow(row)
-            self.misses[time] = self.misses.get(time, 0.) + _way_back(cost, self.read, self.grid, at, self.xy, frame, 0)
+            self.misses[time] = self.misses.get(time, 0.) + cycle_error(cost, self.read, self.grid, at, self.xy, frame, 0)
         self.rows[time] = self.rows.get(time, 0.) + row
         self.counts[time] = self.counts.get(time, 0) + 1
 
-    def _follow(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        return _follow(lambda *_: row, self.read, self.grid, self.how['lookup'], self.xy, 0, 1, self.look)
+    def follow_points(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        return follow_points(lambda *_: row, self.read, self.grid, self.how['lookup'], self.xy, 0, 1, self.look)
 
     def finish(self, time: int) -> tuple[Tensor, Tensor, Tensor]:
         "Pixels (n, 2), height and miss (n,) of the best match at a time; its sums are dropped."
@@ -162,7 +163,7 @@ def _from_anchor(passes: Callable[[Chunk], Iterator[list]], plan: Sequence[Chunk
     found = {anchor: (xy, torch.ones_like(xy[:, 0]), torch.zeros_like(xy[:, 0]))}
     for i, chunk in enumerate(plan):
         for pairs in passes(chunk):
-            layers = _layers([q for q, _ in pairs], [k for _, k in pairs], grid, how['heads'], False, how['scale'])
+            layers = as_layers([q for q, _ in pairs], [k for _, k in pairs], grid, how['heads'], False, how['scale'])
             for f, t in enumerate(chunk.times, 1):
                 if t is not None:
                     costs.add(layers, f, t)
@@ -197,10 +198,10 @@ def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], s
     on_pass     called with (passes done, passes in all)
 
     One pass of the model for each chunk and step, to the last of the layers. Raises ValueError for what does not fit."""
-    v, t, xy = _asked(video, queries)
-    _check_reading(lookup, readout, temperature, window, cycle)
+    v, t, xy = tracker_queries(video, queries)
+    check_reading(lookup, readout, temperature, window, cycle)
     layers = _several('layers', layers)
-    grid = _layers_grid(pipe, layers, _chunk_grid(pipe, len(v), encoding, size, chunk))
+    grid = layers_grid(pipe, layers, _chunk_grid(pipe, len(v), encoding, size, chunk))
     at = [step_at(pipe, s, steps=of).index for s in _several('steps', steps)]
     passes = _Passes(pipe, v, layers, at, of, encoding, prompt, seed, (grid.height, grid.width))
     shrink = torch.tensor([grid.width / v.shape[2], grid.height / v.shape[1]])
@@ -220,7 +221,7 @@ def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], s
         part = part.at_frames(len(v))
         for name in ('xy', 'visible', 'score', 'error'):
             getattr(out, name)[t == a] = getattr(part, name)
-    return _scaled(out if cycle is not None else replace(out, error=None), 1 / shrink)
+    return scale_tracks(out if cycle is not None else replace(out, error=None), 1 / shrink)
 
 
 def _chunk_grid(pipe, frames: int, encoding: str, size: tuple[int, int] | None, chunk: int | None) -> Grid:
@@ -238,15 +239,15 @@ def _chunk_grid(pipe, frames: int, encoding: str, size: tuple[int, int] | None, 
                    causal=encoding == 'causal')
 
 
-def _layers_grid(pipe, layers: Sequence[int], grid: Grid) -> Grid:
+def layers_grid(pipe, layers: Sequence[int], grid: Grid) -> Grid:
     """The token grid of these layers, where that of the latents is `grid`: a UNet halves it on its way down.
 
     Raises ValueError if they have several."""
     blocks = card_of(pipe).blocks(model_of(pipe))
-    return _same_grid({n: blocks[n][2].grid(grid) if -len(blocks) <= n < len(blocks) else grid for n in layers})  # capture refuses
+    return common_grid({n: blocks[n][2].grid(grid) if -len(blocks) <= n < len(blocks) else grid for n in layers})  # capture refuses
 
 
-def _same_grid(grids: Mapping[int, Grid]) -> Grid:
+def common_grid(grids: Mapping[int, Grid]) -> Grid:
     "The grid that all these layers have. Raises ValueError if they have several."
     (first, grid), *others = grids.items()
     for n, other in others:
@@ -256,13 +257,13 @@ def _same_grid(grids: Mapping[int, Grid]) -> Grid:
     return grid
 
 
-def _listed(x: int | Iterable[int]) -> list[int]:
+def number_list(x: int | Iterable[int]) -> list[int]:
     return [x] if isinstance(x, int) else list(x)
 
 
 def _several(what: str, x: int | Sequence[int]) -> list[int]:
     "One or several numbers as a list; raises ValueError if there are none."
-    if not (out := _listed(x)):
+    if not (out := number_list(x)):
         raise ValueError(f'{what} is empty: give one number or several, {what}=-1 for the last')
     return out
 

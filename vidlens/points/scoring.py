@@ -19,17 +19,18 @@ from torch import Tensor
 
 from .. import world
 from ..core.grid import Grid
-from ..core.video import _size
+from ..core.video import parse_size
 from .attention import ScoreProbe, ScoreTable, join_scores
 from .matching import Tracker, Tracks, points_on_grid
-from .trackers import _opencv, pseudo_truth
+from .trackers import pseudo_truth, require_opencv
 from ..seam.card import card_of, model_of
-from ..seam.hooks import Wanted, _asked, _pick, capture
+from ..seam.hooks import Wanted, capture, choose_numbers, parse_wanted
 from ..seam.run import Sample, default_size, encode, generate, renoise, step_at, text_of
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['PUBLISHED', 'score', 'GenerationScores', 'score_generation', 'best_layer', 'world_clips']
+__all__ = ['PUBLISHED', 'score', 'GridProbes', 'clip_probe', 'text_mask', 'clip_caption', 'readable_caption', 'GenerationScores',
+           'score_generation', 'best_layer', 'world_clips']
 
 # %% ../../nbs/points/10_scoring.ipynb #0fac8c48
 def score(pipe, video, prompt: str = '', tracks: Any = None, visible: Any = None,
@@ -51,14 +52,14 @@ def score(pipe, video, prompt: str = '', tracks: Any = None, visible: Any = None
     `best('accuracy')` of the table is the layer that matches best. Raises ValueError."""
     clips = _clips(pipe, video, prompt, tracks, visible)
     numbers = _step_numbers(pipe, steps, of)
-    _pick(layers, card_of(pipe).n_layers(model_of(pipe)), 'layers')
+    choose_numbers(layers, card_of(pipe).n_layers(model_of(pipe)), 'layers')
     _check_threshold(threshold)
     side = card_of(pipe).grid(pipe, *clips[0].video.shape[:3]).stride
     how = dict(threshold=threshold, moved=float(side if moved is None else moved), sample=sample, seed=seed)
     tables: list[ScoreTable] = []
     for i, clip in enumerate(clips):
-        z, caption = encode(pipe, clip.video) if latents is None else latents[i], _said(pipe, clip, prompt)
-        probe = _clip_probe(pipe, clip, caption, how)
+        z, caption = encode(pipe, clip.video) if latents is None else latents[i], clip_caption(pipe, clip, prompt)
+        probe = clip_probe(pipe, clip, caption, how)
         with capture(pipe, 'q k', layers=layers, tokens='all', probe=probe):
             for step in numbers:
                 renoise(pipe, None, caption, step=step, steps=of, seed=seed, latents=z)
@@ -68,7 +69,7 @@ def score(pipe, video, prompt: str = '', tracks: Any = None, visible: Any = None
     return _joined(tables, of=of, seed=seed, moved=how['moved'])
 
 
-class _Probes:
+class GridProbes:
     "A `ScoreProbe` for each grid that layers have: those of a UNet have several, and are scored in the same px."
 
     def __init__(self, make: Callable[..., ScoreProbe], grid: Grid, threshold: float | None, **how: Any) -> None:
@@ -103,22 +104,22 @@ class _Probes:
         return replace(first, layers=sorted(layers), points=joined('points'), heads=joined('heads'))
 
 
-def _clip_probe(pipe, clip, caption: str, how: dict[str, Any]) -> _Probes:
+def clip_probe(pipe, clip, caption: str, how: dict[str, Any]) -> GridProbes:
     "The probe of a clip's points that are visible in frame 0."
     first, grid = clip.visible[:, 0], card_of(pipe).grid(pipe, *clip.video.shape[:3])
     truth, seen = clip.tracks[first], clip.visible[first]
     points = torch.cat([torch.zeros(len(truth), 1), truth[:, 0]], 1)
-    return _Probes(partial(ScoreProbe, queries=points, truth=truth, visible=seen, valid=_valid(pipe, caption)), grid, **how)
+    return GridProbes(partial(ScoreProbe, queries=points, truth=truth, visible=seen, valid=text_mask(pipe, caption)), grid, **how)
 
 
-def _valid(pipe, prompt: str) -> Tensor | None:
+def text_mask(pipe, prompt: str) -> Tensor | None:
     "Which text tokens of the joint sequence are no padding; None if there are none."
     return None if card_of(pipe).text == 'cross' else ~text_of(pipe, prompt).pad
 
 
 def _step_numbers(pipe, steps: Wanted, of: int) -> list[int]:
     "Numbers, from 0, of the steps asked for in a run of `of`. Raises ValueError for none, and for those that do not exist."
-    asked = _asked(steps, 'steps')
+    asked = parse_wanted(steps, 'steps')
     each = range(of) if asked is None else range(of)[asked] if isinstance(asked, slice) else asked
     if not each:
         raise ValueError('steps is empty: give at least one, for example steps=-12')
@@ -161,7 +162,7 @@ def _clips(pipe, video, prompt: str, tracks: Any, visible: Any) -> list[Any]:
         if c.video is None:
             raise ValueError(f'{c!r} has no video: only clips with one are scored')
         if prompt:
-            _said(pipe, c, prompt)
+            clip_caption(pipe, c, prompt)
     return clips
 
 
@@ -174,7 +175,7 @@ def _as_tensor(x: Any, name: str) -> Tensor:
                          f'{", 2" if name == "tracks" else ""})') from None
 
 
-def _said(pipe, clip: Any, prompt: str = '') -> str:
+def clip_caption(pipe, clip: Any, prompt: str = '') -> str:
     "The words of a clip, none if the model cannot read them; the prompt for a clip that has none. Raises ValueError for both."
     own = getattr(clip, 'caption', '') or getattr(clip, 'prompt', '')
     if prompt and own and prompt != own:
@@ -182,10 +183,10 @@ def _said(pipe, clip: Any, prompt: str = '') -> str:
     if prompt and not own:
         text_of(pipe, prompt)
         return prompt
-    return _known(pipe, own)
+    return readable_caption(pipe, own)
 
 
-def _known(pipe, caption: str) -> str:
+def readable_caption(pipe, caption: str) -> str:
     "A caption of the world if the model can read it, else none: matching does not need one."
     try:
         text_of(pipe, caption)
@@ -222,14 +223,14 @@ def score_generation(pipe, prompt: str | Sequence[str], queries: Any = None, tra
                          "several times as often as that, ['a red circle moves left'] * 3")
     _check_threshold(threshold)
     if tracker is None:
-        _opencv()   # raises before the video is made
+        require_opencv()   # raises before the video is made
     frames, height, width = default_size(pipe)
-    height, width = _size(run['size']) if run.get('size') else (height, width)
+    height, width = parse_size(run['size']) if run.get('size') else (height, width)
     grid = card_of(pipe).grid(pipe, run.get('frames') or frames, height, width)
     points = torch.as_tensor(points_on_grid(10, height, width) if queries is None else queries).float()
     far, tables, samples, tracks = float(grid.stride if moved is None else moved), [], [], []
     for i, text in enumerate(prompts):
-        probe = _Probes(partial(ScoreProbe, queries=points, later=True, valid=_valid(pipe, text)), grid, threshold,
+        probe = GridProbes(partial(ScoreProbe, queries=points, later=True, valid=text_mask(pipe, text)), grid, threshold,
                         moved=far, sample=sample, seed=seed)
         with capture(pipe, 'q k', layers=layers, steps=steps, tokens='all', probe=probe):
             made: Any = generate(pipe, text, seed + i, of, **run)

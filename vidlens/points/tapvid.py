@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.files import _DAMAGED, whole_file
+from ..core.files import DAMAGED, whole_file
 from ..core.stats import Interval, bootstrap, paired_difference
 from ..core.video import as_video, fit_points, read_video, resize
 from .matching import Tracker
-from .metrics import tapvid
+from .metrics import tapvid_metrics
 
 # %% auto #0
 __all__ = ['PointClip', 'PointSet', 'read_tapvid', 'write_tapvid', 'read_difftrack', 'TapVidScores', 'evaluate_tapvid', 'compare']
@@ -505,7 +505,7 @@ def _npy(path: Path, ndim: int, kinds: str, expected: str) -> np.ndarray:
         raise FileNotFoundError(f'{path} does not exist: tracks/NNN.npy and visibility/NNN.npy belong together')
     try:
         x = np.load(path, allow_pickle=False)
-    except _DAMAGED as e:
+    except DAMAGED as e:
         raise ValueError(f'{path} is not a numpy file of numbers ({e}): fetch it again') from e
     if x.ndim != ndim or x.shape[0] != 1 or x.dtype.kind not in kinds:
         raise ValueError(f'{path} is {x.shape} {x.dtype}, but must be {expected}')
@@ -627,7 +627,7 @@ def evaluate_tapvid(clips: Iterable[PointClip], tracker: Tracker, mode: str = 'f
         row = torch.full((len(_COLUMNS),), torch.nan)
         if len(queries) and small.video is not None:
             xy, visible = _answer(tracker(small.video, queries), small, queries)
-            result = tapvid(queries, ~small.visible[which], small.tracks[which], ~visible, xy, mode, small.size)
+            result = tapvid_metrics(queries, ~small.visible[which], small.tracks[which], ~visible, xy, mode, small.size)
             row = torch.stack([result[m].float() for m in _COLUMNS])
         _log.info('evaluate_tapvid: %s, %d queries, d_avg %.3f', clip.name, len(queries), row[0])
         names.append(clip.name)

@@ -16,22 +16,23 @@ from torch import Tensor
 
 from ..core.grid import Grid
 from ..core.video import as_video, resize
-from .matching import Tracker, Tracks, _queries_in, match_features, nearest_patch, points_on_grid
+from .matching import Tracker, Tracks, match_features, nearest_patch, points_on_grid, queries_in_video
 
 # %% auto #0
-__all__ = ['stand_still', 'nearest_rgb', 'lucas_kanade', 'by_features', 'nearest_latent', 'cotracker', 'pseudo_truth']
+__all__ = ['tracker_queries', 'stand_still', 'scale_tracks', 'nearest_rgb', 'require_opencv', 'lucas_kanade', 'by_features',
+           'nearest_latent', 'cotracker', 'pseudo_truth']
 
 # %% ../../nbs/points/04_trackers.ipynb #bba45e71
-def _asked(video: Any, queries: Any) -> tuple[Tensor, Tensor, Tensor]:
+def tracker_queries(video: Any, queries: Any) -> tuple[Tensor, Tensor, Tensor]:
     "The video, the frames (points,) and the pixels (points, 2) that are asked, checked."
     v = as_video(video)
-    t, xy = _queries_in(queries, *v.shape[:3])
+    t, xy = queries_in_video(queries, *v.shape[:3])
     return v, t.cpu(), xy.cpu()
 
 # %% ../../nbs/points/04_trackers.ipynb #66c1efd7
 def stand_still(video: Tensor, queries: Tensor) -> Tracks:
     "Every point stays where it was asked, visible: what a static clip deserves, and the floor for all others."
-    v, _, xy = _asked(video, queries)
+    v, _, xy = tracker_queries(video, queries)
     ones = torch.ones(len(xy), len(v))
     return Tracks(xy[:, None].repeat(1, len(v), 1), ones.bool(), ones, torch.arange(len(v)).float())
 
@@ -44,7 +45,7 @@ def _fitted(video: Tensor, stride: int, size: tuple[int, int] | None = None) -> 
     return video if (height, width) == tuple(video.shape[1:3]) else resize(video, height, width, fit='stretch')
 
 
-def _scaled(found: Tracks, scale: Tensor) -> Tracks:
+def scale_tracks(found: Tracks, scale: Tensor) -> Tracks:
     "Tracks in pixels of another size."
     return found if (scale == 1).all() else Tracks(found.xy * scale.to(found.xy.device), found.visible, found.score,
                                                    found.times, found.error)
@@ -56,7 +57,7 @@ def _per_frame(follow: Callable[[Tensor, Grid, Tensor], Tracks], video: Tensor, 
     v = _fitted(video, stride, size)
     grid = Grid(len(v), v.shape[1] // stride, v.shape[2] // stride, stride, temporal=1, causal=False)
     scale = torch.tensor([video.shape[2] / grid.width, video.shape[1] / grid.height])
-    return _scaled(follow(v, grid, torch.cat([t[:, None].float(), xy / scale], 1)), scale)
+    return scale_tracks(follow(v, grid, torch.cat([t[:, None].float(), xy / scale], 1)), scale)
 
 
 def nearest_rgb(video: Tensor, queries: Tensor, stride: int = 8, cycle: float | None = 1., **options: Any) -> Tracks:
@@ -65,12 +66,12 @@ def nearest_rgb(video: Tensor, queries: Tensor, stride: int = 8, cycle: float | 
     A frame that does not divide is resized to the nearest multiple. cycle: patches by which the way back may miss the
     query and the point is still called visible; None calls all of them visible, as published evaluations do. options:
     as in `matching.match_features`, e.g. readout='soft'."""
-    v, t, xy = _asked(video, queries)
+    v, t, xy = tracker_queries(video, queries)
     back = None if cycle is None else cycle * stride
     return _per_frame(lambda x, grid, q: nearest_patch(x, grid, q, cycle=back, **options), v, t, xy, stride)
 
 # %% ../../nbs/points/04_trackers.ipynb #4ac301f1
-def _opencv() -> Any:
+def require_opencv() -> Any:
     try:
         import cv2
     except ImportError:
@@ -87,7 +88,7 @@ def _flow_step(a: np.ndarray, b: np.ndarray, xy: np.ndarray, window: int, levels
     "Points xy (..., 2) px of frame a in frame b, and whether they were found (...); those not found stay."
     # OpenCV puts pixel centres at whole numbers
     at = np.ascontiguousarray((xy - .5).reshape(-1, 1, 2), np.float32)
-    to, found, _ = _opencv().calcOpticalFlowPyrLK(a, b, at, None, winSize=(window, window), maxLevel=levels,
+    to, found, _ = require_opencv().calcOpticalFlowPyrLK(a, b, at, None, winSize=(window, window), maxLevel=levels,
                                                     minEigThreshold=_EIGEN)
     found = found.reshape(-1).astype(bool) & np.isfinite(to).all((1, 2))
     out = np.where(found[:, None], to.reshape(-1, 2) + .5, xy.reshape(-1, 2))
@@ -132,7 +133,7 @@ def lucas_kanade(video: Tensor, queries: Tensor, window: int | None = None, leve
     Kalal et al. 2010; the `error` of the tracks, score is 1 / (1 + error)). horizon: track back so many frames only,
     and once lost is lost for good: for long clips, as the full way costs frames squared.
     Needs OpenCV: pip install 'vidlens[eval]'. Raises ModuleNotFoundError without, ValueError for bad input."""
-    v, t, xy = _asked(video, queries)
+    v, t, xy = tracker_queries(video, queries)
     side = window or int(np.clip(min(v.shape[1:3]) // 12, 7, 31))
     if side < 3 or levels < 0 or not cycle >= 0 or (horizon is not None and horizon < 1):
         raise ValueError(f'window={window}, levels={levels}, cycle={cycle}, horizon={horizon}, but window must be at '
@@ -180,7 +181,7 @@ def by_features(function: Callable[[Tensor], Tensor], stride: int, size: tuple[i
     back = None if cycle is None else cycle * stride
 
     def tracker(video: Tensor, queries: Tensor) -> Tracks:
-        v, t, xy = _asked(video, queries)
+        v, t, xy = tracker_queries(video, queries)
         return _per_frame(lambda x, grid, q: match_features(_features(function, x, grid, batch), grid, q, cycle=back,
                                                             **options), v, t, xy, stride, size)
     return tracker
@@ -197,14 +198,14 @@ def nearest_latent(latents: Tensor | Callable[[Tensor], Tensor], grid: Grid, cyc
     back = None if cycle is None else cycle * grid.stride
 
     def tracker(video: Tensor, queries: Tensor) -> Tracks:
-        v, t, xy = _asked(video, queries)
+        v, t, xy = tracker_queries(video, queries)
         if len(v) != grid.video_frames:
             raise ValueError(f'the video has {len(v)} frames, but the grid of the latents {grid.video_frames}: give '
                              f'the first {grid.video_frames} frames, or encode this video')
         scale = torch.tensor([v.shape[2] / grid.width, v.shape[1] / grid.height])
         z = latents if isinstance(latents, Tensor) else latents(v)
         q = torch.cat([t[:, None].float(), xy / scale], 1)
-        return _scaled(nearest_patch(z, grid, q, cycle=back, **options).at_frames(len(v)), scale)
+        return scale_tracks(nearest_patch(z, grid, q, cycle=back, **options).at_frames(len(v)), scale)
     return tracker
 
 # %% ../../nbs/points/04_trackers.ipynb #245947e0
@@ -267,7 +268,7 @@ def cotracker(model: Any = None, device: Any = None, name: str = 'cotracker3_off
     device = device or 'cpu'
 
     def tracker(video: Tensor, queries: Tensor) -> Tracks:
-        v, t, xy = _asked(video, queries)
+        v, t, xy = tracker_queries(video, queries)
         at, sure = _predict(found, v, torch.cat([t[:, None].float(), xy - .5], 1), device, type(found).__name__)
         score = sure.float()
         return Tracks(at + .5, score > .5, score, torch.arange(len(v)).float())
@@ -281,5 +282,5 @@ def pseudo_truth(video: Tensor, queries: Any = None, tracker: Tracker | None = N
     the way back misses the query by at most 1 px. Only visible places are to be believed."""
     v = as_video(video)
     q = points_on_grid(10, v.shape[1], v.shape[2]) if queries is None else queries
-    _asked(v, q)
+    tracker_queries(v, q)
     return lucas_kanade(v, q, cycle=1.) if tracker is None else tracker(v, torch.as_tensor(q).float())

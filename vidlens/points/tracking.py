@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core.grid import Grid
 from ..core.video import as_video
-from .long_videos import _layers_grid, _listed, _same_grid, track_long
+from .long_videos import common_grid, layers_grid, number_list, track_long
 from .matching import Tracks, match, points_on_grid
 from .scoring import best_layer
 from ..seam.card import card_of, model_of
@@ -23,7 +23,7 @@ from ..seam.tape import Tape
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['track']
+__all__ = ['track', 'check_tape', 'tape_grid', 'tape_item']
 
 # %% ../../nbs/points/12_tracking.ipynb #32fe3a7a
 _LONG = {'encoding', 'size', 'chunk', 'order', 'overlap', 'on_pass'}
@@ -51,30 +51,30 @@ def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = 
         if video is None:
             raise ValueError('track needs a video, or the tape of a capture that kept q and k')
         video = as_video(video)
-        whole, steps = _fits(pipe, video), _listed(step)
+        whole, steps = _fits(pipe, video), number_list(step)
         if layer is None:
             frames, height, width = video.shape[:3]
             layer = best_layer(pipe, steps[0] if steps else -2, of, (frames, height, width) if whole else None)
-        if not whole or len(_listed(layer)) != 1 or len(steps) != 1 or how.keys() & _LONG:
+        if not whole or len(number_list(layer)) != 1 or len(steps) != 1 or how.keys() & _LONG:
             return _track_long(pipe, video, queries, layer, step, of, prompt, seed, whole, how)
         with capture(pipe, 'q k', layers=layer) as tape:
             renoise(pipe, video, prompt, step=steps[0], steps=of, seed=seed)
     elif video is not None:
         raise ValueError('a video and a tape: points are tracked in the tape, and the video would not be looked at: leave one out')
     else:
-        _check_tape(pipe, tape)
-    layers, steps = _listed(_only_layer(tape) if layer is None else layer), _listed(step)
+        check_tape(pipe, tape)
+    layers, steps = number_list(_only_layer(tape) if layer is None else layer), number_list(step)
     if not layers or not steps or len(steps) > 1 and len(tape.times) < 2:
         raise ValueError(f'layer={layer}, step={step}: the tape holds steps {sorted(tape.times)}, so capture those that '
                          'are to be averaged, and give at least one layer and step')
-    grid = _same_grid({n: _grid(tape, n) for n in layers})
+    grid = common_grid({n: tape_grid(tape, n) for n in layers})
     if queries is None:
         queries = points_on_grid(6, grid.height, grid.width)
-    q, k = ([_one(tape, kind, n, item, s) for n in layers for s in steps] for kind in 'qk')
+    q, k = ([tape_item(tape, kind, n, item, s) for n in layers for s in steps] for kind in 'qk')
     return match(q, k, grid, queries, **dict(cycle=float(grid.stride)) | how).at_frames(grid.video_frames)
 
 
-def _check_tape(pipe, tape: Tape) -> None:
+def check_tape(pipe, tape: Tape) -> None:
     "Raise ValueError for what another model left; a tape that does not name its model is taken."
     model, layers = type(model_of(pipe)).__name__, card_of(pipe).n_layers(model_of(pipe))
     if tape.facts.get('model', model) != model or tape.layers not in (None, layers):
@@ -105,12 +105,12 @@ def _track_long(pipe, video: Tensor, queries: Any, layer: int | Sequence[int], s
     if whole and grid.frames > 1 and not how.keys() & _LONG:
         how = how | dict(encoding='causal', size=(height, width), chunk=grid.frames)
     if how.get('cycle') is not None:
-        how = how | dict(cycle=how['cycle'] / _layers_grid(pipe, _listed(layer), grid).stride)
+        how = how | dict(cycle=how['cycle'] / layers_grid(pipe, number_list(layer), grid).stride)
     queries = points_on_grid(6, height, width) if queries is None else queries
     return track_long(pipe, video, queries, layer, step, of, prompt, seed, **how)
 
 
-def _grid(tape: Tape, layer: int | None = None) -> Grid:
+def tape_grid(tape: Tape, layer: int | None = None) -> Grid:
     "The token grid of the clip, or of a layer with its own."
     grid = tape.grid if layer is None else tape.grid_of(layer)
     if grid is None:
@@ -125,7 +125,7 @@ def _only_layer(tape: Tape) -> int:
     return layers[0]
 
 
-def _one(tape: Tape, kind: str, layer: int, item: int, step: int, tokens: str = 'video') -> Tensor:
+def tape_item(tape: Tape, kind: str, layer: int, item: int, step: int, tokens: str = 'video') -> Tensor:
     "One video's tensor; `step` chooses where the tape holds several."
     try:
         x = tape.get(kind, layer, step if len(tape.times) > 1 else None, tokens=tokens)

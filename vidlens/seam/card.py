@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ..core.grid import Grid
 
 # %% auto #0
-__all__ = ['CARDS', 'Stack', 'Text', 'Card', 'model_of', 'card_of', 'text_length', 'is_flow', 'noise_level', 'sites']
+__all__ = ['CARDS', 'Stack', 'Text', 'Card', 'model_of', 'card_of', 'text_length', 'is_flow', 'noise_level', 'layer_width',
+           'sites']
 
 # %% ../../nbs/seam/00_card.ipynb #c43c6184
 @dataclass(frozen=True)
@@ -398,7 +399,7 @@ def noise_level(scheduler, t: float) -> float:
     return float('nan')
 
 # %% ../../nbs/seam/00_card.ipynb #73961e69
-def _width(block: Any, stack: Stack) -> tuple[int | None, int]:
+def layer_width(block: Any, stack: Stack) -> tuple[int | None, int]:
     "(heads, channels per head) of a layer; no heads and all channels for the output of a UNet block."
     if not stack.attn:
         return None, block.resnets[-1].out_channels
@@ -413,7 +414,7 @@ def sites(pipe) -> list[dict[str, Any]]:
     model, card, rows = model_of(pipe), card_of(pipe), []
     stride = card.compression(pipe)[1] * card.patch(model)[1]
     for layer, (path, block, stack) in enumerate(card.blocks(model)):
-        heads, channels = _width(block, stack)
+        heads, channels = layer_width(block, stack)
         rows.append(dict(layer=layer, path=f'{path}.{stack.attn}'.rstrip('.'), kinds=' '.join(stack.kinds), heads=heads,
                          channels=channels, text='joint' if stack.joint else 'cross' if stack.cross else '',
                          stride=stride * 2 ** stack.level))

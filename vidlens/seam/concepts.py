@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core.grid import Grid
 from .card import Card, card_of, model_of
-from .hooks import Capture, Wanted, _Call, _denoisers
+from .hooks import Call, Capture, Wanted, denoisers_of
 
 # %% auto #0
 __all__ = ['PATHS', 'Path', 'Concepts', 'encode_concepts', 'ConceptStream', 'concept_stream']
@@ -187,7 +187,7 @@ class ConceptStream(Capture):
 
     def __enter__(self):
         "Hooks of blocks, for the embedding of the timestep that each is given; of denoisers, to know which one runs."
-        self.handles = [m.register_forward_pre_hook(lambda m, a: self._turn(m)) for m in _denoisers(self.pipe, self.card)
+        self.handles = [m.register_forward_pre_hook(lambda m, a: self._turn(m)) for m in denoisers_of(self.pipe, self.card)
                         ] if self.group else [
             block.register_forward_pre_hook(lambda m, a, kw, i=i: self._note(i, m, a, kw), with_kwargs=True)
             for i, (_, block, _) in enumerate(self.places[:max(self.where[self.group]) + 1])]
@@ -215,13 +215,13 @@ class ConceptStream(Capture):
         given = inspect.signature(type(block).forward).bind_partial(block, *args, **kwargs).arguments
         self.temb[layer] = given['temb']
 
-    def wants(self, group: str, layer: int, call: _Call) -> bool:
+    def wants(self, group: str, layer: int, call: Call) -> bool:
         "All layers on the way to the last one asked for."
         if group != self.group or not self.parts(call) or not (self.steps is None or call.step in self.steps):
             return False
         return layer in self.where[group] if group else layer <= max(self.where[group])
 
-    def _afford(self, call: _Call) -> None:
+    def _afford(self, call: Call) -> None:
         "What is kept is a few tokens wide; `_keep` counts it as it comes."
 
     def after(self, group, layer, call, q, k, v, o) -> Tensor:
@@ -232,7 +232,7 @@ class ConceptStream(Capture):
                     self._hand_over(layer, call, branch, rows, (q, o), made)
         return o
 
-    def _joint(self, layer: int, call: _Call, branch: str, rows: slice, k: Tensor, v: Tensor) -> tuple[Tensor | None, ...]:
+    def _joint(self, layer: int, call: Call, branch: str, rows: slice, k: Tensor, v: Tensor) -> tuple[Tensor | None, ...]:
         "One block's step: the concepts' q, k, v and output, and their tokens for the next block."
         block = self.places[layer][1]
         path, temb = PATHS[type(block).__name__], self.temb[layer][rows]
@@ -244,7 +244,7 @@ class ConceptStream(Capture):
         self.state[branch] = path.end(block, c, out.transpose(1, 2).flatten(2), rest)
         return *qkv, out
 
-    def _cross(self, layer: int, call: _Call) -> tuple[Tensor | None, ...]:
+    def _cross(self, layer: int, call: Call) -> tuple[Tensor | None, ...]:
         "Keys and values by the layer's attention to the text; its tokens are the same in every layer."
         _, block, stack = self.places[layer]
         attn = getattr(block, stack.cross or '')
@@ -256,7 +256,7 @@ class ConceptStream(Capture):
         k, v = (y.unflatten(2, (attn.heads, -1)).transpose(1, 2) for y in (k, v))
         return None, k, v, None
 
-    def _hand_over(self, layer: int, call: _Call, branch: str, rows: slice, shown: tuple[Tensor, Tensor],
+    def _hand_over(self, layer: int, call: Call, branch: str, rows: slice, shown: tuple[Tensor, Tensor],
                    made: tuple[Tensor | None, ...]) -> None:
         "Show or keep what a layer gave."
         self.tape.times[call.step] = (call.t, call.sigma)

@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..core.grid import Grid
-from .card import Card, Stack, _width, card_of, is_flow, model_of, noise_level
-from .tape import Site, Tape, _index, _tensors
+from .card import Card, Stack, card_of, is_flow, layer_width, model_of, noise_level
+from .tape import Site, Tape, from_start, tensors_in
 
 # %% auto #0
-__all__ = ['Wanted', 'CaptureError', 'lock_of', 'Capture', 'capture', 'parse_bytes', 'Inputs', 'watch_inputs', 'Edit', 'edit',
-           'until_enough', 'announce', 'quiet']
+__all__ = ['OPEN_SEAMS', 'Wanted', 'CaptureError', 'Call', 'denoisers_of', 'lock_of', 'join_seam', 'leave_seam', 'choose_numbers',
+           'parse_wanted', 'layer_numbers', 'Listener', 'Capture', 'capture', 'parse_bytes', 'gib_text', 'choose_dtype',
+           'choose_device', 'Inputs', 'watch_inputs', 'Edit', 'edit', 'one_forward', 'until_enough', 'announce',
+           'quiet', 'beside_run', 'note_facts']
 
 # %% ../../nbs/seam/03_hooks.ipynb #6891644a
 class CaptureError(RuntimeError):
@@ -34,7 +36,7 @@ class CaptureError(RuntimeError):
 
 
 @dataclass
-class _Call:
+class Call:
     """One forward of the denoiser: its step, the rows of the batch by branch, and where the video's tokens lie.
 
     `text`: text tokens in the joint sequence; `cross`: those of a separate text attention; `guided`: is guidance on?
@@ -80,7 +82,7 @@ class _Call:
 
 
 class _Reader:
-    "Turns the denoiser's arguments into a `_Call`, and counts steps."
+    "Turns the denoiser's arguments into a `Call`, and counts steps."
 
     def __init__(self, pipe, card: Card):
         self.pipe, self.card = pipe, card
@@ -92,7 +94,7 @@ class _Reader:
         self.stacks = [s for _, _, s in card.blocks(model_of(pipe))]
         self.signature = inspect.signature(type(model_of(pipe)).forward)
 
-    def __call__(self, model: Any, args, kwargs) -> _Call:
+    def __call__(self, model: Any, args, kwargs) -> Call:
         given = self.signature.bind_partial(model, *args, **kwargs).arguments
         x, words = given[self.card.sample], given.get('encoder_hidden_states')
         t = float(torch.as_tensor(given['timestep']).flatten()[0])
@@ -103,7 +105,7 @@ class _Reader:
             self.guided[name] = self.guidance()
         joint, own = self.card.text != 'cross', self.own_text(words, x.shape[0])
         grid = self.card.grid_of_latents(self.pipe, tuple(x.shape))
-        return _Call(step, total, t, self.sigma(t, info), self.parts(name, x.shape[0], hasattr(model, 'cache_context')),
+        return Call(step, total, t, self.sigma(t, info), self.parts(name, x.shape[0], hasattr(model, 'cache_context')),
                      grid, text if joint else 0, self.card.text == 'first',
                      0 if joint else text * grid.frames if own else text, x.element_size(), self.guided[name],
                      [(s, s.grid(grid)) for s in self.stacks], own, x)
@@ -180,12 +182,12 @@ class _Seam:
 
     def __init__(self, pipe):
         self.pipe, self.card = pipe, card_of(pipe)
-        self.models = _denoisers(pipe, self.card)
+        self.models = denoisers_of(pipe, self.card)
         self.read = _Reader(pipe, self.card)
-        self.listeners: list[_Listener] = []
+        self.listeners: list[Listener] = []
         self.undo: list[Callable[[], None]] = []
         self.modes: list[_Mode | None] = []
-        self.call: _Call | None = None
+        self.call: Call | None = None
         self.key, self.lock = id(model_of(pipe)), lock_of(pipe)
         self.stopping = self.single = self.muted = False
 
@@ -312,9 +314,9 @@ class _Seam:
             last = x.after(group, layer, call, shown['query'], shown['key'], shown['value'], last)
         return raw if raw is not None and last is out else call.unfold(layer, last)
 
-    def _refuse_replacing(self, here: list[_Listener], layer: int, call: _Call) -> None:
+    def _refuse_replacing(self, here: list[Listener], layer: int, call: Call) -> None:
         "What takes the place of attention over the whole video has no place in a UNet's layers."
-        odd = next((type(x).__name__ for x in here if type(x).instead is not _Listener.instead), None)
+        odd = next((type(x).__name__ for x in here if type(x).instead is not Listener.instead), None)
         if odd and call.places[layer][0].over != 'video':
             raise CaptureError(f'{odd} replaces attention over all of the video, but layer {layer} of this {self.card.name} '
                                f'attends within a frame or over time only: use a video transformer, or edit masks')
@@ -337,7 +339,7 @@ class _Seam:
         return new
 
 # %% ../../nbs/seam/03_hooks.ipynb #03e710b1
-def _denoisers(pipe, card: Card) -> list[Any]:
+def denoisers_of(pipe, card: Card) -> list[Any]:
     found = [getattr(pipe, n, None) for n in card.denoisers]
     return [m for m in found if isinstance(m, nn.Module)] or [model_of(pipe)]
 
@@ -366,7 +368,7 @@ def _refuse_compiled(model: nn.Module, place: str = 'transformer') -> None:
                                f'uncompiled one, {fix}')
 
 
-_OPEN: dict[int, _Seam] = {}
+OPEN_SEAMS: dict[int, _Seam] = {}
 _LOCKS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
@@ -376,16 +378,16 @@ def lock_of(pipe) -> Any:
     return _LOCKS.setdefault(model_of(pipe), threading.RLock())
 
 
-def _join(pipe, listener: _Listener) -> _Seam:
+def join_seam(pipe, listener: Listener) -> _Seam:
     "Add a listener; the first one installs the hooks. What another thread runs meanwhile would be heard, so it waits."
     lock = lock_of(pipe)
     lock.acquire()
     try:
-        seam = _OPEN.get(id(model_of(pipe)))
+        seam = OPEN_SEAMS.get(id(model_of(pipe)))
         if seam is None:
             seam = _Seam(pipe)
             seam.install()
-            _OPEN[seam.key] = seam
+            OPEN_SEAMS[seam.key] = seam
     except BaseException:
         lock.release()
         raise
@@ -393,12 +395,12 @@ def _join(pipe, listener: _Listener) -> _Seam:
     return seam
 
 
-def _leave(seam: _Seam, listener: _Listener) -> None:
+def leave_seam(seam: _Seam, listener: Listener) -> None:
     "Remove a listener; the last one removes the hooks."
     seam.listeners = [x for x in seam.listeners if x is not listener]
     try:
         if not seam.listeners:
-            _OPEN.pop(seam.key, None)
+            OPEN_SEAMS.pop(seam.key, None)
             seam.remove()
     finally:
         seam.lock.release()
@@ -408,23 +410,23 @@ Wanted = int | Iterable[int] | slice | None
 _GROUPS = {'': ('q', 'k', 'v', 'o'), 'x': ('xq', 'xk', 'xv', 'xo'), 't': ('tq', 'tk', 'tv', 'to'), 'hidden': ('hidden',)}
 
 
-def _pick(wanted: Wanted, total: int | None, name: str) -> set[int] | None:
+def choose_numbers(wanted: Wanted, total: int | None, name: str) -> set[int] | None:
     "The numbers asked for, from 0; None means all. Raises ValueError with the range that exists."
-    asked = _asked(wanted, name)
+    asked = parse_wanted(wanted, name)
     if asked is None:
         return None
     if isinstance(asked, slice):
         if total is None:
             raise ValueError(f'{name}={asked} needs to know how many {name} there are: give numbers')
         asked = list(range(*asked.indices(total)))
-    found = {_index(i, total, name) for i in asked}
+    found = {from_start(i, total, name) for i in asked}
     if not found or min(found) < 0 or (total is not None and max(found) >= total):
         there = f'there are {total} {name}, 0 to {total - 1} (or -{total} to -1 from the end)' if total else 'from 0 on'
         raise ValueError(f'{name}={wanted!r} is {"outside this run" if found else "no number at all"}: {there}')
     return found
 
 
-def _asked(wanted: Wanted, name: str) -> list[int] | slice | None:
+def parse_wanted(wanted: Wanted, name: str) -> list[int] | slice | None:
     "What was asked for as a list of whole numbers, a slice, or None for all. Raises ValueError for anything else."
     if wanted is None or isinstance(wanted, slice) or (isinstance(wanted, str) and wanted == 'all'):
         return wanted if isinstance(wanted, slice) else None
@@ -437,7 +439,7 @@ def _asked(wanted: Wanted, name: str) -> list[int] | slice | None:
                          f'for example {name}=3, {name}=[0, -1] or {name}=range(2, 5)') from None
 
 
-def _numbers(pipe, wanted: Any) -> Any:
+def layer_numbers(pipe, wanted: Any) -> Any:
     "Layers that were asked for by their path become numbers; what is no path stays as it is."
     def number(w):
         return card_of(pipe).layer(model_of(pipe), w) if isinstance(w, str) and w != 'all' and not w.isdigit() else w
@@ -459,7 +461,7 @@ def _kinds(kinds: Any, card: Card, extra: tuple[str, ...] = ()) -> dict[str, lis
     return {g: here for g, ks in groups.items() if (here := [k for k in names if k in ks])}
 
 
-class _Listener:
+class Listener:
     "What capture and edit share: which sites are wanted, and what was seen of them."
 
     writes = False
@@ -469,9 +471,9 @@ class _Listener:
         self.places = self.card.blocks(self.model)
         self.n_layers = len(self.places)
         self.kinds = _kinds(kinds, self.card, extra)
-        self.layers = _pick(layers, self.n_layers, 'layers')
+        self.layers = choose_numbers(layers, self.n_layers, 'layers')
         self.where = self._where(loose=layers is None or isinstance(layers, (slice, range, str)))
-        self.asked_steps = _asked(steps, 'steps')
+        self.asked_steps = parse_wanted(steps, 'steps')
         self.steps: set[int] | None = None
         self.seen: Counter = Counter()
         self.heads = self._heads(heads)
@@ -495,17 +497,17 @@ class _Listener:
     def _heads(self, heads: Wanted) -> list[int] | None:
         "The heads asked for; where layers have different numbers of them, those that all have."
         layers = {i for found in self.where.values() for i in found}
-        counts = {_width(b, s)[0] for i, (_, b, s) in enumerate(self.places) if i in layers and s.attn}
-        chosen = _pick(heads, next(iter(counts)) if len(counts) == 1 else None, 'heads')
+        counts = {layer_width(b, s)[0] for i, (_, b, s) in enumerate(self.places) if i in layers and s.attn}
+        chosen = choose_numbers(heads, next(iter(counts)) if len(counts) == 1 else None, 'heads')
         fewest = min((n for n in counts if n), default=0)
         if chosen and max(chosen) >= fewest:
             raise ValueError(f'heads={heads!r}: the layers asked for have {", ".join(map(str, sorted(counts, key=str))) or 0} '
                              f'heads: ask for those that all have, or for other layers')
         return None if chosen is None else sorted(chosen)
 
-    def begin(self, call: _Call) -> None:
+    def begin(self, call: Call) -> None:
         "Before each forward: now the number of steps is known, and the branches."
-        self.steps = _pick(self.asked_steps, call.total, 'steps')
+        self.steps = choose_numbers(self.asked_steps, call.total, 'steps')
         names = [n for n, _ in call.parts]
         self.seen.update(f'branch {n}' for n in names)
         if names == ['unknown'] and self.branch != 'all':
@@ -515,16 +517,16 @@ class _Listener:
             raise CaptureError(f"nothing says which branch of guidance this forward is, so {self.branch!r} cannot be "
                                f"told apart: run it under {fix}, or capture with branch='all'")
 
-    def parts(self, call: _Call) -> list[tuple[str, slice]]:
+    def parts(self, call: Call) -> list[tuple[str, slice]]:
         if self.branch == 'all':
             return [('all', slice(0, call.parts[-1][1].stop))]
         return [(n, r) for n, r in call.parts if self.branch in ('both', n)]
 
-    def wants(self, group: str, layer: int, call: _Call) -> bool:
+    def wants(self, group: str, layer: int, call: Call) -> bool:
         return (group in self.kinds and (self.layers is None or layer in self.layers)
                 and (self.steps is None or call.step in self.steps) and bool(self.parts(call)))
 
-    def last(self, call: _Call) -> int:
+    def last(self, call: Call) -> int:
         "The last layer wanted in this call, -1 if none."
         if self.steps is not None and call.step not in self.steps:
             return -1
@@ -539,25 +541,25 @@ class _Listener:
     def before(self, group, layer, call, q, k, v, mask) -> dict[str, Tensor]:
         return {}
 
-    def instead(self, layer: int, call: _Call, given: dict[str, Any]) -> Tensor | None:
+    def instead(self, layer: int, call: Call, given: dict[str, Any]) -> Tensor | None:
         "What comes in the place of scaled_dot_product_attention; None: nothing does, it runs."
         return None
 
     def after(self, group, layer, call, q, k, v, o) -> Tensor:
         return o
 
-    def hidden(self, layer: int, call: _Call, x: Tensor) -> Tensor:
+    def hidden(self, layer: int, call: Call, x: Tensor) -> Tensor:
         return x
 
 # %% ../../nbs/seam/03_hooks.ipynb #58778bfa
-class Capture(_Listener):
+class Capture(Listener):
     "See `capture`."
 
     def __init__(self, pipe, kinds='q k', layers: Wanted = None, steps: Wanted = None, *, heads: Wanted = None,
                  branch: str = 'cond', probe: Callable[..., Any] | None = None, tokens: str | None = None,
                  budget: int | float | str = '2 GiB', device: str | torch.device | None = None,
                  dtype: str | torch.dtype | None = None, grad: bool = False):
-        super().__init__(pipe, kinds, _numbers(pipe, layers), steps, heads, branch)
+        super().__init__(pipe, kinds, layer_numbers(pipe, layers), steps, heads, branch)
         self.tokens = tokens or ('all' if probe is None else 'video')
         if self.tokens not in ('video', 'text', 'all'):
             raise ValueError(f"tokens={tokens!r} is unknown: use 'video', 'text' or 'all'")
@@ -566,21 +568,21 @@ class Capture(_Listener):
         if probe is not None:
             _check_takes('capture', 'probe', probe, self.kinds)
         self.probe, self.grad = probe, grad
-        self.device, self.dtype = _device(device), _dtype(dtype)
+        self.device, self.dtype = choose_device(device), choose_dtype(dtype)
         self.budget, self.kept = parse_bytes(budget), 0
         self.tape = Tape(layers=self.n_layers, facts=_facts(pipe, self.model), tokens='' if probe else self.tokens)
 
     def __enter__(self) -> Tape:
-        self.seam = _join(self.pipe, self)
+        self.seam = join_seam(self.pipe, self)
         return self.tape
 
     def __exit__(self, kind, error, trace) -> None:
-        _leave(self.seam, self)
+        leave_seam(self.seam, self)
         if kind is None:
             self.check_seen('captured')
             self.tape.whole = True
 
-    def begin(self, call: _Call) -> None:
+    def begin(self, call: Call) -> None:
         super().begin(call)
         t = self.tape
         t.grid, t.text, t.text_first, t.steps = call.grid, call.text, call.text_first, call.total
@@ -588,11 +590,11 @@ class Capture(_Listener):
         if self.probe is None and not t.times:
             self._afford(call)
 
-    def _afford(self, call: _Call) -> None:
+    def _afford(self, call: Call) -> None:
         need, words = _cost(self, call)
         if need > self.budget:
             raise CaptureError(
-                f'this capture would keep {words} = {_gib(need)}, above the budget of {_gib(self.budget)}. Ask for '
+                f'this capture would keep {words} = {gib_text(need)}, above the budget of {gib_text(self.budget)}. Ask for '
                 f'fewer layers (layers=[...]), steps (steps=[...]) or heads (heads=[...]), or pass a probe that keeps '
                 f'numbers instead (probe=f); budget="{math.ceil(need / 2**20)} MiB" allows it')
 
@@ -605,7 +607,7 @@ class Capture(_Listener):
         self._show('hidden', layer, call, [x])
         return x
 
-    def _show(self, group: str, layer: int, call: _Call, tensors: list[Tensor]) -> None:
+    def _show(self, group: str, layer: int, call: Call, tensors: list[Tensor]) -> None:
         self.tape.times[call.step] = (call.t, call.sigma)
         self.seen[group] += 1
         for branch, rows in self.parts(call):
@@ -619,7 +621,7 @@ class Capture(_Listener):
                 if found is not None:
                     self._keep(site, _own(found, cut))
 
-    def _cut(self, x: Tensor, kind: str, rows: slice, call: _Call) -> Tensor:
+    def _cut(self, x: Tensor, kind: str, rows: slice, call: Call) -> Tensor:
         x = (x if self.grad else x.detach())[rows]
         if kind != 'hidden' and self.heads is not None:
             x = x[:, self.heads]
@@ -631,9 +633,9 @@ class Capture(_Listener):
             raise CaptureError(f'{site.kind} of layer {site.layer}, step {site.step} was kept already: the model ran '
                                f'twice inside one capture. Open one capture per run, or use a probe that returns None '
                                f'(or it attends twice in a forward, with an IP-Adapter: unload that)')
-        self.kept += sum(x.numel() * x.element_size() for x in _tensors(value))
+        self.kept += sum(x.numel() * x.element_size() for x in tensors_in(value))
         if self.kept > self.budget:
-            raise CaptureError(f'{_gib(self.kept)} were kept, above the budget of {_gib(self.budget)}: let the probe '
+            raise CaptureError(f'{gib_text(self.kept)} were kept, above the budget of {gib_text(self.budget)}: let the probe '
                                f'return fewer numbers, or raise it, budget="{math.ceil(2 * self.kept / 2**20)} MiB"')
         self.tape.data[site.key] = value
 
@@ -714,11 +716,11 @@ def parse_bytes(size: int | float | str) -> int:
     return int(found)
 
 
-def _gib(n: float) -> str:
+def gib_text(n: float) -> str:
     return f'{n / 2**30:.1f} GiB' if n >= 2**30 else f'{n / 2**20:.2f} MiB'
 
 
-def _cost(c: Capture, call: _Call) -> tuple[int, str]:
+def _cost(c: Capture, call: Call) -> tuple[int, str]:
     "Bytes that a capture will keep, and the products in words, one for each shape of tensor and the layers that have it."
     steps = {call.step} if c.seam.single else range(call.total or 1)
     terms: dict[tuple[tuple[int, int, int], tuple[int, ...]], list[str]] = {}  # (shape, layers): kinds
@@ -740,9 +742,9 @@ def _cost(c: Capture, call: _Call) -> tuple[int, str]:
     return need, ' + '.join(words)
 
 
-def _shape(c: Capture, call: _Call, kind: str, layer: int) -> tuple[int, int, int]:
+def _shape(c: Capture, call: Call, kind: str, layer: int) -> tuple[int, int, int]:
     "(heads, tokens, channels) that are kept of a kind in a layer."
-    (heads, channels), n = _width(*c.places[layer][1:]), call.places[layer][1].n
+    (heads, channels), n = layer_width(*c.places[layer][1:]), call.places[layer][1].n
     if kind in _GROUPS['']:
         n = {'all': n + call.text, 'text': call.text or n}.get(c.tokens, n)
     elif kind in ('xk', 'xv'):
@@ -750,7 +752,7 @@ def _shape(c: Capture, call: _Call, kind: str, layer: int) -> tuple[int, int, in
     return heads or 1 if c.heads is None or kind == 'hidden' else len(c.heads), n, channels
 
 
-def _rows(c: Capture, call: _Call) -> int:
+def _rows(c: Capture, call: Call) -> int:
     "Rows of the batch that are kept in each step; where guidance is two calls, the other one's too."
     rows, (name, here) = sum(r.stop - r.start for _, r in c.parts(call)), call.parts[-1]
     two_calls = len(call.parts) == 1 and call.guided is not False and not c.seam.single
@@ -761,7 +763,7 @@ _DTYPES = {'float32': torch.float32, 'fp32': torch.float32, 'float16': torch.flo
            'half': torch.float16, 'bfloat16': torch.bfloat16, 'bf16': torch.bfloat16}
 
 
-def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+def choose_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     "A floating dtype by its name. Raises ValueError."
     found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
@@ -769,7 +771,7 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return found
 
 
-def _device(device: str | torch.device | None) -> torch.device | None:
+def choose_device(device: str | torch.device | None) -> torch.device | None:
     "A device that is there. Raises ValueError."
     if device is None:
         return None
@@ -793,7 +795,7 @@ def _facts(pipe, model: nn.Module) -> dict[str, Any]:
             'versions': {'torch': torch.__version__, 'diffusers': diffusers.__version__}}
 
 
-def _why_nothing(x: _Listener, group: str, what: str) -> str:
+def _why_nothing(x: Listener, group: str, what: str) -> str:
     if not x.seen['forwards']:
         return f'{what}: the model did not run inside the block. Call the pipeline within `with capture(...)` or `edit`'
     ran = x.seen[f'{group} ran']
@@ -818,7 +820,7 @@ def _why_nothing(x: _Listener, group: str, what: str) -> str:
             f"pipe.transformer.set_attention_backend('native')")
 
 # %% ../../nbs/seam/03_hooks.ipynb #04d00002
-class Inputs(_Listener):
+class Inputs(Listener):
     "See `watch_inputs`."
 
     def __init__(self, pipe, branch: str = 'cond') -> None:
@@ -826,21 +828,21 @@ class Inputs(_Listener):
         self.kept: dict[int, Tensor] = {}
 
     def __enter__(self) -> dict[int, Tensor]:
-        self.seam = _join(self.pipe, self)
+        self.seam = join_seam(self.pipe, self)
         return self.kept
 
     def __exit__(self, kind, error, trace) -> None:
-        _leave(self.seam, self)
+        leave_seam(self.seam, self)
 
-    def begin(self, call: _Call) -> None:
+    def begin(self, call: Call) -> None:
         super().begin(call)
         for _, rows in self.parts(call) if call.x is not None else ():
             self.kept[call.step] = call.x[rows].detach().clone()  # type: ignore[index]
 
-    def wants(self, group: str, layer: int, call: _Call) -> bool:
+    def wants(self, group: str, layer: int, call: Call) -> bool:
         return False
 
-    def last(self, call: _Call) -> int:
+    def last(self, call: Call) -> int:
         return -1
 
 
@@ -852,14 +854,14 @@ def watch_inputs(pipe, branch: str = 'cond') -> Inputs:
     return Inputs(pipe, branch)
 
 # %% ../../nbs/seam/03_hooks.ipynb #1ed08231
-class Edit(_Listener):
+class Edit(Listener):
     "See `edit`."
 
     writes = True
 
     def __init__(self, pipe, kinds, f: Callable[..., Any], layers: Wanted = None, steps: Wanted = None, *,
                  heads: Wanted = None, branch: str = 'cond'):
-        super().__init__(pipe, kinds, _numbers(pipe, layers), steps, heads, branch, extra=('mask',))
+        super().__init__(pipe, kinds, layer_numbers(pipe, layers), steps, heads, branch, extra=('mask',))
         names = [k for ks in self.kinds.values() for k in ks]
         stages = {'o' if n in ('o', 'xo', 'to') else 'hidden' if n == 'hidden' else 'in' for n in names}
         if len(stages) > 1 or (names[0].endswith('mask') and len(names) > 1):
@@ -871,11 +873,11 @@ class Edit(_Listener):
         self.f, self.stage = f, stages.pop()
 
     def __enter__(self) -> Edit:
-        self.seam = _join(self.pipe, self)
+        self.seam = join_seam(self.pipe, self)
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        _leave(self.seam, self)
+        leave_seam(self.seam, self)
         if kind is None:
             self.check_seen('edited')
             if not self.seen['changed']:
@@ -901,7 +903,7 @@ class Edit(_Listener):
         self.seen['hidden'] += 1
         return self._apply(call, layer, ['hidden'], [x])[0]
 
-    def _apply(self, call: _Call, layer: int, names: list[str], tensors: list[Tensor]) -> list[Tensor]:
+    def _apply(self, call: Call, layer: int, names: list[str], tensors: list[Tensor]) -> list[Tensor]:
         "Show f the rows and heads of each wanted branch, and write its answer into copies."
         heads = self.heads if names[0] != 'hidden' else None
         out = [x.clone() for x in tensors]
@@ -929,7 +931,7 @@ class Edit(_Listener):
                              f'must return tensors of the same shapes')
         return new
 
-    def _mask(self, kind: str, layer: int, call: _Call, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    def _mask(self, kind: str, layer: int, call: Call, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
         "A whole boolean mask (True: may attend) with f's answer in the rows and heads wanted."
         stack, grid = call.places[layer]
         rows, tokens = call.unfold(layer, q).shape[::2], call.unfold(layer, k).shape[2]
@@ -964,7 +966,7 @@ def edit(pipe, kinds: str, f: Callable[..., Any], layers: Wanted = None, steps: 
 @contextmanager
 def _set(pipe, **marks: bool) -> Iterator[None]:
     "Some marks of the pipeline's open seam, if there is one, set for a while."
-    seam = _OPEN.get(id(model_of(pipe)))
+    seam = OPEN_SEAMS.get(id(model_of(pipe)))
     before = {k: getattr(seam, k) for k in marks} if seam else {}
     try:
         for k in before:
@@ -976,7 +978,7 @@ def _set(pipe, **marks: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _one_forward(pipe) -> Iterator[None]:
+def one_forward(pipe) -> Iterator[None]:
     "One forward of the denoiser runs in this block, not a whole run: the budget of open captures counts one step."
     with _set(pipe, single=True):
         yield
@@ -984,8 +986,8 @@ def _one_forward(pipe) -> Iterator[None]:
 
 @contextmanager
 def until_enough(pipe) -> Iterator[None]:
-    "`_one_forward` that stops after the last layer that the open captures need. Without one it runs to the end."
-    seam = _OPEN.get(id(model_of(pipe)))
+    "`one_forward` that stops after the last layer that the open captures need. Without one it runs to the end."
+    seam = OPEN_SEAMS.get(id(model_of(pipe)))
     stop = seam is not None and not all(x.writes for x in seam.listeners)
     with _set(pipe, single=True, stopping=stop):
         try:
@@ -1005,7 +1007,7 @@ def announce(pipe, branch: str, **info: Any) -> Iterator[None]:
         with model.cache_context(branch, **info):
             yield
         return
-    seam = _OPEN.get(id(model))
+    seam = OPEN_SEAMS.get(id(model))
     before = seam.read.announced if seam else None
     try:
         if seam:
@@ -1024,7 +1026,7 @@ def quiet(pipe) -> Iterator[None]:
 
 
 @contextmanager
-def _beside(seam: _Seam, call: _Call, listeners: list[_Listener]) -> Iterator[None]:
+def beside_run(seam: _Seam, call: Call, listeners: list[Listener]) -> Iterator[None]:
     "A forward in this block is no step of the run: these listeners alone see it, and they take it for `call`."
     before = seam.listeners, seam.muted
     try:
@@ -1034,9 +1036,9 @@ def _beside(seam: _Seam, call: _Call, listeners: list[_Listener]) -> Iterator[No
         (seam.listeners, seam.muted), seam.call = before, None
 
 
-def _note(pipe, **facts: Any) -> None:
+def note_facts(pipe, **facts: Any) -> None:
     "Write facts of a run, such as its prompts, on the tapes of the open captures."
-    seam = _OPEN.get(id(model_of(pipe)))
+    seam = OPEN_SEAMS.get(id(model_of(pipe)))
     for x in seam.listeners if seam else ():
         if isinstance(x, Capture):
             x.tape.facts.update(facts)

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from .card import card_of
 from .families import tiny
-from .hooks import _device, _dtype
+from .hooks import choose_device, choose_dtype
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['BUNDLED', 'load', 'randomise']
+__all__ = ['BUNDLED', 'load', 'pipeline_path', 'no_loading_bars', 'randomise']
 
 # %% ../../nbs/seam/05_loading.ipynb #1951eb9b
 BUNDLED = 'bundled'
@@ -39,15 +39,15 @@ def load(name: str | os.PathLike = BUNDLED, device: str | None = None, dtype: st
     offload  move parts to the device only while they run (diffusers' model CPU offload)
 
     Raises FileNotFoundError, ValueError or TypeError, each with what would work."""
-    where = _device(device) or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    where = choose_device(device) or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     if offload and where.type == 'cpu':
         raise ValueError("offload=True, but device='cpu': there is no other device to move to. Leave offload out")
-    kind = _dtype(dtype) or (torch.float32 if where.type == 'cpu' else torch.bfloat16)
+    kind = choose_dtype(dtype) or (torch.float32 if where.type == 'cpu' else torch.bfloat16)
     if str(name).startswith('tiny/'):
         pipe = tiny(str(name).removeprefix('tiny/'), seed)
         pipe = pipe if kind == torch.float32 else pipe.to(dtype=kind)
     else:
-        folder = _folder(name)
+        folder = pipeline_path(name)
         pipe = _from_pretrained(folder, kind)
         _check_weights(pipe, Path(folder))
         _check_pads(pipe, Path(folder))
@@ -63,7 +63,7 @@ def load(name: str | os.PathLike = BUNDLED, device: str | None = None, dtype: st
     return pipe.to(where)
 
 
-def _folder(name: str | os.PathLike) -> str:
+def pipeline_path(name: str | os.PathLike) -> str:
     "A path that holds a pipeline, or a hub name as it is."
     if not isinstance(name, (str, os.PathLike)) or not str(name):
         raise TypeError(f"model {name!r}: give a folder or a hub name such as 'THUDM/CogVideoX-2b', or leave it out "
@@ -84,7 +84,7 @@ def _folder(name: str | os.PathLike) -> str:
 
 
 @contextmanager
-def _no_bars():
+def no_loading_bars():
     "Loading bars of diffusers and transformers off, then as they were."
     from diffusers.utils import logging as d
     from transformers.utils import logging as t
@@ -104,7 +104,7 @@ def _from_pretrained(folder: str, dtype: torch.dtype):
     from diffusers import DiffusionPipeline
 
     try:
-        with _no_bars():
+        with no_loading_bars():
             nets = _networks(Path(folder), dtype)
             pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True,
                                                      **{name: net for name, (net, _) in nets.items()})

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from ..core.grid import Grid
-from ..core.video import _size, as_video, resize, take_frames
+from ..core.video import as_video, parse_size, resize, take_frames
 from .card import Text, card_of, is_flow, model_of, noise_level, text_length
-from .hooks import _note, _one_forward, announce, lock_of, quiet, until_enough
+from .hooks import announce, lock_of, note_facts, one_forward, quiet, until_enough
 from ..world.scenes import MAX_WORDS, vocabulary
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['text_of', 'Sample', 'generate', 'default_size', 'fit_video', 'encode', 'decode', 'Step', 'schedule', 'step_at',
-           'Renoised', 'renoise', 'conditions', 'predict', 'Inverted', 'invert']
+__all__ = ['text_of', 'Sample', 'generate', 'check_positive', 'check_seed', 'default_size', 'fit_video', 'encode', 'decode',
+           'Step', 'schedule', 'step_at', 'Renoised', 'renoise', 'conditions', 'predict', 'Inverted', 'invert']
 
 # %% ../../nbs/seam/06_run.ipynb #1cb3c629
 def _check_reads(pipe) -> None:
@@ -84,18 +84,18 @@ def generate(pipe, prompt: str | list[str], seed: int = 0, steps: int | None = N
     videos of a prompt follow each other. A pipeline that starts from a picture or a video is given it as its own call
     is: image=picture. Raises ValueError for unknown words, prompts that are too long and sizes that do not fit, TypeError
     for arguments that the pipeline lacks, or that are set here, before anything runs."""
-    videos = _positive('num_videos_per_prompt', more.pop('num_videos_per_prompt', 1))
+    videos = check_positive('num_videos_per_prompt', more.pop('num_videos_per_prompt', 1))
     prompts = _prompts(pipe, prompt, videos)  # repeated here: CogVideoX's pipeline ignores the number
     if negative is not None:
         text_of(pipe, negative)
     if guidance is not None and not isinstance(guidance, (int, float)):
         raise ValueError(f'guidance={guidance!r} is no number: use for example guidance=6, or 1 for none')
-    height, width = _size(size) if size is not None else (None, None)
-    _check_size(pipe, _positive('frames', frames) or more.get('num_frames'),
+    height, width = parse_size(size) if size is not None else (None, None)
+    _check_size(pipe, check_positive('frames', frames) or more.get('num_frames'),
                 (height or more.get('height'), width or more.get('width')))  # by the pipeline's own names, too
-    asked = dict(num_inference_steps=_positive('steps', steps), guidance_scale=guidance, num_frames=frames,
+    asked = dict(num_inference_steps=check_positive('steps', steps), guidance_scale=guidance, num_frames=frames,
                  height=height, width=width, negative_prompt=None if negative is None else [negative] * len(prompts))
-    seeds = [_seed(seed) + i for i in range(len(prompts))]
+    seeds = [check_seed(seed) + i for i in range(len(prompts))]
 
     def tell(_, i, t, kept):
         if on_step:
@@ -104,7 +104,7 @@ def generate(pipe, prompt: str | list[str], seed: int = 0, steps: int | None = N
 
     given = _given(pipe, asked, more)
     with lock_of(pipe), _progress(pipe, progress):
-        _note(pipe, prompts=prompts, seeds=seeds)
+        note_facts(pipe, prompts=prompts, seeds=seeds)
         out = pipe(prompt=prompts, generator=[torch.Generator().manual_seed(s) for s in seeds], output_type='pt',
                    callback_on_step_end=tell, **given).frames
     video = out.movedim(2, -1).float().cpu().clamp(0, 1)
@@ -149,13 +149,13 @@ def _prompts(pipe, prompt: str | list[str], videos: int | None) -> list[str]:
     return [p for p in prompts for _ in range(videos or 1)]
 
 
-def _positive(name: str, n: int | None) -> int | None:
+def check_positive(name: str, n: int | None) -> int | None:
     if n is not None and (not isinstance(n, int) or n < 1):
         raise ValueError(f'{name}={n!r}, but must be a whole number of at least 1: leave it out for the default')
     return n
 
 
-def _seed(seed: int) -> int:
+def check_seed(seed: int) -> int:
     if not isinstance(seed, int):
         raise ValueError(f'seed={seed!r} is no whole number: use for example seed=0')
     return seed
@@ -289,7 +289,7 @@ class Step:
 
 def schedule(pipe, steps: int = 50) -> list[Step]:
     "The steps of a run, noisiest first. The pipeline's own scheduler is left as it is."
-    steps = _positive('steps', steps) or 50
+    steps = check_positive('steps', steps) or 50
     sch = copy.deepcopy(pipe.scheduler)
     if is_flow(sch) and 'FlowMatch' in type(sch).__name__:
         import numpy as np
@@ -355,8 +355,8 @@ def renoise(pipe, video: Tensor | None, prompt: str = '', step: int | None = Non
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z)
     x = at.a * z + at.s * noise
     given, out = conditions(pipe, prompt, z), None
-    with lock_of(pipe), _one_forward(pipe) if full else until_enough(pipe):
-        _note(pipe, prompts=[prompt] * len(z), seeds=[seed])
+    with lock_of(pipe), one_forward(pipe) if full else until_enough(pipe):
+        note_facts(pipe, prompts=[prompt] * len(z), seeds=[seed])
         out = predict(pipe, x, at, given, steps)
     return Renoised(at, z, x, out, card_of(pipe).grid_of_latents(pipe, tuple(z.shape)))
 

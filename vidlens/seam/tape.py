@@ -17,7 +17,7 @@ from ..core.files import whole_file
 from ..core.grid import Grid
 
 # %% auto #0
-__all__ = ['Key', 'Site', 'Tape', 'save_tape', 'load_tape']
+__all__ = ['Key', 'Site', 'from_start', 'Tape', 'tensors_in', 'save_tape', 'load_tape']
 
 # %% ../../nbs/seam/02_tape.ipynb #0547c9fc
 Key = tuple[str, int, int, str]
@@ -45,7 +45,7 @@ class Site:
         return self.kind, self.layer, self.step, self.branch
 
 # %% ../../nbs/seam/02_tape.ipynb #161c9d13
-def _index(i: int, total: int | None, name: str) -> int:
+def from_start(i: int, total: int | None, name: str) -> int:
     "A number from the end becomes one from the start."
     if i >= 0:
         return i
@@ -77,15 +77,15 @@ class Tape:
 
     def grid_of(self, layer: int) -> Grid | None:
         "The token grid of a layer."
-        return self.grids.get(_index(layer, self.layers, 'layer'), self.grid)
+        return self.grids.get(from_start(layer, self.layers, 'layer'), self.grid)
 
     def get(self, kind: str, layer: int, step: int | None = None, branch: str | None = None,
             tokens: str = 'video') -> Any:
         """The tensor at a site. `step` and `branch` may be left out where only one was kept.
 
         `tokens`: 'video', 'text' or 'all' of a joint sequence. Raises KeyError with what is there."""
-        layer = _index(layer, self.layers, 'layer')
-        step = None if step is None else _index(step, self.steps, 'step')
+        layer = from_start(layer, self.layers, 'layer')
+        step = None if step is None else from_start(step, self.steps, 'step')
         hits = [k for k in self.data if k[:2] == (kind, layer) and step in (None, k[2]) and branch in (None, k[3])]
         if len(hits) != 1:
             what = f'{kind!r}, layer {layer}, step {"any" if step is None else step}, branch {branch or "any"}'
@@ -121,7 +121,7 @@ class Tape:
     @property
     def nbytes(self) -> int:
         "Bytes of all tensors kept."
-        return sum(x.numel() * x.element_size() for v in self.data.values() for x in _tensors(v))
+        return sum(x.numel() * x.element_size() for v in self.data.values() for x in tensors_in(v))
 
     def keys(self) -> KeysView[Key]:
         "(kind, layer, step, branch) of all that was kept."
@@ -163,13 +163,13 @@ def _runs(numbers: Iterable[int]) -> str:
     return ', '.join(f'{r[0]} to {r[-1]}' if len(r) > 2 else ', '.join(map(str, r)) for r in runs)
 
 
-def _tensors(v: Any) -> list[Tensor]:
+def tensors_in(v: Any) -> list[Tensor]:
     "All tensors in what a probe returned."
     if isinstance(v, Tensor):
         return [v]
     if isinstance(v, dict):
-        return [t for x in v.values() for t in _tensors(x)]
-    return [t for x in v for t in _tensors(x)] if isinstance(v, (list, tuple)) else []
+        return [t for x in v.values() for t in tensors_in(x)]
+    return [t for x in v for t in tensors_in(x)] if isinstance(v, (list, tuple)) else []
 
 # %% ../../nbs/seam/02_tape.ipynb #cdda443c
 _VERSION = 'tape 1'

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.files import _DAMAGED, whole_file
+from ..core.files import DAMAGED, whole_file
 from ..core.grid import Grid
 from ..core.stats import Interval, bootstrap
-from .maps import _heads, _one_of, _scatter, lambda2, select_heads, separability
+from .maps import as_heads, frame_scatter, lambda2, one_of, select_heads, separability
 
 # %% auto #0
-__all__ = ['SCORES', 'silhouette', 'HeadTable', 'HeadProbe']
+__all__ = ['LOWEST_IS_BEST', 'SCORES', 'silhouette', 'HeadTable', 'HeadProbe']
 
 # %% ../../nbs/words/01_heads.ipynb #14a00006
 @torch.no_grad()
@@ -31,8 +31,8 @@ def silhouette(o: Tensor, grid: Grid | None = None, sample: int = 5000, seed: in
     o: (heads, tokens, d) with a grid, or (heads, frames, tokens of a frame, d). sample: tokens looked at, the same of each
     head, drawn as in the published code. Memory: a few rows of sample x sample. degenerate: 'nan' for heads that are
     constant within every frame, 'published': what scikit-learn makes of them. Raises ValueError for one frame."""
-    _one_of(degenerate=(degenerate, ('nan', 'published')))
-    s, o = _scatter(o, grid, False), _heads(o, grid, 'o')
+    one_of(degenerate=(degenerate, ('nan', 'published')))
+    s, o = frame_scatter(o, grid, False), as_heads(o, grid, 'o')
     heads, frames, n, _ = o.shape
     if sample < 2:
         raise ValueError(f'sample={sample}: give at least 2 tokens')
@@ -59,7 +59,7 @@ def _silhouette(x: Tensor, label: Tensor, clusters: int, exact: bool = False, ro
     return total / len(x)
 
 # %% ../../nbs/words/01_heads.ipynb #14a00009
-_SUMS, _LOWEST = ('chi', 'fisher', 'dbi'), ('dbi',)
+_SUMS, LOWEST_IS_BEST = ('chi', 'fisher', 'dbi'), ('dbi',)
 SCORES = (*_SUMS, 'silhouette', 'lambda2')
 
 
@@ -93,7 +93,7 @@ class HeadTable:
 
     def curve(self, by: str = 'lambda2', over: str = 'layers') -> list[tuple[int, Interval]]:
         "(number, mean over all else with its 95 % interval over videos) of each layer, or step."
-        _one_of(over=(over, ('layers', 'steps')))
+        one_of(over=(over, ('layers', 'steps')))
         each = self._of(by).nanmean((1, 3) if over == 'layers' else (2, 3))
         return [(n, bootstrap(x)) for n, x in zip(getattr(self, over), each.T)]
 
@@ -104,8 +104,8 @@ class HeadTable:
         k, threshold, skip: as in `select_heads`, for each layer, or over='model' for all of them together. step: chosen at
         one step, as published; None: by the mean over steps. layers: only these. Raises ValueError for layers that were not
         measured, and if no head is left."""
-        _one_of(over=(over, ('layer', 'model')))
-        table, low = self.heads(by, step), by in _LOWEST
+        one_of(over=(over, ('layer', 'model')))
+        table, low = self.heads(by, step), by in LOWEST_IS_BEST
         odd = [] if layers is None else [n for n in layers if n not in self.layers]
         rows = [i for i, n in enumerate(self.layers) if layers is None or n in layers]
         if odd or not rows:
@@ -168,7 +168,7 @@ class HeadTable:
             return found
         except (FileNotFoundError, IsADirectoryError, PermissionError):
             raise
-        except (*_DAMAGED, RuntimeError) as e:
+        except (*DAMAGED, RuntimeError) as e:
             raise ValueError(f'{path} holds no table of heads ({e}): write one with table.save(path)') from e
 
 
@@ -215,7 +215,7 @@ class HeadProbe:
 
     def _mixing(self, qk: list[Tensor], grid: Grid) -> Tensor:
         "lambda_2 of attention within frames, (heads,): the mean over frames."
-        q, k = (_heads(x, grid, name) for x, name in zip(qk, 'qk'))
+        q, k = (as_heads(x, grid, name) for x, name in zip(qk, 'qk'))
         if grid.per_frame < 2:
             return q.new_full((len(q),), torch.nan)
         return lambda2(q.flatten(0, 1), k.flatten(0, 1), self.iterations).unflatten(0, q.shape[:2]).mean(1)

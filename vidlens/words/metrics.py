@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ..core.grid import Grid
-from ..core.stats import _flags, _numbers
+from ..core.stats import as_flags, as_numbers
 
 # %% ../../nbs/words/03_metrics.ipynb #fa845ff7
 def _same_maps(maps, masks) -> tuple[Tensor, Tensor]:
     "Maps as numbers and masks as bool, after checking that they cover the same tokens."
-    maps = _numbers(maps, 'maps')
-    masks = _flags(masks, 'masks', maps.device)
+    maps = as_numbers(maps, 'maps')
+    masks = as_flags(masks, 'masks', maps.device)
     if maps.ndim < 2 or maps.shape[-2:] != masks.shape[-2:]:
         raise ValueError(f'the maps have shape {tuple(maps.shape)} and the masks {tuple(masks.shape)}, but both must '
                          'be (..., rows, cols) with the same rows and cols')
@@ -56,7 +56,7 @@ def energy(maps, masks, floor: str = 'zero') -> Tensor:
     mass or holds a NaN. Raises ValueError for another shape or floor, and for masks outside of 0 to 1."""
     if floor not in ('zero', 'minimum'):
         raise ValueError(f"floor={floor!r} is unknown: use 'zero' (negative entries count as nothing) or 'minimum'")
-    maps, inside = _numbers(maps, 'maps'), _numbers(masks, 'masks')
+    maps, inside = as_numbers(maps, 'maps'), as_numbers(masks, 'masks')
     _same_maps(maps, inside > 0)
     inside = inside.to(maps)
     low, high = (float(inside.min()), float(inside.max())) if inside.numel() else (0., 0.)

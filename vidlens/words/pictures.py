@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..core.files import refuse_existing, whole_file
 from ..core.grid import Grid
-from ..core.pictures import _SAFE_HEX, _figure, _finish, _unit, figure_bytes, overlay, side_by_side
+from ..core.pictures import SAFE_COLOURS, figure_bytes, finish_axes, new_figure, overlay, side_by_side, unit_maps
 from ..core.video import VideoFacts, as_video, fit_points, resize, write_video
 from .heads import HeadTable
 from .word_maps import ConceptMaps
@@ -47,8 +47,8 @@ def map_rows(video: Tensor, rows: Mapping[str, Tensor], grid: Grid, title: str =
     at = torch.linspace(0, grid.frames - 1, min(grid.frames, most)).round().long()
     frames = grid.times()[at].long()
     shown, some = video[frames], Grid(len(at), grid.rows, grid.cols, grid.stride, 1, False)
-    figure, axes = _figure(1.05 * len(at) + 1., 1.1 * (len(rows) + 1) + .3, len(rows) + 1, len(at), squeeze=False)
-    units = {label: _unit(m.detach().float().cpu(), 'video')[at] for label, m in rows.items()}      # of the whole clip
+    figure, axes = new_figure(1.05 * len(at) + 1., 1.1 * (len(rows) + 1) + .3, len(rows) + 1, len(at), squeeze=False)
+    units = {label: unit_maps(m.detach().float().cpu(), 'video')[at] for label, m in rows.items()}      # of the whole clip
     pictures = [('video', shown), *((n, overlay(shown, u, some, norm=(0, 1), smooth=smooth)) for n, u in units.items())]
     for i, (label, picture) in enumerate(pictures):
         for j, f in enumerate(frames.tolist()):
@@ -92,15 +92,15 @@ def span_figure(maps: ConceptMaps, title: str = '', origin: Origin | None = None
     named, half = _frames_of(maps.grid, origin), .5 if origin is None else origin.every / 2
     at = np.interp(maps.grid.times(), range(len(named)), named)
     n = len(spans := maps.when(**how))
-    figure, axes = _figure(4.6, 1. * n + .7, n, 1, squeeze=False, sharex=True, style='ticks')
+    figure, axes = new_figure(4.6, 1. * n + .7, n, 1, squeeze=False, sharex=True, style='ticks')
     for k, (word, span) in enumerate(spans.items()):
-        ax, colour = axes[k, 0], _SAFE_HEX[k % len(_SAFE_HEX)]
+        ax, colour = axes[k, 0], SAFE_COLOURS[k % len(SAFE_COLOURS)]
         ax.plot(at, span.curve, color=colour, lw=1.6)
         start, end = named[[span.start, span.end]].tolist()
         if not span.whole:
             ax.axvspan(start - half, end + half, color=colour, alpha=.15, lw=0)
         told = 'all the time' if span.whole else f'{start} to {end}'
-        _finish(ax, ('RGB frame' if origin is None else 'frame of the file') if k == n - 1 else '', '', f'{word}: {told}', False)
+        finish_axes(ax, ('RGB frame' if origin is None else 'frame of the file') if k == n - 1 else '', '', f'{word}: {told}', False)
         ax.set_title(ax.get_title(loc='left'), loc='left', fontsize=9)
     figure.suptitle(title, x=.01, ha='left', fontsize=10.5)
     return figure
@@ -120,22 +120,22 @@ def selection_figure(table: HeadTable, above: Mapping[str, float] | None = None,
     if odd := bounds.keys() - table.scores.keys():
         raise ValueError(f'above={bounds}: {sorted(odd)[0]!r} was not measured; there are {", ".join(table.scores)}')
     n = len(table.scores)
-    figure, axes = _figure(6.4, 1.25 * n + .6, n, 2, squeeze=False, sharex='col', sharey='row', style='ticks')
+    figure, axes = new_figure(6.4, 1.25 * n + .6, n, 2, squeeze=False, sharex='col', sharey='row', style='ticks')
     for i, by in enumerate(table.scores):
         for ax, over in zip(axes[i], ('layers', 'steps')):
             at, found = zip(*table.curve(by, over))
             mean, low, high = (torch.tensor([float(getattr(f, k)) for f in found]) for k in ('mean', 'lo', 'hi'))
-            ax.plot(at, mean, color=_SAFE_HEX[i], lw=1.4)
+            ax.plot(at, mean, color=SAFE_COLOURS[i], lw=1.4)
             if len(table.scores[by]) > 1:
-                ax.fill_between(at, low, high, color=_SAFE_HEX[i], alpha=.2, lw=0)
+                ax.fill_between(at, low, high, color=SAFE_COLOURS[i], alpha=.2, lw=0)
             inside = mean > bounds[by] if by in bounds else torch.zeros_like(mean).bool()
             for x, y, filled in zip(at, mean, inside):
-                ax.plot([x], [y], 'o', ms=4, color=_SAFE_HEX[i], mfc=_SAFE_HEX[i] if filled else 'white')
+                ax.plot([x], [y], 'o', ms=4, color=SAFE_COLOURS[i], mfc=SAFE_COLOURS[i] if filled else 'white')
             if by in bounds:
                 ax.axhline(bounds[by], color='.5', lw=.8, ls='--')
             if by in _WIDE:
                 ax.set_yscale('log')
-            _finish(ax, over[:-1] if i == n - 1 else '', _TOLD.get(by, by) if over == 'layers' else '', '', False)
+            finish_axes(ax, over[:-1] if i == n - 1 else '', _TOLD.get(by, by) if over == 'layers' else '', '', False)
             ax.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title, x=.01, ha='left', fontsize=10.5)
     return figure

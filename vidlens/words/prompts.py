@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.video import _natural
+from ..core.video import natural_order
 
 # %% auto #0
 __all__ = ['MotionPrompt', 'read_prompts']
@@ -52,7 +52,7 @@ def read_prompts(path: str | Path) -> list[MotionPrompt]:
     The files of a folder come in the order of their numbers: 2.json before 10.json. Raises FileNotFoundError, and
     ValueError for a folder without .json files and for JSON of another layout, with file and entry. Source: IMAP."""
     at = Path(path)
-    files = sorted(at.glob('*.json'), key=_natural) if at.is_dir() else [at]
+    files = sorted(at.glob('*.json'), key=natural_order) if at.is_dir() else [at]
     if not at.exists():
         raise FileNotFoundError(f'there is no file or folder {str(path)!r}: give a .json file of prompts, or the folder of them')
     if not files:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..core.grid import Grid
 from ..core.stats import Interval, bootstrap
-from ..core.upsampling import _guide, upsample
+from ..core.upsampling import guide_video, upsample
 from ..core.video import resize
 from .metrics import iou
 
@@ -293,7 +293,7 @@ def segment(maps: Tensor, grid: Grid, video: Tensor | None = None) -> Tensor:
     of = grid.frame_of(torch.arange(grid.video_frames))
     if video is None:
         return torch.stack([upsample(maps[:, [f]], one).argmax(0)[0] for f in range(grid.frames)])[of]
-    guide = _guide(video, grid)
+    guide = guide_video(video, grid)
     return torch.stack([upsample(maps[:, [int(f)]], one, guide[[t]]).argmax(0)[0] for t, f in enumerate(of)])
 
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ..core.video import as_video
 from ..seam.card import card_of, model_of
-from ..seam.hooks import Wanted, _pick, capture
+from ..seam.hooks import Wanted, capture, choose_numbers
 from ..seam.run import default_size, encode, generate, renoise, step_at
 from ..seam.tape import Tape
 from .heads import SCORES, HeadProbe, HeadTable
 from .maps import concept_maps
-from .word_maps import _asked_words, _how, _words_seen
+from .word_maps import prepare_words, watch_words, word_options
 
 # %% auto #0
 __all__ = ['EVIDENCE', 'map_evidence', 'score_heads', 'published_choice']
@@ -98,7 +98,7 @@ def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: s
     by = _known_scores(by if by is not None else ['chi', 'lambda2'] + [EVIDENCE] * all(p or w for p, w in zip(told, asked)))
     _check_options(by, videos, run or {}, words=(words or (), ()), normalise=(normalise, 'empty'), source=(source, None))
     _check_frames(pipe, by, clips, run or {})
-    at = sorted({step_at(pipe, s, steps=of).index for s in _pick(steps, of, 'steps') or range(of)})
+    at = sorted({step_at(pipe, s, steps=of).index for s in choose_numbers(steps, of, 'steps') or range(of)})
     tables, read = list[HeadTable](), list[Any]()
     for clip, text, mine in zip(clips, told, asked):
         words_of = _words_of(pipe, text, mine, normalise, source) if EVIDENCE in by else None
@@ -155,7 +155,7 @@ def _words_of(pipe, prompt: str, words: Any, normalise: str | None, source: str 
         raise ValueError("normalise='slots' gives each map the same spread, so none stands out: use 'empty', 'concepts' or None")
     if not prompt and not words:
         raise ValueError("by='evidence' is of words: give a prompt, words=... with source='concepts', or by=['chi', 'lambda2']")
-    return _asked_words(pipe, words, prompt, _how(dict(source=source or ('prompt' if prompt else 'concepts')), normalise, None))
+    return prepare_words(pipe, words, prompt, word_options(dict(source=source or ('prompt' if prompt else 'concepts')), normalise, None))
 
 
 def _listed_clips(videos: Any, prompt: str | Sequence[str], words: Any) -> tuple[list[Any], list[str], list[Any]]:
@@ -192,7 +192,7 @@ def _watching_heads(pipe, by: list[str], asked: Any, normalise: str | None, laye
                 probes.append((_Unscored if by == [EVIDENCE] else HeadProbe)(names, framed=framed))
                 tape = stack.enter_context(capture(pipe, HeadProbe.kinds(names, at), layers, steps, probe=probes[-1]))
         if evidence is not None:
-            stack.enter_context(_words_seen(pipe, asked, layers, steps, evidence.see))
+            stack.enter_context(watch_words(pipe, asked, layers, steps, evidence.see))
         yield probes, evidence, tape
 
 

@@ -20,26 +20,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.files import _DAMAGED, whole_file
+from ..core.files import DAMAGED, whole_file
 from ..core.grid import Grid
 from ..motion.channels import remove_content, similarity
-from ..motion.one_site import _motion_layer
+from ..motion.one_site import motion_layer
 from ..points.flow import motion_flow
 from ..points.matching import match_fields
-from ..points.tracking import _check_tape, _grid, _one
+from ..points.tracking import check_tape, tape_grid, tape_item
 from ..seam.card import Text, card_of, model_of
 from ..seam.concepts import Concepts, concept_stream, encode_concepts
-from ..seam.hooks import Wanted, _pick, capture
-from ..seam.run import Sample, _positive, encode, generate, renoise, step_at, text_of
+from ..seam.hooks import Wanted, capture, choose_numbers
+from ..seam.run import Sample, check_positive, encode, generate, renoise, step_at, text_of
 from ..seam.tape import Tape
-from .heads import HeadTable, _LOWEST
+from .heads import LOWEST_IS_BEST, HeadTable
 from .maps import (calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map,
                                 select_heads, separability)
 from .metrics import centre_prior
 from .spans import Span, Way, camera_field, map_way, motion_span
 
 # %% auto #0
-__all__ = ['RIVALS', 'ConceptMaps', 'imap', 'GeneratedMaps', 'imap_generation']
+__all__ = ['RIVALS', 'ConceptMaps', 'MapSums', 'imap', 'GeneratedMaps', 'imap_generation', 'word_options', 'prepare_words',
+           'matching_layer', 'watch_words', 'word_tensors']
 
 # %% ../../nbs/words/10_word_maps.ipynb #24000006
 RIVALS = ('cross', 'concept', 'flow', 'moft', 'tracks', 'centre')
@@ -101,7 +102,7 @@ class ConceptMaps:
             return cls(facts['words'], x['maps'], Grid(**facts['grid']), {int(k): v for k, v in facts['heads'].items()},
                        x['separability'], facts['facts'], {n: x[f'rival_{n}'] for n in facts['rivals']}, x.get('flow'),
                        facts.get('run', {}))
-        except _DAMAGED as e:
+        except DAMAGED as e:
             if isinstance(e, FileNotFoundError):
                 raise
             raise ValueError(f'{path} holds no concept maps ({e}): write them with maps.save(path)') from e
@@ -128,7 +129,7 @@ class _Asked:
         return concept_maps(q, o, keys, grid, heads, normalise, empty, slots, self.spans, self.valid, pool, reduce)
 
 
-class _Joiner:
+class MapSums:
     "Sums of maps over layers and steps."
 
     def __init__(self, asked: _Asked, how: SimpleNamespace) -> None:
@@ -185,7 +186,7 @@ class _Joiner:
         if h.k is not None and h.k + h.skip > (n := len(scores['chi'])):
             raise ValueError(f'k={h.k} heads after skip={h.skip} are asked of each layer, but in layer {layer} there are {n}: use '
                              + (f'k={n - h.skip} or less' if n > h.skip else f'skip={n - 1} or less'))
-        found = select_heads(scores[h.by], h.k, h.threshold, h.skip, h.by in _LOWEST, strict=h.threshold is None)
+        found = select_heads(scores[h.by], h.k, h.threshold, h.skip, h.by in LOWEST_IS_BEST, strict=h.threshold is None)
         return found if len(found) else None
 
     def _sum(self, name: str, grid: Grid, maps: Tensor) -> None:
@@ -272,7 +273,7 @@ def _choice_told(h: SimpleNamespace) -> str:
     if not _chooses(h):
         return 'all heads' if h.heads is None else 'chosen heads'
     by = '' if h.by == 'chi' else f' by {h.by}'
-    bound = '' if h.threshold is None else f'{h.by} {"below" if h.by in _LOWEST else "above"} {h.threshold:g}'
+    bound = '' if h.threshold is None else f'{h.by} {"below" if h.by in LOWEST_IS_BEST else "above"} {h.threshold:g}'
     told = f'the heads of each with {bound}' if h.k is None else \
         f'the {h.k} heads of each that separate frames best{by}' + (f', with {bound}' if bound else '')
     return told + (f', after the first {h.skip}' if h.skip else '')
@@ -335,13 +336,13 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
     Raises ValueError for words that are not there, for 'empty' if the prompt fills every slot, and for options that would do
     nothing."""
     _one_source(pipe, video, tape, item, of, seed)
-    of, given = of or 30, _how(how, normalise, k)
-    asked = _asked_words(pipe, words, _prompt_of(tape, prompt, item, given), given)
-    joiner = _Joiner(asked, given)
+    of, given = of or 30, word_options(how, normalise, k)
+    asked = prepare_words(pipe, words, _prompt_of(tape, prompt, item, given), given)
+    joiner = MapSums(asked, given)
     if tape is not None:
         _from_tape(tape, joiner, layers, item, step)
         return joiner.result()
-    given.steps = {step_at(pipe, s, steps=of).index for s in _pick(-12 if step is None else step, of, 'steps') or range(of)}
+    given.steps = {step_at(pipe, s, steps=of).index for s in choose_numbers(-12 if step is None else step, of, 'steps') or range(of)}
     z = encode(pipe, cast(Tensor, video))
     with _watching(pipe, joiner, layers):
         for at in sorted(given.steps):
@@ -355,7 +356,7 @@ def _one_source(pipe, video: Tensor | None, tape: Tape | None, item: int, of: in
         if video is None:
             raise ValueError(f'imap needs a video, or the tape of a capture that kept {_kinds_of(pipe)}; to generate one: '
                              'imap_generation(pipe, prompt, words)')
-        _positive('of', of)
+        check_positive('of', of)
         if item != 0:
             raise ValueError(f'item={item} is one of the videos of a tape, but there is no tape: leave it out')
         return
@@ -363,7 +364,7 @@ def _one_source(pipe, video: Tensor | None, tape: Tape | None, item: int, of: in
         raise ValueError('a video and a tape: maps are read from the tape, and the video would not be looked at: leave one out')
     if odd := [f'{n}={x!r}' for n, x in (('of', of), ('seed', seed)) if x is not None]:
         raise ValueError(f'{odd[0]} is how a video is run, but a tape is of a run that is over: leave it out')
-    _check_tape(pipe, tape)
+    check_tape(pipe, tape)
 
 
 class GeneratedMaps(NamedTuple):
@@ -381,12 +382,12 @@ def imap_generation(pipe, prompt: str, words: str | Sequence[str] = (), layers: 
     steps  which of the `of` steps are joined; default from .4 to .9 of the run: the first ones know nothing of the video yet
     run    goes to `generate`: guidance, frames, size ...;  the rest as in `imap`"""
     _one_video(prompt, run or {})
-    _positive('of', of)
-    given = _how(how, normalise, k)
-    asked = _asked_words(pipe, words, prompt, given)
+    check_positive('of', of)
+    given = word_options(how, normalise, k)
+    asked = prepare_words(pipe, words, prompt, given)
     most = range(round(.4 * of), max(round(.9 * of), 1 + round(.4 * of)))
-    given.steps = _pick(most if steps is None else steps, of, 'steps') or set(range(of))
-    joiner = _Joiner(asked, given)
+    given.steps = choose_numbers(most if steps is None else steps, of, 'steps') or set(range(of))
+    joiner = MapSums(asked, given)
     with _watching(pipe, joiner, layers, sorted(given.steps)):
         sample: Any = generate(pipe, prompt, seed, of, **run or {})
     return GeneratedMaps(sample, joiner.result())
@@ -407,7 +408,7 @@ _HOW: dict[str, Any] = dict(source=None, together=False, against=(), by='chi', t
                             rivals=(), place=None)
 
 
-def _how(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNamespace:
+def word_options(how: dict[str, Any], normalise: str | None, k: int | None) -> SimpleNamespace:
     "All options in one, checked. Raises TypeError for unknown ones, ValueError."
     if unknown := how.keys() - _HOW.keys():
         raise TypeError(f'imap has no option {sorted(unknown)[0]!r}: choose among {", ".join(_HOW)}')
@@ -498,7 +499,7 @@ def _prompt_of(tape: Tape | None, prompt: str | None, item: int, how: SimpleName
     return made[item]
 
 
-def _asked_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNamespace,
+def prepare_words(pipe, words: str | Sequence[str], prompt: str, how: SimpleNamespace,
                  encode: Callable[..., Concepts] = encode_concepts) -> _Asked:
     "The words and where their keys are found. Raises ValueError."
     listed = _list(words)
@@ -548,14 +549,14 @@ def _free(pipe, words: list[str], encode: Callable[..., Concepts]) -> Concepts:
     return encode(pipe, ['', *words])
 
 
-def _matching_layer(pipe) -> int:
+def matching_layer(pipe) -> int:
     "The layer that shows q and k nearest to where motion is looked for: in a UNet that is a block, which shows neither."
-    at, blocks = _motion_layer(pipe), card_of(pipe).blocks(model_of(pipe))
+    at, blocks = motion_layer(pipe), card_of(pipe).blocks(model_of(pipe))
     return min((i for i, (_, _, stack) in enumerate(blocks) if {'q', 'k'} <= {*stack.kinds}), key=lambda i: abs(i - at))
 
 
 @contextmanager
-def _watching(pipe, joiner: _Joiner, layers: Wanted, steps: Wanted = None) -> Iterator[None]:
+def _watching(pipe, joiner: MapSums, layers: Wanted, steps: Wanted = None) -> Iterator[None]:
     "Captures that feed the joiner; open together, so the model runs once."
     h = joiner.how
     if 'concept' in h.rivals and card_of(pipe).text == 'cross':
@@ -563,12 +564,12 @@ def _watching(pipe, joiner: _Joiner, layers: Wanted, steps: Wanted = None) -> It
     if h.heads is not None and layers is None:
         layers = sorted(h.heads)
     with ExitStack() as stack:
-        tape = stack.enter_context(_words_seen(pipe, joiner.asked, layers, steps, joiner.see, h.together))
+        tape = stack.enter_context(watch_words(pipe, joiner.asked, layers, steps, joiner.see, h.together))
         if {'flow', 'tracks'} & set(h.rivals):
-            stack.enter_context(capture(pipe, 'q k', _matching_layer(pipe), steps, probe=joiner.pair, tokens='video'))
+            stack.enter_context(capture(pipe, 'q k', matching_layer(pipe), steps, probe=joiner.pair, tokens='video'))
         if 'moft' in h.rivals:
             def keep(site, x): joiner.kept |= dict(moft=site.grid.unflatten(x[0]), grid=site.grid)
-            stack.enter_context(capture(pipe, 'hidden', _motion_layer(pipe), steps, probe=keep))
+            stack.enter_context(capture(pipe, 'hidden', motion_layer(pipe), steps, probe=keep))
         yield
     joiner.run = _run_of(tape, h.steps)
 
@@ -581,7 +582,7 @@ def _run_of(tape: Tape, steps: set[int], item: int = 0) -> dict[str, Any]:
                 branch=next((key[3] for key in tape), 'cond')) | known
 
 
-def _words_seen(pipe, asked: _Asked, layers: Wanted, steps: Wanted, see: Callable[..., Any], together: bool = False) -> Any:
+def watch_words(pipe, asked: _Asked, layers: Wanted, steps: Wanted, see: Callable[..., Any], together: bool = False) -> Any:
     """A capture under which see(site, q, o, keys, out) is told of each attention to the words: queries and outputs of the
     video, keys and outputs of the words' slots, all (rows, heads, tokens, d); out None where text has its own attention."""
     if asked.concepts is not None:
@@ -596,7 +597,7 @@ def _words_seen(pipe, asked: _Asked, layers: Wanted, steps: Wanted, see: Callabl
     return capture(pipe, _kinds_of(pipe), layers, steps, probe=joint, tokens='all')
 
 
-def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: Wanted) -> None:
+def _from_tape(tape: Tape, joiner: MapSums, layers: Wanted, item: int, step: Wanted) -> None:
     "Read what a capture kept. Raises ValueError for what it did not keep."
     h, tape = joiner.how, _of_prompt(tape)
     if joiner.asked.concepts is not None or {'flow', 'moft', 'tracks'} & set(h.rivals):
@@ -604,14 +605,14 @@ def _from_tape(tape: Tape, joiner: _Joiner, layers: Wanted, item: int, step: Wan
                          'give the video, or imap_generation(pipe, prompt, words)')
     cross = any(key[0] == 'xq' for key in tape)
     kinds = ('xq', 'xk', 'xo') if cross else ('q', 'k', 'o')
-    wanted = sorted(_pick(layers, tape.layers, 'layers') or {key[1] for key in tape if key[0] in kinds})
-    h.steps = _pick(step, tape.steps, 'steps') or set(tape.times)
+    wanted = sorted(choose_numbers(layers, tape.layers, 'layers') or {key[1] for key in tape if key[0] in kinds})
+    h.steps = choose_numbers(step, tape.steps, 'steps') or set(tape.times)
     if odd := sorted(h.steps - tape.times.keys()):
         raise ValueError(f'step={step!r}: the tape kept steps {sorted(tape.times)} of {tape.steps}, and not {odd[0]}: name some of '
                          'these, or leave step out for all of them')
     for at in sorted(h.steps):
         for layer in wanted:
-            joiner.add(layer, _grid(tape, layer), *_spoken(tape, layer, cross, item, at))
+            joiner.add(layer, tape_grid(tape, layer), *word_tensors(tape, layer, cross, item, at))
     joiner.run = _run_of(tape, h.steps, item)
 
 
@@ -627,9 +628,9 @@ def _of_prompt(tape: Tape) -> Tape:
     return replace(tape, data=data)
 
 
-def _spoken(tape: Tape, layer: int, cross: bool, item: int = 0, step: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def word_tensors(tape: Tape, layer: int, cross: bool, item: int = 0, step: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Queries and outputs of the video, keys and outputs of the words' slots, (heads, tokens, d) each, in a layer of a tape;
     `cross`: text has its own attention, and no outputs."""
-    q, o = (_one(tape, kind, layer, item, step) for kind in (('xq', 'xo') if cross else 'qo'))
-    k = _one(tape, 'xk' if cross else 'k', layer, item, step, 'text')
-    return q, o, k, None if cross else _one(tape, 'o', layer, item, step, 'text')
+    q, o = (tape_item(tape, kind, layer, item, step) for kind in (('xq', 'xo') if cross else 'qo'))
+    k = tape_item(tape, 'xk' if cross else 'k', layer, item, step, 'text')
+    return q, o, k, None if cross else tape_item(tape, 'o', layer, item, step, 'text')
