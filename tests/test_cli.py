@@ -28,7 +28,7 @@ def demo(tmp_path_factory):
     y, x = torch.meshgrid(torch.arange(90.), torch.arange(120.), indexing='ij')
     frames = [((x - 30 - 2 * t) ** 2 + (y - 45) ** 2 < 200).float()[..., None] * torch.tensor([.9, .1, .1]) + .2 for t in range(25)]
     write_video(torch.stack(frames).clamp(0, 1), folder / 'clip.mp4')
-    status = main(['demo', '--video', str(folder / 'clip.mp4'), '--prompt', 'a red circle moves right', '--of', '6', '--step', '-2',
+    status = main(['demo', '--video', str(folder / 'clip.mp4'), '--prompt', 'a red circle moves right', '--num-inference-steps', '6', '--step', '-2',
                    '--word', 'circle', '--point', '0,20,30', '--point', '0,40.5,32', '--out', str(folder / 'out'), '--quiet'])
     return status, folder / 'out', folder / 'clip.mp4'
 
@@ -62,7 +62,7 @@ def test_nothing_is_overwritten_without_force(demo, capsys):
 
 @pytest.mark.slow
 def test_demo_generates_and_prints_json(tmp_path, capsys):
-    assert main(['demo', '--of', '4', '--step', '-2', '--json', '--quiet', '--out', str(tmp_path / 'o')]) == 0
+    assert main(['demo', '--num-inference-steps', '4', '--step', '-2', '--json', '--quiet', '--out', str(tmp_path / 'o')]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)['facts']['video'] == 'generated' and said.err == ''
 
@@ -72,8 +72,8 @@ def test_demo_generates_and_prints_json(tmp_path, capsys):
     (['demo', '--prompt', ' '.join(['red'] * 300)], 'more than the'),
     (['demo', '--word', 'blue'], "'blue' is not in the prompt"),
     (['demo', '--step', '30'], '--step 30 is outside a run of 30 steps'),
-    (['demo', '--of', '5'], '--step -12 is outside a run of 5'),
-    (['demo', '--of', '0'], '--of 0, but must be a whole number of at least 1'),
+    (['demo', '--num-inference-steps', '5'], '--step -12 is outside a run of 5'),
+    (['demo', '--num-inference-steps', '0'], '--num-inference-steps 0, but must be a whole number of at least 1'),
     (['demo', '--video', 'no-such-clip.mp4'], 'no-such-clip.mp4'),
     (['demo', '--model', './no-such-model'], 'no such folder'),
     (['demo', '--device', 'tpu9'], "'cpu'"),
@@ -134,7 +134,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr('vidlens.analysis.imap', stop)
-    assert main(['demo', '--of', '4', '--step', '-2', '--quiet', '--out', str(tmp_path / 'o')]) == 130
+    assert main(['demo', '--num-inference-steps', '4', '--step', '-2', '--quiet', '--out', str(tmp_path / 'o')]) == 130
     assert 'interrupted' in capsys.readouterr().err
     assert (tmp_path / 'o' / 'report.html').exists() and (tmp_path / 'o' / 'tracks.csv').exists()
     assert not (tmp_path / 'o' / 'words.gif').exists()
@@ -180,7 +180,7 @@ def test_write_findings_refuses_a_file_as_folder(tmp_path):
 def test_track_follows_points_of_any_clip(demo, tmp_path, capsys):
     "In the clip's own pixels, at each of its frames, whatever its size and length."
     clip, out = str(demo[2]), tmp_path / 'out'
-    ask = ['--point', '0,30,45', '--point', '20,100,12.5', '--layer', '3', '--layer', '4', '--of', '6', '--step', '-1']
+    ask = ['--point', '0,30,45', '--point', '20,100,12.5', '--layer', '3', '--layer', '4', '--num-inference-steps', '6', '--step', '-1']
     assert main(['track', clip, *ask, '--out', str(out), '--json', '--quiet']) == 0
     told, z = json.loads(capsys.readouterr().out), np.load(out / 'tracks.npz')
     assert z['xy'].shape == (2, 25, 2) and told['points'] == 2 and told['layers'] == [3, 4]
@@ -206,7 +206,7 @@ def test_a_large_clip_is_read_small_and_told_large(tmp_path):
     (['{clip}', '--grid', '0'], 'size')])
 def test_track_refuses_in_one_sentence(demo, tmp_path, capsys, given, says):
     given = [g.format(clip=demo[2]) for g in given]
-    assert main(['track', *given, '--of', '4', '--step', '-1', '--out', str(tmp_path / 'out'), '--quiet']) == 2
+    assert main(['track', *given, '--num-inference-steps', '4', '--step', '-1', '--out', str(tmp_path / 'out'), '--quiet']) == 2
     said = capsys.readouterr().err
     assert says in said and said.count('\n') == 1 and not (tmp_path / 'out').exists()
 
@@ -233,7 +233,7 @@ def test_channels_of_a_folder_and_of_the_world(folder, tmp_path, capsys, given):
     from vidlens.motion.channels import Channels
     from vidlens.motion.sweep import Discovery
 
-    line = ['channels', *(g.format(folder=folder) for g in given), '--model', 'tiny/cogvideox', '--of', '4', '--step', '-1',
+    line = ['channels', *(g.format(folder=folder) for g in given), '--model', 'tiny/cogvideox', '--num-inference-steps', '4', '--step', '-1',
             '--step', '1', '--noises', '1', '--out', str(tmp_path / 'out'), '--quiet', '--json']
     assert main(line) == 0
     told = json.loads(capsys.readouterr().out)
@@ -254,7 +254,7 @@ def test_channels_of_a_folder_and_of_the_world(folder, tmp_path, capsys, given):
     (['{folder}', '--step', '30'], 'outside a run'), (['{folder}', '--kinds', 'z'], "kind 'z'")])
 def test_channels_refuses_in_one_sentence(folder, tmp_path, capsys, given, says):
     given = [g.format(folder=folder) for g in given]
-    line = ['channels', *given, '--model', 'tiny/cogvideox', '--of', '4', '--noises', '1', '--out', str(tmp_path / 'o'), '--quiet']
+    line = ['channels', *given, '--model', 'tiny/cogvideox', '--num-inference-steps', '4', '--noises', '1', '--out', str(tmp_path / 'o'), '--quiet']
     assert main(line) == 2
     said = capsys.readouterr().err
     assert says in said and said.startswith('vidlens: ') and said.count('\n') == 1 and not (tmp_path / 'o').exists()
@@ -331,7 +331,7 @@ def test_imap_writes_where_when_and_which_way(short, tmp_path, capsys, given):
     from vidlens.words.word_maps import ConceptMaps
 
     out = tmp_path / 'out'
-    line = ['imap', *(g.format(clip=short) for g in given), '--of', '4', '--out', str(out), '--quiet', '--json']
+    line = ['imap', *(g.format(clip=short) for g in given), '--num-inference-steps', '4', '--out', str(out), '--quiet', '--json']
     line += [] if '--step' in line else ['--step', '-2']
     assert main(line) == 0
     told = json.loads(capsys.readouterr().out)
@@ -355,7 +355,7 @@ def test_imap_tells_frames_and_pixels_of_the_file(tmp_path, capsys):
     told = {}
     for name, place in (('small', '16,40,32'), ('large', '50,80,64')):
         out = tmp_path / name
-        line = ['imap', str(tmp_path / f'{name}.mp4'), '--prompt', 'a red circle moves right', '--word', 'moves right', '--of', '4']
+        line = ['imap', str(tmp_path / f'{name}.mp4'), '--prompt', 'a red circle moves right', '--word', 'moves right', '--num-inference-steps', '4']
         assert main([*line, '--step', '-2', '--rival', 'flow', '--rival', 'tracks', '--place', place, '--out', str(out), '--json',
                      '--quiet']) == 0
         told[name] = json.loads(capsys.readouterr().out)
@@ -374,13 +374,13 @@ def test_imap_takes_all_that_the_call_takes(short, tmp_path, capsys):
     line = ['--free', '--word', 'red', '--against', 'blue', '--against', 'green', '--together', '--normalise', 'slots', '--k', '2',
             '--by', 'dbi', '--skip', '1', '--threshold', '1e6']
     out = tmp_path / 'out'
-    assert main(['imap', str(short), *line, '--of', '4', '--step', '-2', '--out', str(out), '--quiet']) == 0
+    assert main(['imap', str(short), *line, '--num-inference-steps', '4', '--step', '-2', '--out', str(out), '--quiet']) == 0
     maps = ConceptMaps.load(out / 'maps.npz')
     want = dict(against=['blue', 'green'], together=True, normalise='slots', k=2, by='dbi', skip=1, threshold=1e6)
     assert {n: maps.facts[n] for n in want} == want and maps.words == ['red']
-    same = imap(load(), fit_video(load(), read_video(short)), 'red', source='concepts', step=-2, of=4, **want)
+    same = imap(load(), fit_video(load(), read_video(short)), 'red', source='concepts', step=-2, num_inference_steps=4, **want)
     assert torch.allclose(maps.maps, same.maps, atol=1e-5) and maps.heads == same.heads
-    assert main(['imap', str(short), '--prompt', 'a red circle', '--word', 'red', '--normalise', 'none', '--of', '4',
+    assert main(['imap', str(short), '--prompt', 'a red circle', '--word', 'red', '--normalise', 'none', '--num-inference-steps', '4',
                  '--step', '-2', '--out', str(out), '--quiet', '--force']) == 0
     assert ConceptMaps.load(out / 'maps.npz').facts['normalise'] is None
 
@@ -389,7 +389,7 @@ def test_imap_asks_no_flow_of_one_frame(tmp_path):
     from vidlens.words.word_maps import ConceptMaps
 
     write_video(world.clip('a red circle moves right', seed=1).video[:1], tmp_path / 'one.mp4', fps=8)
-    line = ['imap', str(tmp_path / 'one.mp4'), '--prompt', 'a red circle', '--word', 'red', '--of', '4', '--step', '-2', '--quiet']
+    line = ['imap', str(tmp_path / 'one.mp4'), '--prompt', 'a red circle', '--word', 'red', '--num-inference-steps', '4', '--step', '-2', '--quiet']
     assert main([*line, '--out', str(tmp_path / 'o')]) == 0
     assert ConceptMaps.load(tmp_path / 'o' / 'maps.npz').rivals == {}
     assert main([*line, '--out', str(tmp_path / 'p'), '--rival', 'flow']) == 2
@@ -398,11 +398,11 @@ def test_imap_asks_no_flow_of_one_frame(tmp_path):
 @pytest.mark.parametrize('said, instead', [
     ('layers=[44, 3] is outside', '--layer 44 --layer 3 is outside'),
     ("by='dbi' and k=5, skip=1: no", '--by dbi and --k 5, --skip 1: no'),
-    ('steps=-3, but must be', '--of -3, but must be'), ('steps=[-3] is outside', '--step -3 is outside'),
+    ('steps=-3, but must be', '--num-inference-steps -3, but must be'), ('steps=[-3] is outside', '--step -3 is outside'),
     ("words=['moves right', 'red'], against=['a']", "--word 'moves right' --word red, --against a"),
     ('steps=None, noises=0', 'steps=None, --noises 0'),
     ('threshold=nan must be a number: threshold=2.5', '--threshold nan must be a number: --threshold 2.5'),
-    ('clips/of=3/a.mp4 and proof=2 stay', 'clips/of=3/a.mp4 and proof=2 stay')])
+    ('clips/num_inference_steps=3/a.mp4 and proof=2 stay', 'clips/num_inference_steps=3/a.mp4 and proof=2 stay')])
 def test_messages_speak_of_options(said, instead):
     assert in_options(said) == instead
 
@@ -465,7 +465,7 @@ def test_a_video_to_explore_is_given_either_way(kind, given, tmp_path, capsys, m
     (['{clip}', '--prompt', 'a red circle', '--rival', 'moft', '--place', '17,3,3'], 'frame 17 is outside of the file'),
     (['{clip}', '--prompt', 'a red circle', '--layer', '9'], 'outside')])
 def test_imap_refuses_in_one_sentence(short, tmp_path, capsys, given, says):
-    line = ['imap', *(g.format(clip=short) for g in given), '--of', '4', '--step', '-2', '--out', str(tmp_path / 'o'), '--quiet']
+    line = ['imap', *(g.format(clip=short) for g in given), '--num-inference-steps', '4', '--step', '-2', '--out', str(tmp_path / 'o'), '--quiet']
     assert main(line) == 2
     said = capsys.readouterr().err
     assert says in said and said.startswith('vidlens: ') and said.count('\n') == 1 and not (tmp_path / 'o').exists()

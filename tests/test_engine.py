@@ -87,10 +87,10 @@ def test_inputs_are_what_the_model_was_given(family, guided):
 
 def test_tapes_are_those_of_a_capture(small):
     pipe, video = small
-    engine = hold(pipe, video, PROMPT, of=4)
+    engine = hold(pipe, video, PROMPT, num_inference_steps=4)
     kinds = 'xq xk xo q k o hidden' if card_of(pipe).text == 'cross' else 'q k o hidden'
     with capture(pipe, kinds) as want:
-        renoise(pipe, video, PROMPT, step=2, steps=4)
+        renoise(pipe, video, PROMPT, step=2, num_inference_steps=4)
     got = engine.tape(2)
     assert set(got.data) == set(want.data) and got.grid == want.grid and got.text == want.text
     assert all(torch.equal(got.data[k], want.data[k]) for k in want.data) and not hooks.OPEN_SEAMS
@@ -98,14 +98,14 @@ def test_tapes_are_those_of_a_capture(small):
 
 def test_points_words_heads_and_features_are_those_of_the_verbs(small):
     pipe, video = small
-    engine, at = hold(pipe, video, PROMPT, of=4), dict(step=-2, of=4)
+    engine, at = hold(pipe, video, PROMPT, num_inference_steps=4), dict(step=-2, num_inference_steps=4)
     points = torch.tensor([[0., 5, 6], [4, 20, 9]])
     got, want = engine.track(points, step=-2, layer=1), track(pipe, video, points, PROMPT, layer=1, **at)
     assert torch.equal(got.xy, want.xy) and torch.equal(got.visible, want.visible)
     field = engine.match(points[0], step=-2, layer=1)
     assert tuple(field.shape) == engine.grid.shape and torch.allclose(field.sum((1, 2)), torch.ones(len(field)))
     assert torch.equal(engine.features(-2, 1), features(pipe, video, PROMPT, layer=1, **at))
-    found, same = engine.heads(-2).scores, score_heads(pipe, video, PROMPT, steps=[2], of=4, by=('chi', 'fisher', 'dbi')).scores
+    found, same = engine.heads(-2).scores, score_heads(pipe, video, PROMPT, steps=[2], num_inference_steps=4, by=('chi', 'fisher', 'dbi')).scores
     assert all(torch.equal(found[n].nan_to_num(-1), same[n].nan_to_num(-1)) for n in same)
     rivals = ['cross', 'flow', 'moft', 'centre'] + ['concept'] * (card_of(pipe).text != 'cross')
     for how in (dict(words=['cat', 'runs'], k=1, rivals=rivals), dict(words='cat', rivals=['tracks', 'moft'], place=(4, 20, 9)),
@@ -139,8 +139,8 @@ def test_statistics_of_heads_are_those_of_the_scores(family, unet):
     if card_of(pipe).causal:   # nine frames
         twice = torch.arange(9) // 2 % 4
         clip.video, clip.tracks, clip.visible = clip.video[twice], clip.tracks[:, twice], clip.visible[:, twice]
-    want = score(pipe, clip, steps=-2, of=4, sample=8)
-    found = hold(pipe, clip.video, 'a cat', of=4).statistics(-2, sample=8)
+    want = score(pipe, clip, steps=-2, num_inference_steps=4, sample=8)
+    found = hold(pipe, clip.video, 'a cat', num_inference_steps=4).statistics(-2, sample=8)
     assert set(found) == {'entropy', 'evenness', 'distance', 'lag', 'sink', 'first'}
     assert all(torch.equal(x, want.heads[n][0, 0]) for n, x in found.items())
 
@@ -148,9 +148,9 @@ def test_statistics_of_heads_are_those_of_the_scores(family, unet):
 def test_unets_are_held_too():
     pipe = tiny('animatediff')
     video = torch.rand(4, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    engine = hold(pipe, video, 'a cat', of=4)
+    engine = hold(pipe, video, 'a cat', num_inference_steps=4)
     n = card_of(pipe).layer(model_of(pipe), 'up_blocks.1')
-    assert torch.equal(engine.features(-2, n), features(pipe, video, 'a cat', layer=n, step=-2, of=4))
+    assert torch.equal(engine.features(-2, n), features(pipe, video, 'a cat', layer=n, step=-2, num_inference_steps=4))
     alike = engine.similar((1, 9, 20), -2, n)
     grid = engine.tape(-2, n).grid_of(n)
     assert tuple(alike.shape) == grid.shape and alike.max() < 1 + 1e-4
@@ -173,33 +173,33 @@ def unet():
 @pytest.mark.parametrize('layer, side', [(0, 8), (4, 4), (8, 2), (-4, 8)])
 def test_points_of_a_unet_are_matched_on_the_layers_own_grid(unet, layer, side):
     pipe, clip = unet
-    engine, points = hold(pipe, clip, of=4), torch.tensor([[0., 5, 6], [2, 20, 9]])
+    engine, points = hold(pipe, clip, num_inference_steps=4), torch.tensor([[0., 5, 6], [2, 20, 9]])
     with capture(pipe, 'q k', layers=layer) as tape:
-        renoise(pipe, clip.video, 'a cat', step=-2, steps=4)
+        renoise(pipe, clip.video, 'a cat', step=-2, num_inference_steps=4)
     grid = engine.grid_of(layer)
     assert grid == tape.grid_of(layer) and grid.shape == (4, side, side) and grid.stride * side == 32
     field = engine.match(points[1], -2, layer)
     assert torch.equal(field, match_fields(*(tape.get(n, layer)[0] for n in 'qk'), grid, points[1:])[0])
-    got, want = engine.track(points, -2, layer), track(pipe, clip.video, points, 'a cat', layer=layer, step=-2, of=4)
+    got, want = engine.track(points, -2, layer), track(pipe, clip.video, points, 'a cat', layer=layer, step=-2, num_inference_steps=4)
     assert torch.equal(got.xy, want.xy) and (got.xy[0, 1:] - points[0, 1:]).remainder(grid.stride).abs().max() == 0
     assert engine.similar(points[0], -2, layer).shape == engine.features(-2, layer).shape[:3] == grid.shape
 
 
 def test_all_layers_of_a_unet_are_those_that_can_answer(unet):
     pipe, clip = unet
-    engine, at = hold(pipe, clip, of=4), dict(prompt='a cat', step=-2, of=4)
+    engine, at = hold(pipe, clip, num_inference_steps=4), dict(prompt='a cat', step=-2, num_inference_steps=4)
     for how in (dict(words='cat', rivals=['cross', 'moft', 'centre']), dict(words='dog', source='concepts'),
                 dict(words='cat', layers=range(10))):
         got, want = engine.words(step=-2, **how), imap(pipe, clip.video, **at, **how)
         assert torch.equal(got.maps, want.maps) and got.heads == want.heads and got.grid == want.grid
         assert all(torch.equal(got.rivals[n], x) and x.shape == got.maps.shape for n, x in want.rivals.items())
-    got, want = engine.heads(-2, ['chi']), score_heads(pipe, clip.video, 'a cat', steps=[2], of=4, by='chi')
+    got, want = engine.heads(-2, ['chi']), score_heads(pipe, clip.video, 'a cat', steps=[2], num_inference_steps=4, by='chi')
     assert got.layers == want.layers == SPATIAL
     assert torch.equal(got.scores['chi'].nan_to_num(-1), want.scores['chi'].nan_to_num(-1))
-    got, want = engine.score(-2), score(pipe, clip, steps=-2, of=4)
+    got, want = engine.score(-2), score(pipe, clip, steps=-2, num_inference_steps=4)
     assert got.layers == want.layers == SPATIAL and torch.equal(got.heads['accuracy'], want.heads['accuracy'])
     for n in (0, 8, 41):  # as each for itself
-        one = score(pipe, clip, steps=-2, of=4, layers=n)
+        one = score(pipe, clip, steps=-2, num_inference_steps=4, layers=n)
         assert torch.equal(want.points['accuracy'][:, :, SPATIAL.index(n)], one.points['accuracy'][:, :, 0])
     assert want.best('accuracy')['layer'] in SPATIAL
 
@@ -208,12 +208,12 @@ def test_a_generation_of_a_unet_is_scored_in_all_layers(unet):
     def still(video, queries):
         xy = queries[:, None, 1:].expand(-1, len(video), -1)
         return Tracks(xy, torch.ones(xy.shape[:2], dtype=torch.bool), torch.ones(xy.shape[:2]), torch.arange(len(video)).float())
-    found = score_generation(unet[0], 'a cat', [(0, 5, 6), (0, 20, 9)], still, of=2, frames=4, size=(32, 32), moved=0)
+    found = score_generation(unet[0], 'a cat', [(0, 5, 6), (0, 20, 9)], still, num_inference_steps=2, frames=4, size=(32, 32), moved=0)
     assert found.scores.layers == SPATIAL and found.scores.map('accuracy').shape == (2, 10)
 
 
 def test_layers_are_told_that_can_answer(unet):
-    engine = hold(*unet, of=4)
+    engine = hold(*unet, num_inference_steps=4)
     assert all(engine.layers_for(n) == SPATIAL for n in ('match', 'track', 'score', 'heads', 'words', 'concepts'))
     assert {*SPATIAL, UP} < set(engine.layers_for('features')) and engine.layers_for('similar') == engine.layers_for('features')
     for ask in (lambda n: engine.match((0, 5, 6), -2, n), lambda n: engine.track([(0, 5, 6)], -2, n),
@@ -223,7 +223,7 @@ def test_layers_are_told_that_can_answer(unet):
         with pytest.raises(ValueError, match=r'layer 30 \(up_blocks.1\) shows hidden, .*: ask layers 0, 4, 8, 15, 24, 27, 31'):
             ask(UP)
     both = ['flow', 'tracks']       # read where q and k are, though motion is looked for in a whole block
-    asked, want = engine.words('cat', -2, rivals=both), imap(unet[0], unet[1].video, 'cat', 'a cat', step=-2, of=4, rivals=both)
+    asked, want = engine.words('cat', -2, rivals=both), imap(unet[0], unet[1].video, 'cat', 'a cat', step=-2, num_inference_steps=4, rivals=both)
     assert all(torch.allclose(asked.rivals[n], want.rivals[n], atol=1e-4) for n in both)
     with pytest.raises(ValueError, match=r'layer 1 .* shows tq tk to, and .features. needs hidden: ask layers 0, 2, 3'):
         engine.features(-2, 1)
@@ -232,36 +232,36 @@ def test_layers_are_told_that_can_answer(unet):
     with pytest.raises(ValueError, match="question='where' is unknown: choose among match, track"):
         engine.layers_for('where')
     with capture(unet[0], 'q k', layers=[0, 4]) as tape:
-        renoise(unet[0], unet[1].video, 'a cat', step=-2, steps=4)
+        renoise(unet[0], unet[1].video, 'a cat', step=-2, num_inference_steps=4)
     with pytest.raises(ValueError, match='layer 0 has 8x8 tokens in a frame and layer 4 4x4.*layer=4'):
         track(unet[0], queries=[(0, 5, 6)], tape=tape, layer=[0, 4])
 
 
 def test_layers_of_a_unet_come_few_at_a_time(unet):
-    whole, n = hold(*unet, of=4), len(SPATIAL)
+    whole, n = hold(*unet, num_inference_steps=4), len(SPATIAL)
     most = max(sum(x.nbytes for k, x in whole.tape(-2, range(i + 1)).data.items() if k[1] == i) for i in range(n))
-    small = hold(*unet, of=4, budget=2 * most)
+    small = hold(*unet, num_inference_steps=4, budget=2 * most)
     assert torch.equal(small.words('cat', -2, layers=[0, 4, 8, 15]).maps, whole.words('cat', -2, layers=[0, 4, 8, 15]).maps)
     assert torch.equal(small.words('cat', -2).maps, whole.words('cat', -2).maps) and small.nbytes <= 2 * most
 
 
 def test_free_words_of_layers_without_a_text_half_are_refused():
     pipe, video = pipe_of('hunyuanvideo'), torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    engine, free = hold(pipe, video, PROMPT, of=4), dict(words='dog', source='concepts')
+    engine, free = hold(pipe, video, PROMPT, num_inference_steps=4), dict(words='dog', source='concepts')
     assert engine.layers_for('concepts') == [0, 1] and engine.layers_for('words') == [0, 1, 2, 3]
-    asks = [lambda how: engine.words(step=-2, **free, **how), lambda how: imap(pipe, video, step=-2, of=4, **free, **how)]
+    asks = [lambda how: engine.words(step=-2, **free, **how), lambda how: imap(pipe, video, step=-2, num_inference_steps=4, **free, **how)]
     for how in (dict(heads={1: [0], 3: [1]}), dict(layers=[0, 2]), dict(layers=range(4)), dict(heads={3: [0]}, layers=[3])):
         for ask in asks:
             with pytest.raises(ValueError, match='layer [23] .*has no text half'):
                 ask(how)
     kept = dict(heads={1: [0], 0: [1]})
-    got, want = engine.words(step=-2, **free, **kept), imap(pipe, video, prompt=PROMPT, step=-2, of=4, **free, **kept)
+    got, want = engine.words(step=-2, **free, **kept), imap(pipe, video, prompt=PROMPT, step=-2, num_inference_steps=4, **free, **kept)
     assert torch.equal(got.maps, want.maps) and got.heads == kept['heads'] == want.heads
 
 
 def test_the_map_of_a_word_in_each_head(small):
     pipe, video = small
-    engine = hold(pipe, video, PROMPT, of=4)
+    engine = hold(pipe, video, PROMPT, num_inference_steps=4)
     for how in (dict(words='cat'), dict(words='a dog', source='concepts', normalise='slots'), dict(words='cat', normalise=None)):
         each = engine.word_heads(step=-2, layer=1, **how)
         assert each.shape == (2, *engine.grid_of(1).shape)
@@ -286,7 +286,7 @@ def test_steps_run_on_the_expert_that_the_pipeline_runs(experts):
     assert boundary[0] and not boundary[-1]
     with capture(pipe, 'q xk hidden', steps=[0, 7]) as want:
         generate(pipe, PROMPT, 3, 8, **size)
-    engine = hold(pipe, prompt=PROMPT, of=8, seed=3, **size)
+    engine = hold(pipe, prompt=PROMPT, num_inference_steps=8, seed=3, **size)
     for step in (0, 7):
         tape = engine.tape(step)
         assert all(torch.equal(tape.data[k], x) for k, x in want.data.items() if k[2] == step)
@@ -301,14 +301,14 @@ def test_steps_run_on_the_expert_that_the_pipeline_runs(experts):
 
 def test_free_words_are_read_by_the_expert_that_runs(experts):
     pipe, video = experts, torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    engine = hold(pipe, video, PROMPT, of=8)
+    engine = hold(pipe, video, PROMPT, num_inference_steps=8)
     alone = tiny('wan', seed=1)   # the second expert, and nothing else
     alone.text_encoder, alone.vae = pipe.text_encoder, pipe.vae
     for words in (dict(words='cat'), dict(words='dog', source='concepts')):
-        low = hold(alone, video, PROMPT, of=8).words(step=-1, **words)
+        low = hold(alone, video, PROMPT, num_inference_steps=8).words(step=-1, **words)
         assert not torch.equal(engine.words(step=0, **words).maps, low.maps)
         assert torch.equal(engine.words(step=-1, **words).maps, low.maps)
-        assert torch.equal(imap(pipe, video, prompt=PROMPT, step=-1, of=8, **words).maps, low.maps)
+        assert torch.equal(imap(pipe, video, prompt=PROMPT, step=-1, num_inference_steps=8, **words).maps, low.maps)
     assert not hooks.OPEN_SEAMS and not any(m._forward_pre_hooks for m in (pipe.transformer, pipe.transformer_2))
 
 
@@ -320,7 +320,7 @@ def test_a_generation_is_looked_at_as_it_ran(family):
     size = dict(frames=5, size=(32, 32))
     with capture(pipe, 'q hidden', steps=1) as want:
         made = generate(pipe, PROMPT, 3, 3, **size)
-    engine = hold(pipe, prompt=PROMPT, of=3, seed=3, **size)
+    engine = hold(pipe, prompt=PROMPT, num_inference_steps=3, seed=3, **size)
     assert torch.equal(engine.video, made.video) and family_of(pipe) == family
     got = engine.tape(1)
     for key, x in want.data.items():
@@ -349,7 +349,7 @@ def test_one_forward_a_step(pipe, clip, engine):
 
 def test_the_text_encoder_runs_once_a_word(small):
     pipe, video = small
-    engine, free, ran = hold(pipe, video, PROMPT, of=4), dict(source='concepts'), []
+    engine, free, ran = hold(pipe, video, PROMPT, num_inference_steps=4), dict(source='concepts'), []
     handle = pipe.text_encoder.register_forward_hook(lambda *_: ran.append(1))
 
     def cost(words, **how):
@@ -360,7 +360,7 @@ def test_the_text_encoder_runs_once_a_word(small):
     assert cost(['dog', 'a cat'], step=-2, **free) == 3        # and nothing said
     assert cost(['dog', 'a cat'], step=-2, k=1, **free) == cost(['dog', 'a cat'], step=-3, layers=[0], **free) == 0
     assert cost(['a cat', 'bird'], step=-2, **free) == 1 and cost('dog', step=-2, against=['bird'], **free) == 0
-    want = hold(pipe, video, PROMPT, of=4).words(['bird', 'dog'], step=-2, **free)
+    want = hold(pipe, video, PROMPT, num_inference_steps=4).words(['bird', 'dog'], step=-2, **free)
     before = len(ran)
     got = engine.words(['bird', 'dog'], step=-2, **free)
     assert len(ran) == before and torch.equal(got.maps, want.maps) and got.facts == want.facts
@@ -480,12 +480,12 @@ def test_offloaded_models_answer_the_same(family):
     video = torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     layers, answers = [0, 4] if family == 'animatediff' else [0, 1], []
     for pipe in (tiny(family), offloaded(tiny(family))):
-        engine = hold(pipe, video, PROMPT, of=4)
+        engine = hold(pipe, video, PROMPT, num_inference_steps=4)
         answers.append([engine.match((0, 5, 6), -2, layers[1]), engine.track([(0, 5, 6)], -2, layers[1]).xy,
                         engine.features(-2, layers[1]), engine.words('cat', -2, layers).maps,
                         engine.words(['dog', 'a cat'], -2, layers, source='concepts').maps,
                         engine.heads(-2, layers=layers).scores['chi'].nan_to_num(-1)])
-        made = hold(pipe, prompt=PROMPT, of=2, frames=5, size=(32, 32))
+        made = hold(pipe, prompt=PROMPT, num_inference_steps=2, frames=5, size=(32, 32))
         answers[-1] += [made.video, made.features(-1, layers[1])]
     assert all(p.device.type == 'meta' for n, p in model_of(pipe).named_parameters() if n != 'scale_shift_table')
     assert all(torch.equal(a, b) for a, b in zip(*answers)) and not hooks.OPEN_SEAMS
@@ -509,7 +509,7 @@ def test_a_forward_can_be_stopped(pipe, clip, engine):
             job.result(30)
     assert not hooks.OPEN_SEAMS and engine.tape(5).whole
     with Worker() as worker:
-        job = worker.ask('make', lambda job: hold(pipe, prompt='a red circle moves right', of=20, job=job),
+        job = worker.ask('make', lambda job: hold(pipe, prompt='a red circle moves right', num_inference_steps=20, job=job),
                          tell=lambda job: job.cancel() if job.done == 2 else None)
         with pytest.raises(CancelledError):
             job.result(60)
@@ -580,7 +580,7 @@ def test_bad_kinds_of_input(engine):
 
 @pytest.mark.parametrize('how, message', [
     (dict(budget='abc'), 'is not a size'), (dict(dtype='float99'), 'float99'), (dict(seed=None), 'seed=None is no whole number'),
-    (dict(of=0), 'of=0, but must be a whole number of at least 1'),
+    (dict(num_inference_steps=0), 'num_inference_steps=0, but must be a whole number of at least 1'),
     (dict(num_videos_per_prompt=2), 'leave num_videos_per_prompt out'),
     (dict(on_step=print), 'leave on_step out'), (dict(output_type='pil'), 'leave output_type out')])
 def test_what_cannot_be_held_is_said_before_a_video_is_made(pipe, clip, how, message):

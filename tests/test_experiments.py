@@ -25,7 +25,7 @@ PROMPT = 'a red circle'
 
 @pytest.fixture(scope='module')
 def engine(pipe):
-    return hold(pipe, prompt=PROMPT, seed=1, of=8)
+    return hold(pipe, prompt=PROMPT, seed=1, num_inference_steps=8)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_painted_part_and_an_arrow_are_a_region(pipe, engine, steer):
     told = []
     steer.viewer.observe(lambda change: told.append(change['new']), 'progress')
     steer.start().result(300)
-    want = control(pipe, PROMPT, Region((1., 0.), mask), seed=1, of=8, steps=range(1, 7), rate=.3)
+    want = control(pipe, PROMPT, Region((1., 0.), mask), seed=1, num_inference_steps=8, steps=range(1, 7), rate=.3)
     assert torch.equal(steer.video, want.video) and torch.equal(steer.steered.masks, want.masks)
     assert max(told) > 0 and steer.viewer.progress == -1 and not steer.viewer.busy and not steer.run.running
     said = eval(steer.call, dict(control=control, Region=Region, pipe=pipe, mask=mask))
@@ -65,7 +65,7 @@ def test_a_whole_layer_is_silenced(pipe, engine, steer):
     steer.off.value = '4'
     steer.start().result(120)
     assert '{4: None}' in steer.call and torch.equal(steer.video, eval(steer.call, dict(silenced=silenced, pipe=pipe)).video)
-    every = silenced(pipe, PROMPT, {4: list(range(engine.n_heads))}, seed=1, of=8).video
+    every = silenced(pipe, PROMPT, {4: list(range(engine.n_heads))}, seed=1, num_inference_steps=8).video
     assert torch.equal(steer.video, every) and not torch.equal(steer.video, engine.video)
     assert heads_in('4.0 4 4.1, 2.1') == {4: None, 2: [1]}
 
@@ -91,7 +91,7 @@ def test_what_is_asked_is_what_was_there_when_run_was_pressed(engine, steer):
     job = steer.start()
     steer.off.value = '4.0, 4.1'
     job.result(120)
-    assert "{2: [0]}" in steer.viewer.code and torch.equal(steer.video, silenced(engine.pipe, PROMPT, {2: [0]}, seed=1, of=8).video)
+    assert "{2: [0]}" in steer.viewer.code and torch.equal(steer.video, silenced(engine.pipe, PROMPT, {2: [0]}, seed=1, num_inference_steps=8).video)
 
 
 def test_cancelling_keeps_the_last_result(engine, steer):
@@ -149,7 +149,7 @@ def test_channels_are_those_of_the_verbs(pipe, engine):
         assert torch.allclose(torch.tensor(lines[0].y, dtype=torch.float32), curves[:, number], atol=1e-5)
         channels.look().result(120)
         channels.job.result(60)
-        want = moft(pipe, layer=3, step=5, of=8)
+        want = moft(pipe, layer=3, step=5, num_inference_steps=8)
         assert torch.equal(channels.found.channels.index, want.channels.index) and len(channels.scatter.figure.data) == 4
         assert torch.equal(channels.similarity, engine.similar((4, 20., 40.), 5, 3, want.channels))
         channels.state.layer = 2                      # nothing was found for this layer: all channels again
@@ -176,7 +176,7 @@ def test_a_tab_that_is_not_seen_asks_nothing(engine):
 
 def test_closing_stops_a_run_that_others_wait_for(pipe):
     "The worker waits for the model, which the run has: the run is stopped, not waited for."
-    every = explore(pipe, prompt=PROMPT, seed=1, of=8)
+    every = explore(pipe, prompt=PROMPT, seed=1, num_inference_steps=8)
     steer = every.select('Steer')
     steer.off.value = '2.0'
     steps, hook = [], model_of(pipe).register_forward_pre_hook(lambda *_: steps.append(time.sleep(.2)))
@@ -246,7 +246,7 @@ def test_a_tab_that_cannot_be_says_why_and_the_others_stay(engine, monkeypatch):
 
 def test_a_video_is_made_in_the_background(pipe, engine):
     told = []
-    every = explore(pipe, prompt=PROMPT, seed=1, of=8)
+    every = explore(pipe, prompt=PROMPT, seed=1, num_inference_steps=8)
     every.opening.far.observe(lambda change: told.append(change['new']), 'value')
     every.selected_index = 1                   # another tab, before there is anything
     assert [box.children[0] for box in every.children] == [every.opening] * 6 or every.made
@@ -259,7 +259,7 @@ def test_a_video_is_made_in_the_background(pipe, engine):
 def test_making_a_video_is_cancelled_and_begun_again(pipe):
     steps, hook = [], model_of(pipe).register_forward_pre_hook(lambda *_: steps.append(time.sleep(.2)))
     try:
-        every = explore(pipe, prompt=PROMPT, seed=1, of=8)
+        every = explore(pipe, prompt=PROMPT, seed=1, num_inference_steps=8)
         while not steps:
             time.sleep(.01)
         every.opening.stop.click()

@@ -116,7 +116,7 @@ def test_all_steps_are_scored_and_clicked(engine):
 
 
 def test_without_true_tracks_steps_are_scored_by_how_sure_they_are(pipe, engine):
-    untold = hold(pipe, engine.video, of=3)
+    untold = hold(pipe, engine.video, num_inference_steps=3)
     xy = untold.grid.centres().flatten(0, 1)
     with Worker() as worker:
         match = Match(untold, worker=worker)
@@ -201,7 +201,7 @@ def test_words_in_other_families():
     from seam import pipe_of
     video = torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     with Worker() as worker:
-        words = Words(hold(pipe_of('wan'), video, 'a cat runs', of=4), worker=worker)
+        words = Words(hold(pipe_of('wan'), video, 'a cat runs', num_inference_steps=4), worker=worker)
         assert 'ConceptAttention' not in [c.description for c in words.ways.chips] and shown(words).panels == ['cat', 'runs']
         heads = Heads(words.engine, words.state, worker)
         assert shown(heads).panels[0].startswith('runs, heads') and 'matching of the true tracks' not in heads.by.options
@@ -210,7 +210,7 @@ def test_words_in_other_families():
 def test_a_unet_is_explored_by_its_own_layers():
     "Few of its layers match, fewer read words: the rest of the tables is empty, and layers keep their numbers."
     from vidlens.seam.families import tiny
-    engine = hold(tiny('animatediff'), torch.rand(4, 32, 32, 3, generator=torch.Generator().manual_seed(0)), 'a cat runs', of=4)
+    engine = hold(tiny('animatediff'), torch.rand(4, 32, 32, 3, generator=torch.Generator().manual_seed(0)), 'a cat runs', num_inference_steps=4)
     with Worker() as worker:
         able = engine.layers_for('words')
         heads = Heads(engine, State.of(engine), worker)
@@ -228,7 +228,7 @@ def test_a_unet_is_explored_by_its_own_layers():
 
 def test_free_words_where_few_layers_read_them():
     from seam import pipe_of
-    engine = hold(pipe_of('hunyuanvideo'), torch.rand(5, 32, 32, 3, generator=torch.Generator().manual_seed(0)), of=4)
+    engine = hold(pipe_of('hunyuanvideo'), torch.rand(5, 32, 32, 3, generator=torch.Generator().manual_seed(0)), num_inference_steps=4)
     with Worker() as worker:
         state = State.of(engine)
         assert state.layer in engine.layers_for('concepts')
@@ -356,7 +356,7 @@ def test_the_atlas_is_not_measured_again_for_heads_or_words(engine, monkeypatch)
 
 def test_a_model_without_text(pipe, engine, monkeypatch):
     "Said by the call, and in the widget: by the tab that cannot be opened, or beside the picture."
-    untold = hold(pipe, engine.video, of=4)
+    untold = hold(pipe, engine.video, num_inference_steps=4)
     with Worker() as worker, monkeypatch.context() as without:
         without.setattr(pipe, 'tokenizer', None)
         for asked in (lambda: hold(pipe, engine.video), lambda: Words(untold, worker=worker), lambda: untold.match((0, 8, 8), 0)):
@@ -420,7 +420,7 @@ def test_sliders_are_always_what_the_state_is(engine):
         assert f"step {len(engine.plan) - 3}, layer 5" in match.viewer.panels[0]
     with pytest.raises(ValueError, match='step=99 is outside'):
         Match(engine, State(step=99))
-    state, less = State.of(engine), hold(engine.pipe, engine.video, engine.prompt, of=4)
+    state, less = State.of(engine), hold(engine.pipe, engine.video, engine.prompt, num_inference_steps=4)
     with pytest.raises(ValueError, match='there are 4'):
         state.within(less)
     state.step = 25     # its own limits are those that it had

@@ -97,15 +97,15 @@ def test_clips_are_held_out():
 
 def test_groups_say_what_they_are_for():
     assert sum(g.n for g in GROUPS.values()) >= 200 and sum(g.few for g in GROUPS.values()) >= 40
-    of = {name: [world.parse(c) for c in said_in(name, GROUPS[name].n)] for name in GROUPS}
-    assert [[d.things[0].motion for d in of['one object']].count(m) for m in ('left', 'still', 'grow')] == [12, 12, 12]
-    assert {d.camera for d in of['pan']} == {f'pan {w}' for w in ('left', 'right', 'up', 'down')}
-    assert all(len(d.things) == 2 for d in of['two objects'])
+    told = {name: [world.parse(c) for c in said_in(name, GROUPS[name].n)] for name in GROUPS}
+    assert [[d.things[0].motion for d in told['one object']].count(m) for m in ('left', 'still', 'grow')] == [12, 12, 12]
+    assert {d.camera for d in told['pan']} == {f'pan {w}' for w in ('left', 'right', 'up', 'down')}
+    assert all(len(d.things) == 2 for d in told['two objects'])
     for name in ('stops', 'late', 'back'):
-        assert {d.things[0].schedule for d in of[name]} == {name}
-    said = {t.motion for ds in of.values() for d in ds for t in d.things} | {d.camera for ds in of.values() for d in ds}
+        assert {d.things[0].schedule for d in told[name]} == {name}
+    said = {t.motion for ds in told.values() for d in ds for t in d.things} | {d.camera for ds in told.values() for d in ds}
     assert said >= set(world.MOTIONS) | set(world.CAMERAS)
-    assert {d.things[0].pace for name in ('slow', 'fast') for d in of[name]} == {'slow', 'fast'}
+    assert {d.things[0].pace for name in ('slow', 'fast') for d in told[name]} == {'slow', 'fast'}
 
 
 def test_vae():

@@ -329,10 +329,10 @@ def test_early_exit_and_quiet():
     z = torch.randn(1, 2, 4, 4, 4)
     with CAG(pipe, layers=0) as cag:
         with capture(pipe, 'q', layers=0) as tape:      # the forward ends early, so there is nothing to guide
-            renoise(pipe, None, 'a cat', step=1, steps=4, latents=z)
+            renoise(pipe, None, 'a cat', step=1, num_inference_steps=4, latents=z)
         assert tape.whole and not cag.seen['']
         with until_enough(pipe):
-            renoise(pipe, None, 'a cat', step=1, steps=4, latents=z)
+            renoise(pipe, None, 'a cat', step=1, num_inference_steps=4, latents=z)
         ran = cag.seen['']
         assert ran
         with quiet(pipe):

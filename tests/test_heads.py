@@ -168,7 +168,7 @@ def test_lambda2_of_attention_within_frames_is_the_mean_over_frames():
     probe = HeadProbe(['lambda2'], iterations=200, framed=framed)
     v = torch.rand(3, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     with capture(pipe, 'q k o') as tape, capture(pipe, HeadProbe.kinds(['lambda2']), probe=probe):
-        renoise(pipe, v, 'a dog', step=-1, steps=4)
+        renoise(pipe, v, 'a dog', step=-1, num_inference_steps=4)
     table, wide = probe.result(), set()
     for j, layer in enumerate(table.layers):
         grid = tape.grids.get(layer, tape.grid)

@@ -348,7 +348,7 @@ def test_steps(steps, found):
     pipe = pipe_of('wan')
     with capture(pipe, 'q', layers=[0, -1], steps=steps) as tape:
         call(pipe, steps=4)
-    assert {k[2] for k in tape} == found == set(tape.times) and {k[1] for k in tape} == {0, 2} and tape.steps == 4
+    assert {k[2] for k in tape} == found == set(tape.times) and {k[1] for k in tape} == {0, 2} and tape.num_inference_steps == 4
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -381,10 +381,10 @@ def test_two_runs_in_one_capture(pipe):
 
 def test_predict_tells_its_step(pipe):
     x, given = some_latents(pipe)
-    at = step_at(pipe, 7, steps=10)
+    at = step_at(pipe, 7, num_inference_steps=10)
     with capture(pipe, 'q', layers=0, steps=7) as tape:
         predict(pipe, x, at, given, 10)
-    assert list(tape.times) == [7] and tape.steps == 10 and abs(tape.times[7][1] - at.s) < 1e-6
+    assert list(tape.times) == [7] and tape.num_inference_steps == 10 and abs(tape.times[7][1] - at.s) < 1e-6
 
 
 # -- nesting
@@ -540,7 +540,7 @@ def test_nothing_ran(pipe, kinds):
         call(pipe)
     x, given = some_latents(pipe)
     with pytest.raises(CaptureError, match=r'steps \(\[5\]\)'), capture(pipe, kinds, steps=5):
-        predict(pipe, x, step_at(pipe, 7, steps=10), given, 10)
+        predict(pipe, x, step_at(pipe, 7, num_inference_steps=10), given, 10)
 
 
 class Plain:
@@ -602,7 +602,7 @@ def test_compiled_models_are_refused():
 def test_early_exit_skips_later_blocks(pipe):
     ran, x, given = [], *some_latents(pipe)
     undo = [b.register_forward_pre_hook(lambda m, a, i=i: ran.append(i)) for i, b in enumerate(blocks(pipe))]
-    at = step_at(pipe, 3, steps=10)
+    at = step_at(pipe, 3, num_inference_steps=10)
     with capture(pipe, 'q', layers=1) as tape, edit(pipe, 'q', lambda s, q: q, layers=[0, 1]), until_enough(pipe):
         predict(pipe, x, at, given, 10)
     assert ran == [0, 1] and tape.whole and len(tape) == 1
@@ -664,7 +664,7 @@ def test_what_is_predicted_is_kept_in_bfloat16(family):
 
 def test_one_forward_is_counted_as_one(pipe):
     x, given = some_latents(pipe)
-    at = step_at(pipe, 30, steps=50)
+    at = step_at(pipe, 30, num_inference_steps=50)
     with capture(pipe, 'q') as tape, until_enough(pipe):
         predict(pipe, x, at, given, 50)
     with capture(pipe, 'q', budget=tape.nbytes), until_enough(pipe):
@@ -717,7 +717,7 @@ def test_text_tokens(family):
 def test_gradients_flow_through_what_is_kept(pipe):
     x, given = some_latents(pipe)
     x.requires_grad_(True)
-    at = step_at(pipe, 5, steps=10)
+    at = step_at(pipe, 5, num_inference_steps=10)
     for keep in (True, False):
         with capture(pipe, 'q', layers=1, grad=keep) as tape, until_enough(pipe):
             predict(pipe, x, at, given, 10)

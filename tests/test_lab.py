@@ -35,7 +35,7 @@ Match(hold(pipe, clip, budget=1000))
 def lab(tmp_path_factory):
     "`vidlens lab`, and beside the notebook that it writes one on a clip whose true tracks are known."
     folder = tmp_path_factory.mktemp('lab')
-    command = [*live.VIDLENS, 'lab', '--prompt', 'a red circle moves right', '--of', '6', '--no-browser', '--port']
+    command = [*live.VIDLENS, 'lab', '--prompt', 'a red circle moves right', '--num-inference-steps', '6', '--no-browser', '--port']
     with live.Served([*command, str(live.free_port())], folder, home(folder)) as server:
         nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (CLIP, SMALL)])
         nb.metadata = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
@@ -356,7 +356,7 @@ def test_motion_channels_are_those_of_the_verb(page, kernel):
     assert 'engine.similar((0, 4' in told['code']
     button(page, 'Find motion channels').click()
     told = changed(page, kernel, 'Channels', '"channels=found" in x.viewer.code')
-    verb = 'moft(x.engine.pipe, layer=x.state.layer, step=x.state.step, of=len(x.engine.plan)).channels.index'
+    verb = 'moft(x.engine.pipe, layer=x.state.layer, step=x.state.step, num_inference_steps=len(x.engine.plan)).channels.index'
     assert kernel.told(f"(lambda x: torch.equal({verb}, x.found.channels.index))(made('Channels'))")
     charts = page.locator('.vidlens-tabs .js-plotly-plot:visible')
     expect(charts).to_have_count(3)
@@ -606,7 +606,7 @@ OWN = r"reading 'schema'.*notebook_core"         # settings of Notebook 7.6's sh
 
 def test_notebook_7(tmp_path, browser, complaints):
     pytest.importorskip('notebook', reason='needs Notebook 7: pip install notebook')
-    explorer_notebook(tmp_path / 'explore.ipynb', prompt='a red circle', of=4)
+    explorer_notebook(tmp_path / 'explore.ipynb', prompt='a red circle', num_inference_steps=4)
     command = [sys.executable, '-m', 'notebook', '--no-browser', f'--ServerApp.root_dir={tmp_path}', '--port']
     with live.Served([*command, str(live.free_port())], tmp_path, home(tmp_path)) as server:
         page = opened(browser, server, 'explore.ipynb', complaints, 'notebooks', f'(?s){OWN}')

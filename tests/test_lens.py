@@ -31,7 +31,7 @@ def clips(pipe):
 
 @pytest.fixture(scope='module')
 def scores(pipe, clips):
-    return score(pipe, clips, steps=[-20, -10], of=30, sample=64)
+    return score(pipe, clips, steps=[-20, -10], num_inference_steps=30, sample=64)
 
 
 class Forwards:
@@ -59,7 +59,7 @@ def test_score_is_labelled_and_bounded(scores):
             assert max(x.max(), each.max()) <= 1 + 1e-5, name
     assert scores.map('entropy').max() < 6 and scores.map('lag').max() <= 4 and scores.map('distance').max() < 10
     assert len(scores.table()) == 2 * 6 * 5 and scores.clips == 6
-    assert {n: scores.facts[n] for n in ('of', 'seed', 'clips', 'moved', 'threshold')} == dict(of=30, seed=0, clips=6,
+    assert {n: scores.facts[n] for n in ('num_inference_steps', 'seed', 'clips', 'moved', 'threshold')} == dict(num_inference_steps=30, seed=0, clips=6,
                                                                                                moved=8., threshold=8.)
 
 
@@ -84,7 +84,7 @@ def test_accuracy_is_the_pck_of_matching(pipe, clips, scores):
     "The table holds what `match` gives on the tape of the same forward."
     clip, times = clips[0], torch.arange(5) * 4
     with capture(pipe, 'q k', layers=3) as tape:
-        renoise(pipe, clip.video, clip.caption, step=20, steps=30)
+        renoise(pipe, clip.video, clip.caption, step=20, num_inference_steps=30)
     first = clip.visible[:, 0]
     truth, seen = clip.tracks[first][:, times], clip.visible[first][:, times]
     far = ((truth - truth[:, :1]).norm(dim=-1) >= 8) & (times > 0)
@@ -95,7 +95,7 @@ def test_accuracy_is_the_pck_of_matching(pipe, clips, scores):
 
 def test_one_forward_for_each_clip_and_step(pipe, clips):
     with Forwards(pipe) as ran:
-        found = score(pipe, clips[:2], steps=[3, 9, -27], of=30)   # -27 is 3 again
+        found = score(pipe, clips[:2], steps=[3, 9, -27], num_inference_steps=30)   # -27 is 3 again
     assert ran.n == 4 and found.steps == [3, 9] and len(found.layers) == 6
 
 
@@ -106,7 +106,7 @@ def test_statistics_of_heads_come_if_asked_for(pipe, clips):
 
 def test_trained_model_matches_better_than_its_twin(clips, scores):
     "Paired over clips, best layer of each: the interval lies above 0."
-    other = score(load(random=True), clips, steps=[-20, -10], of=30)
+    other = score(load(random=True), clips, steps=[-20, -10], num_inference_steps=30)
     best = [s.best('accuracy') for s in (scores, other)]
     a, b = (s.values('accuracy')[:, s.steps.index(at['step']), s.layers.index(at['layer'])]
             for s, at in zip((scores, other), best))
@@ -144,7 +144,7 @@ def test_perfect_features_score_one(pipe):
 
 @pytest.fixture(scope='module')
 def made(pipe):
-    return score_generation(pipe, ['a red circle moves left', 'a blue star moves up'], of=4, steps=[1, -1], seed=5, sample=64)
+    return score_generation(pipe, ['a red circle moves left', 'a blue star moves up'], num_inference_steps=4, steps=[1, -1], seed=5, sample=64)
 
 
 def test_a_generation_is_scored_in_its_one_pass(pipe, made):
@@ -152,10 +152,10 @@ def test_a_generation_is_scored_in_its_one_pass(pipe, made):
     assert made.scores.names == ['accuracy', *SHARES, *STATISTICS] and made.scores.clips == 2
     assert made.scores.steps == [1, 3] and made.scores.layers == list(range(6))
     assert made.scores.values('accuracy', True).shape == (2, 2, 6, 4)
-    assert made.scores.facts | dict(of=4, seed=5, clips=2, moved=8., threshold=8.) == made.scores.facts
+    assert made.scores.facts | dict(num_inference_steps=4, seed=5, clips=2, moved=8., threshold=8.) == made.scores.facts
     with Forwards(pipe) as ran:
         plain = generate(pipe, 'a blue star moves up', 6, 4)
-        score_generation(pipe, 'a blue star moves up', of=4, seed=6, layers=2, tracker=stand_still)
+        score_generation(pipe, 'a blue star moves up', num_inference_steps=4, seed=6, layers=2, tracker=stand_still)
     assert ran.n == 2 * 4 and torch.equal(plain.video, made.samples[1].video)
     assert made.tracks[0].xy.shape == (100, 17, 2)
 
@@ -180,10 +180,10 @@ def test_a_generation_is_judged_by_the_tracker_that_is_given(pipe):
     def tracker(video, queries):
         seen.append((video.shape, queries.tolist()))
         return stand_still(video, queries)
-    found = score_generation(pipe, 'a red circle moves left', ask, tracker, layers=[0, 3], of=3, moved=0, guidance=1.)
+    found = score_generation(pipe, 'a red circle moves left', ask, tracker, layers=[0, 3], num_inference_steps=3, moved=0, guidance=1.)
     assert seen == [((17, 64, 64, 3), ask)] and found.scores.map('accuracy').shape == (3, 2)
     with pytest.raises(ValueError, match='moved=0'):
-        score_generation(pipe, 'a red circle moves left', ask, stand_still, of=2).scores.best()
+        score_generation(pipe, 'a red circle moves left', ask, stand_still, num_inference_steps=2).scores.best()
 
 
 def test_track_follows_planted_points(pipe):
@@ -203,7 +203,7 @@ def test_track_follows_planted_points(pipe):
 def test_track_from_a_tape_of_the_same_forward_is_the_same(pipe, clips):
     clip = clips[0]
     with capture(pipe, 'q k', layers=4) as tape:
-        renoise(pipe, clip.video, clip.caption, step=-10, steps=30)
+        renoise(pipe, clip.video, clip.caption, step=-10, num_inference_steps=30)
     a = track(pipe, clip.video, clip.queries, clip.caption, layer=4, step=-10)
     b = track(pipe, queries=clip.queries, layer=4, tape=tape)
     assert torch.equal(a.xy, b.xy)
@@ -212,7 +212,7 @@ def test_track_from_a_tape_of_the_same_forward_is_the_same(pipe, clips):
 def test_a_tape_of_another_model_or_beside_a_video_is_refused(pipe, clips):
     wan = tiny('wan')
     with capture(pipe, 'q k', layers=1) as tape:
-        renoise(pipe, clips[0].video, step=-1, steps=4)
+        renoise(pipe, clips[0].video, step=-1, num_inference_steps=4)
     with pytest.raises(ValueError, match='a video and a tape: .* leave one out'):
         track(pipe, clips[0].video, layer=1, tape=tape)
     with pytest.raises(ValueError, match='the tape is of CogVideoXTransformer3DModel with 6 layers, but this pipeline has WanTr'):
@@ -241,15 +241,15 @@ def test_clips_of_point_sets_are_scored(pipe, clips, tmp_path):
 
 
 def test_all_steps_are_scored(pipe, clips):
-    every = score(pipe, clips[0], layers=2, steps='all', of=3)
-    assert every.steps == [0, 1, 2] == score(pipe, clips[0], layers=2, steps=slice(None), of=3).steps
+    every = score(pipe, clips[0], layers=2, steps='all', num_inference_steps=3)
+    assert every.steps == [0, 1, 2] == score(pipe, clips[0], layers=2, steps=slice(None), num_inference_steps=3).steps
 
 
 def test_verbs_take_clips(pipe, clips):
-    a, b = (track(pipe, x, [[0, 8, 8]], layer=2, step=-1, of=4) for x in (clips[0], clips[0].video))
+    a, b = (track(pipe, x, [[0, 8, 8]], layer=2, step=-1, num_inference_steps=4) for x in (clips[0], clips[0].video))
     assert torch.equal(a.xy, b.xy)
-    assert imap(pipe, clips[0], 'circle', 'a red circle moves left', step=-1, of=4).maps.shape[0] == 1
-    assert moft(pipe, clips[:4], ['left', 'right'] * 2, layer=1, of=4).channels.width == 128
+    assert imap(pipe, clips[0], 'circle', 'a red circle moves left', step=-1, num_inference_steps=4).maps.shape[0] == 1
+    assert moft(pipe, clips[:4], ['left', 'right'] * 2, layer=1, num_inference_steps=4).channels.width == 128
 
 
 def test_visibility_is_predicted_unless_it_is_not_wanted(pipe, clips):
@@ -263,18 +263,18 @@ def test_visibility_is_predicted_unless_it_is_not_wanted(pipe, clips):
 def test_a_clip_of_any_size_and_length_is_tracked_in_its_own_pixels(pipe):
     video = torch.rand(1, 90, 120, 3).expand(25, -1, -1, -1)
     asked = [[0, 60., 45.], [20, 110., 12.5]]
-    found = track(pipe, video, asked, layer=4, of=6, step=-1)
+    found = track(pipe, video, asked, layer=4, num_inference_steps=6, step=-1)
     assert found.xy.shape == (2, 25, 2) and torch.allclose(found.xy[1, 20], torch.tensor([110., 12.5]), atol=1e-3)
     want = track_long(pipe, video, asked, 4, -1, 6)
     assert torch.equal(found.xy, want.xy) and torch.equal(found.visible, want.visible)
-    assert track(pipe, video[:3], layer=4, of=6, step=-1, cycle=None).visible.all()
+    assert track(pipe, video[:3], layer=4, num_inference_steps=6, step=-1, cycle=None).visible.all()
 
 
 @pytest.mark.parametrize('shape', [(17, 60, 64), (16, 64, 64), (21, 64, 64), (17, 128, 128), (1, 50, 50)])
 def test_what_one_pass_does_not_take_goes_in_chunks(pipe, shape, monkeypatch):
     asked = []
     monkeypatch.setattr(lens, 'track_long', lambda *a, **k: asked.append(k) or track_long(*a, **k))
-    assert track(pipe, torch.rand(*shape, 3), layer=0, of=4, step=-1).xy.shape == (36, shape[0], 2)
+    assert track(pipe, torch.rand(*shape, 3), layer=0, num_inference_steps=4, step=-1).xy.shape == (36, shape[0], 2)
     assert asked == [{}], 'with the defaults of track_long'
 
 
@@ -286,14 +286,14 @@ def test_several_layers_and_steps_share_a_causal_pass(pipe, clips):
     found = track(pipe, clip.video, ask, clip.caption, layer=[3, 4], step=[-12, -8])
     with capture(pipe, 'q k', layers=[3, 4]) as tape:
         for step in (-12, -8):
-            renoise(pipe, clip.video, clip.caption, step=step, steps=30)
+            renoise(pipe, clip.video, clip.caption, step=step, num_inference_steps=30)
     again = track(pipe, queries=ask, layer=[3, 4], step=[-12, -8], tape=tape)
     assert torch.allclose(found.xy, again.xy) and not torch.equal(found.xy, a.xy)
 
 
 def test_tape_of_a_generation_serves_all_methods(pipe):
     with capture(pipe, 'q k o', steps=-5) as tape:
-        generate(pipe, 'a red circle moves left', steps=10)
+        generate(pipe, 'a red circle moves left', num_inference_steps=10)
     assert track(pipe, layer=4, tape=tape).xy.shape == (36, 17, 2)
     assert imap(pipe, words='circle', prompt='a red circle moves left', tape=tape).maps.shape == (1, 5, 8, 8)
 
@@ -314,16 +314,16 @@ def test_moft_looks_at_the_published_block_of_a_unet():
     unet = tiny('animatediff')
     up = card_of(unet).layer(unet.unet, 'up_blocks.1')
     teach, labels = [torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(i)) for i in range(4)], ['left', 'right'] * 2
-    found = [moft(unet, teach, labels, step=1, of=4, **how) for how in (dict(), dict(layer='up_blocks.1'), dict(layer=up))]
+    found = [moft(unet, teach, labels, step=1, num_inference_steps=4, **how) for how in (dict(), dict(layer='up_blocks.1'), dict(layer=up))]
     assert {f.layer for f in found} == {up} and found[0].channels.width == unet.unet.up_blocks[1].resnets[-1].out_channels
     assert all(torch.equal(f.curves, found[0].curves) for f in found) and found[0].curves.shape == (4, 9, 8)
     seen = []
     handle = unet.unet.up_blocks[1].register_forward_hook(lambda m, a, out: seen.append(out.movedim(1, -1)))
-    renoise(unet, teach[0], step=1, steps=4, full=True)
+    renoise(unet, teach[0], step=1, num_inference_steps=4, full=True)
     handle.remove()
     means = (seen[0] - seen[0].mean(0)).mean((1, 2))
     assert torch.allclose(means[:, found[0].channels.index], found[0].curves[0], atol=1e-5)
-    assert moft(tiny('wan'), teach, labels, step=1, of=4).layer == 2
+    assert moft(tiny('wan'), teach, labels, step=1, num_inference_steps=4).layer == 2
     with pytest.raises(ValueError, match='shows tq tk tv to, not hidden'):
         moft(unet, teach, labels, layer=1)
 
@@ -331,7 +331,7 @@ def test_moft_looks_at_the_published_block_of_a_unet():
 def test_features_are_those_of_the_block(pipe, clips):
     x = features(pipe, clips[0].video, layer=1)
     with capture(pipe, 'hidden', layers=[1, 2]) as tape:
-        renoise(pipe, clips[0].video, step=-12, steps=30)
+        renoise(pipe, clips[0].video, step=-12, num_inference_steps=30)
     assert torch.equal(x.flatten(0, 2), tape.get('hidden', 1)[0])
 
 
@@ -344,12 +344,12 @@ def test_best_layer_is_measured_once(pipe, monkeypatch):
 
 def test_default_layer_is_measured_at_the_size_of_the_video():
     "Wan's own default size would be 81 frames of 480x832."
-    assert track(tiny('wan'), torch.rand(9, 32, 32, 3), [[0, 8, 8]], step=-1, of=4).xy.shape == (1, 9, 2)
+    assert track(tiny('wan'), torch.rand(9, 32, 32, 3), [[0, 8, 8]], step=-1, num_inference_steps=4).xy.shape == (1, 9, 2)
 
 
 def test_a_tape_knows_its_prompts(pipe):
     with capture(pipe, 'q k o', layers=4, steps=-1) as tape:
-        generate(pipe, ['a red circle moves left', 'a blue star moves up'], steps=3)
+        generate(pipe, ['a red circle moves left', 'a blue star moves up'], num_inference_steps=3)
     assert imap(pipe, words='star', tape=tape, item=1).facts['prompt'] == 'a blue star moves up'
     with pytest.raises(ValueError, match="made with 'a red circle moves left'"):
         imap(pipe, words='star', prompt='a blue star moves up', tape=tape)
@@ -358,7 +358,7 @@ def test_a_tape_knows_its_prompts(pipe):
 
 def test_step_chooses_where_a_tape_holds_several(pipe):
     with capture(pipe, 'q k', steps=[1, 2]) as tape:
-        generate(pipe, 'a red circle moves left', steps=3)
+        generate(pipe, 'a red circle moves left', num_inference_steps=3)
     a, b = (track(pipe, tape=tape, layer=4, step=s) for s in (1, 2))
     assert not torch.equal(a.xy, b.xy)
     with pytest.raises(ValueError, match=r'holds layers \[0, 1, 2, 3, 4, 5\]'):
@@ -366,7 +366,7 @@ def test_step_chooses_where_a_tape_holds_several(pipe):
     both = track(pipe, tape=tape, layer=4, step=[1, 2])
     assert both.xy.shape == a.xy.shape
     with capture(pipe, 'q k', steps=1) as one:
-        generate(pipe, 'a red circle moves left', steps=3)
+        generate(pipe, 'a red circle moves left', num_inference_steps=3)
     with pytest.raises(ValueError, match=r'the tape holds steps \[1\]'):
         track(pipe, tape=one, layer=4, step=[1, 2])
 
@@ -376,17 +376,17 @@ def test_every_verb_runs_on_every_family(family):
     pipe = tiny(family)
     video = torch.rand(9, 32, 32, 3)
     tracks = torch.full((3, 9, 2), 12.)
-    found = score(pipe, video, 'a cat runs', tracks, steps=-2, of=4, sample=8)
+    found = score(pipe, video, 'a cat runs', tracks, steps=-2, num_inference_steps=4, sample=8)
     assert found.map('accuracy').shape == (1, len(found.layers)) and found.map('sink').max() <= 1
     assert bool((found.map('attention_text') > 0).all()) == (family != 'wan')
-    made = score_generation(pipe, 'a cat runs', of=2, frames=9, size=(32, 32), moved=0, tracker=stand_still)
+    made = score_generation(pipe, 'a cat runs', num_inference_steps=2, frames=9, size=(32, 32), moved=0, tracker=stand_still)
     assert made.scores.map('accuracy').shape == (2, len(found.layers)) and not made.scores.map('accuracy').isnan().any()
     total = sum(made.scores.map(f'attention_{n}', True) for n in ('cross', 'self', 'text'))
     assert torch.allclose(total, torch.ones_like(total), atol=1e-4)
-    assert track(pipe, video, [[0, 8, 8]], 'a cat runs', layer=1, step=-1, of=4).xy.shape == (1, 9, 2)
-    assert imap(pipe, video, 'cat', 'a cat runs', step=-1, of=4).maps.shape[0] == 1
+    assert track(pipe, video, [[0, 8, 8]], 'a cat runs', layer=1, step=-1, num_inference_steps=4).xy.shape == (1, 9, 2)
+    assert imap(pipe, video, 'cat', 'a cat runs', step=-1, num_inference_steps=4).maps.shape[0] == 1
     teach = [torch.rand(9, 32, 32, 3) for _ in range(4)]
-    assert moft(pipe, teach, ['left', 'right', 'left', 'right'], layer=1, step=-1, of=4).channels.width > 0
+    assert moft(pipe, teach, ['left', 'right', 'left', 'right'], layer=1, step=-1, num_inference_steps=4).channels.width > 0
 
 
 @pytest.mark.parametrize('call, says', [
@@ -423,7 +423,7 @@ def test_every_verb_runs_on_every_family(family):
     (lambda p: score_generation(p, 'a red circle', threshold=0), 'above 0'),
     (lambda p: score_generation(p, 'a red circle', [[0, 99., 5.]]), '99'),
     (lambda p: score_generation(p, 'a red circle', size=(60, 64)), 'use 56 or 64'),
-    (lambda p: score_generation(p, 'a red circle', steps=9, of=4), 'outside this run'),
+    (lambda p: score_generation(p, 'a red circle', steps=9, num_inference_steps=4), 'outside this run'),
     (lambda p: score_generation(p, 'a red circle', layers=7), '0 to 5'),
     (lambda p: track(p, torch.rand(17, 64, 64, 3), [[0, 99, 5]], layer=1), '99'),
 ])

@@ -85,8 +85,8 @@ BAD = {
     'a word that is not there': (lambda p, b, d: text_of(b, 'a red circle').slots('square'),
                                  ValueError, "'square'", 'red, circle'),
     # sizes and runs
-    'no steps': (lambda p, b, d: generate(b, 'a red circle', steps=0), ValueError, 'steps=0', 'at least 1'),
-    'half a step': (lambda p, b, d: generate(b, 'a red circle', steps=2.5), ValueError, 'steps=2.5', 'whole number'),
+    'no steps': (lambda p, b, d: generate(b, 'a red circle', num_inference_steps=0), ValueError, 'steps=0', 'at least 1'),
+    'half a step': (lambda p, b, d: generate(b, 'a red circle', num_inference_steps=2.5), ValueError, 'steps=2.5', 'whole number'),
     'an odd size': (lambda p, b, d: generate(b, 'a red circle', size=(60, 64)), ValueError, '60', 'use 56 or 64'),
     'half a size': (lambda p, b, d: generate(b, 'a red circle', size=(64,)),
                     ValueError, r'size=\(64,\)', r'\(height, width\)'),
@@ -109,7 +109,7 @@ BAD = {
     'nothing to renoise': (lambda p, b, d: renoise(p, None),
                            ValueError, 'renoise needs a video', r'encode\(pipe, video\)'),
     'nothing to invert': (lambda p, b, d: invert(p), ValueError, 'invert needs a video', r'encode\(pipe, video\)'),
-    'inverting in no steps': (lambda p, b, d: invert(p, VIDEO, steps=0), ValueError, 'steps=0', 'at least 1'),
+    'inverting in no steps': (lambda p, b, d: invert(p, VIDEO, num_inference_steps=0), ValueError, 'steps=0', 'at least 1'),
     'refining backwards': (lambda p, b, d: invert(p, VIDEO, refine=-1), ValueError, 'refine=-1', '0 or more'),
     # sites
     'no such kind': (lambda p, b, d: run(p, kinds='q z'), ValueError, "'z'", 'q k v o xq xk xv xo hidden'),

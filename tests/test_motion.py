@@ -263,7 +263,7 @@ def pipe():
 
 @pytest.fixture(scope='module')
 def tiny_found(pipe):
-    return discover(pipe, n=16, steps=[1, -1], of=4, kinds='hidden q k')
+    return discover(pipe, n=16, steps=[1, -1], num_inference_steps=4, kinds='hidden q k')
 
 
 def test_sweep_sees_every_site_and_leaves_nothing(pipe, tiny_found):
@@ -276,27 +276,27 @@ def test_sweep_sees_every_site_and_leaves_nothing(pipe, tiny_found):
 def test_discover_is_capture_and_pool(pipe):
     "Courses of the sweep are those of features that a plain capture keeps, under the mask."
     clips = world_motion(pipe, ['left', 'right'], 8, seed=3)
-    sweep, sigmas = sweep_clips(pipe, clips, 'hidden', 1, [2], of=4, noises=1, seed=5)
+    sweep, sigmas = sweep_clips(pipe, clips, 'hidden', 1, [2], num_inference_steps=4, noises=1, seed=5)
     assert list(sigmas) == [2]
     i = sweep.roles.probe[0]
-    x = features(pipe, clips[i].video, layer=1, step=2, of=4, seed=5 + i)
+    x = features(pipe, clips[i].video, layer=1, step=2, num_inference_steps=4, seed=5 + i)
     m = torch.nn.functional.adaptive_avg_pool2d(clips[i].mask[None, None], x.shape[1:3])[0, 0]
     assert torch.allclose(sweep.courses[2, 1, 'hidden'][i], channel_curves(x, None, m, 'kept'), atol=1e-4)
     heir = sweep.heir[i]
     m = torch.nn.functional.adaptive_avg_pool2d(clips[heir].mask[None, None], x.shape[1:3])[0, 0]
     assert torch.allclose(sweep.controls[2, 1, 'hidden'][heir], channel_curves(x, None, m, 'kept'), atol=1e-4)
-    one, v = motion_courses(pipe, MotionClips([clips.labels[i]], lambda _: clips[i]), 1, 2, of=4, seed=5 + i)
+    one, v = motion_courses(pipe, MotionClips([clips.labels[i]], lambda _: clips[i]), 1, 2, num_inference_steps=4, seed=5 + i)
     assert torch.allclose(one[0], sweep.pool((2, 1, 'hidden'), [i])[0], atol=1e-4) and v.shape == (1, 2)
 
 
 def test_layers_of_a_unet_have_their_own_grid():
     pipe = tiny('animatediff')
     clips = world_motion(pipe, ['pan left', 'pan right'], 8)
-    found = discover(pipe, clips, kinds='hidden', steps=-1, of=4, noises=1)
+    found = discover(pipe, clips, kinds='hidden', steps=-1, num_inference_steps=4, noises=1)
     widths = {site[1]: c['loadings'].width for site, c in found.channels.items()}
     assert len(found.layers) > 3 and len(set(widths.values())) > 1 and not hooks.OPEN_SEAMS
     layer = max(widths, key=lambda k: widths[k])
-    maps, grid, _ = similarity_map(pipe, clips[0].video, found.channels[3, layer, 'hidden']['fisher'], layer, -1, of=4)
+    maps, grid, _ = similarity_map(pipe, clips[0].video, found.channels[3, layer, 'hidden']['fisher'], layer, -1, num_inference_steps=4)
     assert maps.shape == grid.shape
 
 
@@ -336,7 +336,7 @@ def test_folder_of_clips(pipe, tmp_path):
         frames[0].save(folder / f'{i}.gif', save_all=True, append_images=frames[1:], duration=100)
     read = folder_motion(pipe, tmp_path)
     assert read.labels == ['pan left'] * 4 + ['pan right'] * 4 and read[0].video.shape == (9, 32, 32, 3)
-    found = discover(pipe, tmp_path, kinds='hidden', layers=0, steps=-1, of=4, noises=1)
+    found = discover(pipe, tmp_path, kinds='hidden', layers=0, steps=-1, num_inference_steps=4, noises=1)
     assert found.facts['directions'] == ['pan left', 'pan right'] and found.chance == .5
     with pytest.raises(FileNotFoundError, match='no folder'):
         folder_motion(pipe, tmp_path / 'nowhere')
@@ -345,7 +345,7 @@ def test_folder_of_clips(pipe, tmp_path):
 
 
 def test_verbs_at_a_site(pipe):
-    how = dict(of=4)
+    how = dict(num_inference_steps=4)
     assert set(read_speeds(pipe, 0, 2, n=8, **how)) == {'all'}
     apart = tell_apart(pipe, 0, 2, channels={'few': [0, 1], 'all': None}, n=16, **how)
     assert set(apart) == {'few', 'all'} and apart['all'].both.mean <= min(apart['all'].mover.mean, apart['all'].way.mean)
@@ -364,8 +364,8 @@ def test_what_cannot_be_kept_is_said_at_once(pipe, keep):
     hook = model_of(pipe).register_forward_pre_hook(lambda *_: ran.append(1))
     video = [torch.rand(9, 32, 32, 3) for _ in range(4)]
     try:
-        for verb in (lambda: discover(pipe, n=16, keep=keep, of=4),
-                     lambda: moft(pipe, video, ['a', 'b'] * 2, layer=1, of=4, keep=keep)):
+        for verb in (lambda: discover(pipe, n=16, keep=keep, num_inference_steps=4),
+                     lambda: moft(pipe, video, ['a', 'b'] * 2, layer=1, num_inference_steps=4, keep=keep)):
             with pytest.raises(ValueError, match=r'keep=.*: use a share above 0 and up to 1, such as \.04'):
                 verb()
     finally:

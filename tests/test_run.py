@@ -32,7 +32,7 @@ def bundled():
 
 @pytest.fixture(scope='module')
 def sample(bundled):
-    return generate(bundled, PROMPT, seed=3, steps=10)
+    return generate(bundled, PROMPT, seed=3, num_inference_steps=10)
 
 
 # -- load
@@ -66,7 +66,7 @@ def test_no_block_is_an_identity(random):
         float((out[0] - kwargs['hidden_states']).norm() / kwargs['hidden_states'].norm())), with_kwargs=True)
             for b in blocks(pipe)]
     x = torch.randn(1, 5, 16, 16, 16, generator=torch.Generator().manual_seed(0))
-    predict(pipe, x, step_at(pipe, 5, steps=10), conditions(pipe, PROMPT, x), 10)
+    predict(pipe, x, step_at(pipe, 5, num_inference_steps=10), conditions(pipe, PROMPT, x), 10)
     for handle in undo:
         handle.remove()
     assert len(changes) == len(blocks(pipe)) and min(changes) > .02
@@ -222,7 +222,7 @@ def test_whole_folders_of_all_families_are_taken(family, tmp_path):
 def test_generate_is_the_pipelines_own_call(bundled, sample):
     own = bundled(PROMPT, num_inference_steps=10, generator=torch.Generator().manual_seed(3),
                   output_type='pt').frames[0].movedim(1, -1)
-    assert torch.equal(sample.video, own.clamp(0, 1)) and sample.facts['steps'] == 10
+    assert torch.equal(sample.video, own.clamp(0, 1)) and sample.facts['num_inference_steps'] == 10
     assert sample.video.shape == (17, 64, 64, 3) and sample.video.dtype == torch.float32
 
 
@@ -245,7 +245,7 @@ def test_batches_hold_what_single_runs_hold(family):
 
 def test_generate_reports_steps_and_restores_the_bar(bundled):
     seen, before = [], dict(bundled._progress_bar_config)
-    generate(bundled, PROMPT, steps=2, guidance=1, on_step=lambda i, t, z: seen.append((i, t, tuple(z.shape))))
+    generate(bundled, PROMPT, num_inference_steps=2, guidance=1, on_step=lambda i, t, z: seen.append((i, t, tuple(z.shape))))
     assert seen == [(i, float(t), (1, 5, 16, 16, 16)) for i, t in enumerate(bundled.scheduler.timesteps)]
     assert bundled._progress_bar_config == before
 
@@ -312,7 +312,7 @@ def test_schedule_is_that_of_a_run(family):
     call(pipe, steps=4)
     assert torch.allclose(torch.tensor([float(p.t) for p in plan]), pipe.scheduler.timesteps.float(), atol=1e-3)
     assert [p.index for p in plan] == [0, 1, 2, 3] and all(a.s > b.s for a, b in zip(plan, plan[1:]))
-    assert step_at(pipe, -1, steps=4) == plan[3] and step_at(pipe, 0, steps=4) == plan[0]
+    assert step_at(pipe, -1, num_inference_steps=4) == plan[3] and step_at(pipe, 0, num_inference_steps=4) == plan[0]
     at = step_at(pipe, sigma=.4)
     assert abs(at.s - .4) < .01 and abs(at.a - (.6 if family != 'cogvideox' else (1 - at.s ** 2) ** .5)) < .01
 
@@ -381,15 +381,15 @@ def test_the_models_prediction_leads_back(family):
 
 @pytest.mark.slow
 def test_inversion_leads_back(bundled, sample):
-    found = invert(bundled, sample.video, PROMPT, steps=12, refine=2)
-    rough = invert(bundled, sample.video, PROMPT, steps=12, refine=0)
+    found = invert(bundled, sample.video, PROMPT, num_inference_steps=12, refine=2)
+    rough = invert(bundled, sample.video, PROMPT, num_inference_steps=12, refine=0)
     assert found.error <= .1 and found.error < .7 * rough.error and found.psnr > rough.psnr
     assert f'reconstruction error {found.error:.3f}' in repr(found) and found.video.shape == sample.video.shape
 
 
 def test_inversion_is_what_the_scheduler_walks_forth(bundled, sample):
     "The way back is the stock DDIM scheduler's own, step by step."
-    found = invert(bundled, sample.video, PROMPT, steps=3, refine=1)
+    found = invert(bundled, sample.video, PROMPT, num_inference_steps=3, refine=1)
     sch, x = copy.deepcopy(bundled.scheduler), found.noise
     sch.set_timesteps(3)
     given = conditions(bundled, PROMPT, x)
@@ -402,16 +402,16 @@ def test_inversion_is_what_the_scheduler_walks_forth(bundled, sample):
 @pytest.mark.parametrize('family', ['wan', 'hunyuanvideo'])
 def test_inversion_by_ode(family):
     pipe, seen = pipe_of(family), []
-    found = invert(pipe, real(5), 'a cat', steps=8, refine=8, on_step=seen.append)
-    assert found.error < .02 and found.error < .1 * invert(pipe, real(5), 'a cat', steps=8, refine=2).error
+    found = invert(pipe, real(5), 'a cat', num_inference_steps=8, refine=8, on_step=seen.append)
+    assert found.error < .02 and found.error < .1 * invert(pipe, real(5), 'a cat', num_inference_steps=8, refine=2).error
     assert seen == [*reversed(range(8))]
 
 
 def test_captures_see_each_step_of_an_inversion_once():
     pipe = pipe_of('wan')
     with capture(pipe, 'q', layers=0) as tape:
-        invert(pipe, real(5), 'a cat', steps=3)
-    assert sorted(k[2] for k in tape) == [0, 1, 2] and tape.steps == 3
+        invert(pipe, real(5), 'a cat', num_inference_steps=3)
+    assert sorted(k[2] for k in tape) == [0, 1, 2] and tape.num_inference_steps == 3
 
 
 def test_prompts_are_read_before_anything_runs(bundled):
@@ -437,15 +437,15 @@ def test_more_words_than_the_model_was_trained_on_are_told(bundled):
 def test_more_places_than_a_model_knows_are_refused(how, fits):
     "diffusers itself ends in the middle of a run, with shapes that nobody asked for."
     with pytest.raises(ValueError, match=f'at most 32 places each way: ask for less, such as {fits}'):
-        generate(load('tiny/wan'), 'a cat', steps=2, **how)
-    assert generate(load('tiny/wan'), 'a cat', steps=1, num_frames=5, height=32, width=32).video.shape == (5, 32, 32, 3)
+        generate(load('tiny/wan'), 'a cat', num_inference_steps=2, **how)
+    assert generate(load('tiny/wan'), 'a cat', num_inference_steps=1, num_frames=5, height=32, width=32).video.shape == (5, 32, 32, 3)
 
 
 def test_a_model_that_learned_its_places_takes_no_other_size(bundled):
     "diffusers would stop in the middle of a forward; frames may be fewer."
     wide = torch.rand(5, 64, 96, 3)
-    for run in (lambda: renoise(bundled, wide, step=-2), lambda: invert(bundled, wide, steps=2),
-                lambda: generate(bundled, 'a red circle moves left', steps=1, size=(64, 96))):
+    for run in (lambda: renoise(bundled, wide, step=-2), lambda: invert(bundled, wide, num_inference_steps=2),
+                lambda: generate(bundled, 'a red circle moves left', num_inference_steps=1, size=(64, 96))):
         with pytest.raises(ValueError, match='64x64 pixels only, not 64x96'):
             run()
 
@@ -465,7 +465,7 @@ def test_places_that_a_model_does_not_know_are_refused_before_its_vae_runs(monke
 @pytest.mark.parametrize('family', FAMILIES)
 def test_tiny_pipelines_are_small_by_default(family, tmp_path):
     pipe = tiny(family, frames=9, side=48)
-    assert default_size(pipe) == (9, 48, 48) and generate(pipe, 'a cat', steps=1).video.shape == (9, 48, 48, 3)
+    assert default_size(pipe) == (9, 48, 48) and generate(pipe, 'a cat', num_inference_steps=1).video.shape == (9, 48, 48, 3)
     pipe.save_pretrained(tmp_path / 'saved')
     assert default_size(load(tmp_path / 'saved', device='cpu')) == (9, 48, 48)
 
@@ -491,10 +491,10 @@ def test_image_to_video():
     net = type(parts['transformer']).from_config({**parts['transformer'].config, 'in_channels': 8}).eval().requires_grad_(False)
     pipe, picture = CogVideoXImageToVideoPipeline(**(parts | dict(transformer=net))), Image.new('RGB', (32, 32), 'red')
     with capture(pipe, 'q', layers=0) as tape:
-        made = generate(pipe, 'a cat', steps=2, image=picture)
+        made = generate(pipe, 'a cat', num_inference_steps=2, image=picture)
     assert made.video.shape == (9, 32, 32, 3) and tape.get('q', 0, 1).ndim == 4
     with pytest.raises(TypeError, match='CogVideoXImageToVideoPipeline starts from an image: generate.pipe, prompt, image=image'):
-        generate(pipe, 'a cat', steps=2)
+        generate(pipe, 'a cat', num_inference_steps=2)
     for run in (renoise, invert):
         with pytest.raises(ValueError, match='reads 8 channels, but latents have 4: it is an image-to-video model.* image=picture'):
             run(pipe, real(9), 'a cat')
@@ -509,10 +509,10 @@ def test_video_to_video(family, monkeypatch):
     cls = getattr(diffusers, {'cogvideox': 'CogVideoXVideoToVideoPipeline', 'wan': 'WanVideoToVideoPipeline'}[family])
     pipe = cls(**{k: v for k, v in tiny(family).components.items() if k in inspect.signature(cls).parameters})
     pictures = [Image.fromarray((x * 255).byte().numpy()) for x in real(9)]
-    made = generate(pipe, 'a cat', steps=4, video=pictures, strength=.5)
+    made = generate(pipe, 'a cat', num_inference_steps=4, video=pictures, strength=.5)
     assert made.video.shape == (9, 32, 32, 3)
     with pytest.raises(TypeError, match='starts from a video: generate.pipe, prompt, video=video'):
-        generate(pipe, 'a cat', steps=4)
+        generate(pipe, 'a cat', num_inference_steps=4)
     assert default_size(pipe) == (9, 32, 32) and renoise(pipe, real(9), 'a cat', step=-4).grid.frames == 3
 
 
@@ -529,13 +529,13 @@ def paired():
 def test_two_latent_frames_in_a_token(paired):
     seen = []
     with capture(paired, 'q', layers=0, tokens='video') as tape:
-        made = generate(paired, 'a cat', steps=2, on_step=lambda i, t, z: seen.append(z.clone()))
+        made = generate(paired, 'a cat', num_inference_steps=2, on_step=lambda i, t, z: seen.append(z.clone()))
     z = encode(paired, made.video)
     assert z.shape == seen[0].shape == (1, 6, 4, 8, 8) and torch.equal(z[:, 0], z[:, 1])
     assert torch.allclose(decode(paired, seen[-1]), made.video, atol=1e-5) and decode(paired, z).shape == made.video.shape
     with capture(paired, 'q', layers=0, tokens='video') as again:
         found = renoise(paired, made.video, 'a cat')
     assert found.grid == again.grid == tape.grid and found.grid.shape == (3, 4, 4) and found.grid.video_frames == 17
-    assert invert(paired, made.video, 'a cat', steps=2).video.shape == made.video.shape
+    assert invert(paired, made.video, 'a cat', num_inference_steps=2).video.shape == made.video.shape
     assert renoise(paired, made.video, 'a cat', how='frames').grid.frames == 17
     assert renoise(paired, made.video[:1], 'a cat').grid.frames == 1

@@ -325,7 +325,7 @@ def table(clips=3, points=5, heads=2, seed=0, steps=(3, 9), layers=(0, 2, 4)):
     x['accuracy'][w['accuracy'] == 0] = torch.nan
     each = {name: torch.rand(clips, *shape, heads, generator=g) for name in (*x, 'entropy')}
     return ScoreTable(list(steps), [.8, .1], list(layers), x, w, torch.arange(clips).repeat_interleave(points), each,
-                      dict(threshold=8., of=30))
+                      dict(threshold=8., num_inference_steps=30))
 
 
 def test_values_are_weighted_means_of_points():
@@ -394,7 +394,7 @@ def test_rows():
 
 def test_join():
     a, b = table(seed=1), table(clips=2, points=3, seed=2)
-    b.facts['of'] = 50
+    b.facts['num_inference_steps'] = 50
     t = join_scores([a, b])
     assert t.clips == 5 and t.facts == {'threshold': 8.} and len(t.clip) == 21
     both = torch.cat([a.values('accuracy'), b.values('accuracy')])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidlens import world
-from vidlens.words.word_maps import selection
+from vidlens.words import selection
 from vidlens.seam.card import card_of
 from vidlens.seam.concepts import concept_stream
 from vidlens.seam.families import tiny
@@ -68,22 +68,22 @@ def test_a_share_that_is_none(share):
 @pytest.mark.parametrize('by', [('chi', 'lambda2'), ('dbi',), ('lambda2',)])
 def test_scores_are_those_of_plain_captures(family, by):
     pipe, videos = family
-    table = score_heads(pipe, videos[0], PROMPT, by=by, steps=(1, -1), of=4)
+    table = score_heads(pipe, videos[0], PROMPT, by=by, steps=(1, -1), num_inference_steps=4)
     assert list(table.scores) == list(by) and table.steps == [1, 3]
     for name in by:
         probe = HeadProbe([name])
         with capture(pipe, HeadProbe.kinds([name], is_cross(pipe) and name != 'lambda2'), probe=probe):
             for step in (1, -1):
-                renoise(pipe, videos[0], PROMPT, step=step, steps=4)
+                renoise(pipe, videos[0], PROMPT, step=step, num_inference_steps=4)
         torch.testing.assert_close(table.scores[name], probe.result().scores[name], rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def test_evidence_is_that_of_each_heads_maps(family):
     pipe, videos = family
-    table = score_heads(pipe, videos[0], PROMPT, ['cat', 'runs'], by='evidence', steps=-2, of=4)
+    table = score_heads(pipe, videos[0], PROMPT, ['cat', 'runs'], by='evidence', steps=-2, num_inference_steps=4)
     x, text = 'x' * is_cross(pipe), text_of(pipe, PROMPT)
     with capture(pipe, f'{x}q {x}k {x}o') as tape:
-        renoise(pipe, videos[0], PROMPT, step=-2, steps=4)
+        renoise(pipe, videos[0], PROMPT, step=-2, num_inference_steps=4)
     for layer in table.layers:
         q, o = (tape.get(x + n, layer, tokens='video')[0] for n in 'qo')
         k = tape.get(x + 'k', layer, tokens='text')[0]
@@ -95,9 +95,9 @@ def test_evidence_is_that_of_each_heads_maps(family):
 
 def test_videos_stand_one_after_the_other(family):
     pipe, videos = family
-    both = score_heads(pipe, videos, ['a cat runs', 'a dog'], by=['chi', 'evidence'], steps=-2, of=4)
+    both = score_heads(pipe, videos, ['a cat runs', 'a dog'], by=['chi', 'evidence'], steps=-2, num_inference_steps=4)
     for i, prompt in enumerate(['a cat runs', 'a dog']):
-        one = score_heads(pipe, videos[i], prompt, by=['chi', 'evidence'], steps=-2, of=4)
+        one = score_heads(pipe, videos[i], prompt, by=['chi', 'evidence'], steps=-2, num_inference_steps=4)
         for b in one.scores:
             torch.testing.assert_close(both.scores[b][i], one.scores[b][0], equal_nan=True)
     assert both.facts['videos'] == 2
@@ -107,7 +107,7 @@ def test_a_generation_is_scored_in_the_pass_that_makes_it(family):
     pipe, _ = family
     run = dict(frames=9, height=32, width=32)
     plain = generate(pipe, PROMPT, 0, 3, **run)
-    table = score_heads(pipe, prompt=PROMPT, steps=[0, 2], of=3, normalise=None, run=run)
+    table = score_heads(pipe, prompt=PROMPT, steps=[0, 2], num_inference_steps=3, normalise=None, run=run)
     assert table.steps == [0, 2] and set(table.scores) == {'chi', 'lambda2', 'evidence'}
     assert torch.equal(plain.video, generate(pipe, PROMPT, 0, 3, **run).video)         # and nothing stays behind
     assert table.facts['videos'] == 1 and bool(table.scores['evidence'].isfinite().all())
@@ -115,15 +115,15 @@ def test_a_generation_is_scored_in_the_pass_that_makes_it(family):
 
 def test_without_a_prompt_there_is_no_evidence_to_look_for(family):
     pipe, videos = family
-    assert list(score_heads(pipe, videos[0], steps=-1, of=4).scores) == ['chi', 'lambda2']
+    assert list(score_heads(pipe, videos[0], steps=-1, num_inference_steps=4).scores) == ['chi', 'lambda2']
 
 
 def test_free_words_have_evidence(family):
     pipe, videos = family
-    table = score_heads(pipe, videos[0], words=['a dog', 'runs'], by='evidence', steps=-1, of=4, source='concepts', normalise=None)
+    table = score_heads(pipe, videos[0], words=['a dog', 'runs'], by='evidence', steps=-1, num_inference_steps=4, source='concepts', normalise=None)
     assert bool(table.scores['evidence'][:, :, 0].isfinite().all())      # single blocks have no text half
     with concept_stream(pipe, ['', 'a dog', 'runs']) as beside, capture(pipe, 'xq xo' if is_cross(pipe) else 'q o') as tape:
-        renoise(pipe, videos[0], '', step=-1, steps=4)
+        renoise(pipe, videos[0], '', step=-1, num_inference_steps=4)
     layer, spans, x = 0, beside.facts['concepts']['spans'], 'x' * is_cross(pipe)
     q, o = (tape.get(x + n, layer, tokens='video')[0] for n in 'qo')
     k = beside.get('ck', layer)[0]
@@ -144,7 +144,7 @@ def test_words_of_each_video():
 
 @pytest.mark.parametrize('how, said', [(dict(by=[]), 'at least one of'), (dict(by=['size']), "not 'size'"),
                                        (dict(steps=9), 'outside this run'), (dict(layers=[77]), 'layers'),
-                                       (dict(words='elephant'), 'elephant'), (dict(run=dict(steps=3)), 'give of='),
+                                       (dict(words='elephant'), 'elephant'), (dict(run=dict(steps=3)), 'give num_inference_steps='),
                                        (dict(by='evidence', prompt=''), 'is of words'),
                                        (dict(words=['cat'], normalise='concepts'), 'at least 2'),
                                        (dict(by='chi', words='cat'), "words='cat' is of 'evidence', but by="),
@@ -155,7 +155,7 @@ def test_words_of_each_video():
                                        (dict(prompt=['a', 'b']), '2 prompts for 1 videos')])
 def test_bad_input_is_a_sentence(family, how, said):
     pipe, videos = family
-    how = dict(prompt=PROMPT, of=4, steps=-1) | how
+    how = dict(prompt=PROMPT, num_inference_steps=4, steps=-1) | how
     before = {n: dict(m._forward_hooks) | dict(m._forward_pre_hooks) for n, m in pipe.transformer.named_modules()}
     with pytest.raises(ValueError, match=said):
         score_heads(pipe, videos[0], **how)
@@ -165,26 +165,26 @@ def test_bad_input_is_a_sentence(family, how, said):
 @pytest.mark.parametrize('name, least', [('cogvideox', 5), ('animatediff', 2)])
 def test_one_frame_is_refused_before_anything_runs(name, least, monkeypatch):
     pipe, one = tiny(name), torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    found = score_heads(pipe, one, 'a dog', by=['lambda2', 'evidence'], steps=-1, of=4, normalise=None)
+    found = score_heads(pipe, one, 'a dog', by=['lambda2', 'evidence'], steps=-1, num_inference_steps=4, normalise=None)
     assert list(found.scores) == ['lambda2', 'evidence'] and bool(found.scores['lambda2'].isfinite().any())
-    alone = score_heads(pipe, one, 'a dog', by='evidence', steps=-1, of=4, normalise=None)
+    alone = score_heads(pipe, one, 'a dog', by='evidence', steps=-1, num_inference_steps=4, normalise=None)
     torch.testing.assert_close(alone.scores['evidence'], found.scores['evidence'], equal_nan=True)
     assert bool(alone.scores['evidence'].isfinite().any())
     monkeypatch.setattr(selection, 'encode', None)
     for given, rest in ((dict(prompt='a dog'), r"\['lambda2', 'evidence'\]"), (dict(by='dbi'), r"\['lambda2'\]")):
         with pytest.raises(ValueError, match=rf'needs at least {least} frames, and this video has 1: use by={rest}'):
-            score_heads(pipe, one, **given, steps=-1, of=4)
+            score_heads(pipe, one, **given, steps=-1, num_inference_steps=4)
     with pytest.raises(ValueError, match=f'chi needs at least {least} frames, and this video has 1'):
-        score_heads(pipe, prompt='a dog', run=dict(frames=1), of=4)
+        score_heads(pipe, prompt='a dog', run=dict(frames=1), num_inference_steps=4)
 
 
 def test_what_a_table_was_made_of_is_told(family, tmp_path):
     pipe, videos = family
-    how = dict(steps=(1, -1), of=4, seed=3)
+    how = dict(steps=(1, -1), num_inference_steps=4, seed=3)
     facts = (table := score_heads(pipe, videos, [PROMPT, 'a dog'], 'a', normalise=None, **how)).facts
-    at = [step_at(pipe, n, steps=4).s for n in (1, 3)]
+    at = [step_at(pipe, n, num_inference_steps=4).s for n in (1, 3)]
     assert facts['sigmas'] == pytest.approx(at, abs=1e-3) and facts['words'] == [['a'], ['a']]
-    want = dict(videos=2, of=4, prompts=[PROMPT, 'a dog'], seed=3, normalise=None, source='prompt', run=None, dtype='float32',
+    want = dict(videos=2, num_inference_steps=4, prompts=[PROMPT, 'a dog'], seed=3, normalise=None, source='prompt', run=None, dtype='float32',
                 model=type(pipe.transformer).__name__, pipeline=type(pipe).__name__, scheduler=type(pipe.scheduler).__name__)
     assert want.items() <= facts.items() and facts['versions']['torch'] == torch.__version__
     assert HeadTable.load(table.save(tmp_path / 'heads.npz')).facts == facts
@@ -193,9 +193,9 @@ def test_what_a_table_was_made_of_is_told(family, tmp_path):
 
 def test_lambda2_of_a_unet_is_of_its_own_attention_within_frames():
     pipe, v = tiny('animatediff'), torch.rand(3, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    table = score_heads(pipe, v, 'a dog', by='lambda2', layers=[0], steps=3, of=10)
+    table = score_heads(pipe, v, 'a dog', by='lambda2', layers=[0], steps=3, num_inference_steps=10)
     with capture(pipe, 'q k', layers=[0]) as tape:
-        renoise(pipe, v, 'a dog', step=3, steps=10)
+        renoise(pipe, v, 'a dog', step=3, num_inference_steps=10)
     q, k = (tape.grid.unflatten(tape.get(n, 0)[0]).flatten(2, 3).double() for n in 'qk')
     each = torch.linalg.eigvals((q @ k.mT / q.shape[-1] ** .5).softmax(-1)).abs().sort(descending=True).values[..., 1]
     torch.testing.assert_close(table.scores['lambda2'][0, 0, 0], each.mean(1).float(), atol=1e-4, rtol=1e-3)
@@ -224,11 +224,11 @@ def shaped(family, layers, heads, **config):
 @pytest.mark.parametrize('family, layers, heads, count, k, step, of', [
     ('cogvideox', 30, 30, 17, 5, 30, 50), ('cogvideox', 42, 48, 21, 5, 30, 50), ('hunyuanvideo', 20, 24, 13, 5, 20, 30),
     ('wan', 30, 12, 15, 3, 20, 50), ('wan', 40, 40, 21, 5, 20, 50)])
-def test_published_choices(family, layers, heads, count, k, step, of):
+def test_published_choices(family, layers, heads, count, k, step, num_inference_steps):
     pipe = shaped(family, layers, heads)
     found = published_choice(pipe)
     assert len(found['layers']) == len(set(found['layers'])) == count and max(found['layers']) < layers
-    assert (found['k'], found['step'], found['of']) == (k, step, of)
+    assert (found['k'], found['step'], found['num_inference_steps']) == (k, step, num_inference_steps)
     exact = published_choice(pipe, exact=True)
     assert exact['normalise'] == 'slots' and exact['together'] == (family != 'wan')
     assert published_choice(pipe, generation=True) == {n: v for n, v in found.items() if n != 'step'}

@@ -106,7 +106,7 @@ VOILA = '|'.join((r'\(https://cdn\.jsdelivr\.net/npm/@fortawesome/',    # icons 
 @pytest.mark.browser
 def test_the_app_in_a_browser(tmp_path):
     "Voila under a token: what the layer slider shows is what Python says, the tabs open, and their charts are drawn."
-    command, said = [*live.VIDLENS, 'app', '--prompt', 'a red circle moves right', '--of', '4', '--no-browser', '--port'], []
+    command, said = [*live.VIDLENS, 'app', '--prompt', 'a red circle moves right', '--num-inference-steps', '4', '--no-browser', '--port'], []
     with live.Served([*command, str(live.free_port())], tmp_path, live.home(tmp_path)) as server, live.chromium() as browser:
         assert '/voila/render/explore.ipynb?token=' in server.address
         assert server.status('/api/contents') == 403 and '/login' in server.get('/voila/render/explore.ipynb').url
@@ -133,7 +133,7 @@ def test_the_app_in_a_browser(tmp_path):
 @pytest.mark.browser
 def test_what_cannot_be_is_read_in_the_app(tmp_path):
     "Of a model that is not the bundled one, which is asked before."
-    command = [*live.VIDLENS, 'app', '--model', pipeline_path('bundled'), '--prompt', 'a zebra runs', '--of', '4', '--no-browser',
+    command = [*live.VIDLENS, 'app', '--model', pipeline_path('bundled'), '--prompt', 'a zebra runs', '--num-inference-steps', '4', '--no-browser',
                '--port']
     with live.Served([*command, str(live.free_port())], tmp_path, live.home(tmp_path)) as server, live.chromium() as browser:
         page = browser.new_page()

@@ -58,9 +58,9 @@ def cog():
     yield from untouched('cogvideox')
 
 
-def steer(pipe, regions=BOX, prompt='a cat runs', of=3, steps=(1,), **more):
+def steer(pipe, regions=BOX, prompt='a cat runs', num_inference_steps=3, steps=(1,), **more):
     run = dict(frames=9, size=(32, 32), guidance=1.) | more
-    return control(pipe, prompt, regions, of=of, steps=list(steps), **run)
+    return control(pipe, prompt, regions, num_inference_steps=num_inference_steps, steps=list(steps), **run)
 
 
 # -- what is asked for
@@ -185,7 +185,7 @@ def test_it_goes_down_and_only_inside(pipe):
     assert [t['repeat'] for t in losses] == [0, 1, 2] and out.losses == losses and {t['step'] for t in losses} == {1}
     assert losses[-1]['loss'] < losses[0]['loss']
     steps = [(t['run'], t['step']) for t in told if 'repeat' not in t]
-    assert steps == [(run, i) for run in ('unguided', 'guided') for i in range(out.facts['steps'])]
+    assert steps == [(run, i) for run in ('unguided', 'guided') for i in range(out.facts['num_inference_steps'])]
     assert out.video.shape == out.unguided.shape == (9, 32, 32, 3) and not torch.equal(out.video, out.unguided)
     frames = 9 if card_of(pipe).images else 3
     assert out.masks.shape == (1, frames, 32, 32) and out.change.shape == (2,) and out.facts['guided'] == [1]
@@ -243,7 +243,7 @@ def test_released_settings(cog):
 
 def test_a_clip_as_reference(cog):
     clip = torch.rand(9, 32, 32, 3, generator=rng())
-    whole, course = motion_of(cog, clip, of=3, by='renoise'), motion_of(cog, clip, BOX.where, of=3, refine=0)
+    whole, course = motion_of(cog, clip, num_inference_steps=3, by='renoise'), motion_of(cog, clip, BOX.where, num_inference_steps=3, refine=0)
     assert whole.m.shape == (3, 4, 4, 32) and whole.error is None and whole.m.mean(0).abs().max() < 1e-5
     assert course.m.shape == (3, 32) and course.error > 0 and 'error' in repr(course)
     for loss in ('moft', 'smm'):
@@ -258,15 +258,15 @@ def test_vanilla_features(kinds):
     bare, full = (steer(kinds, repeats=1, content=c, channels=range(8)) for c in ('removed', 'kept'))
     assert full.losses[0]['loss'] != bare.losses[0]['loss'] and full.facts['content'] == 'kept'
     clip = torch.rand(9, 32, 32, 3, generator=rng())
-    ref = motion_of(kinds, clip, of=3, by='renoise', content='kept')
+    ref = motion_of(kinds, clip, num_inference_steps=3, by='renoise', content='kept')
     assert ref.m.mean(0).abs().max() > .01
-    assert torch.allclose(ref.m - ref.m.mean(0), motion_of(kinds, clip, of=3, by='renoise').m, atol=1e-5)
+    assert torch.allclose(ref.m - ref.m.mean(0), motion_of(kinds, clip, num_inference_steps=3, by='renoise').m, atol=1e-5)
     guide, z, at = guide_of(kinds, regions=Region(ref), content='kept', channels=range(8))
     looked = guide._look_at(z, at)
     want = (looked[..., :8] - ref.m[..., :8]).norm(dim=-1).mean()
     assert abs(float(guide._of_region(guide.regions[0], looked, [], grid_like(looked, guide.grid))) - float(want)) < 1e-4
     with pytest.raises(ValueError, match="content removed.*content='kept'"):
-        steer(kinds, Region(motion_of(kinds, clip, of=3, by='renoise')), content='kept')
+        steer(kinds, Region(motion_of(kinds, clip, num_inference_steps=3, by='renoise')), content='kept')
     for how in (dict(reference='range'), dict(loss='smm'), dict(loss='amf')):
         with pytest.raises(ValueError, match='compares features of clips'):
             steer(kinds, content='kept', **how)
@@ -344,7 +344,7 @@ def test_references_of_a_unet(unet):
     stats = measure_stats(unet, UP, 1, 3, n=4, size=(9, 32, 32))
     assert len(stats) == 16 and stats.facts['layer'] == card_of(unet).layer(unet.unet, UP)
     clip = torch.rand(9, 32, 32, 3, generator=rng())
-    whole, course = motion_of(unet, clip, of=3, by='renoise'), motion_of(unet, clip, BOX.where, of=3, refine=0)
+    whole, course = motion_of(unet, clip, num_inference_steps=3, by='renoise'), motion_of(unet, clip, BOX.where, num_inference_steps=3, refine=0)
     assert whole.m.shape == (9, 4, 4, 16) and course.m.shape == (9, 16) and course.error > 0
     for region, how in ((BOX, dict(stats=stats, reference='range', per='mean', channels=[3, 5], normalise=False, rate=.5)),
                         (Region('pan up'), dict(reference='response')), (Region(whole), {}), (Region(course, BOX.where), {})):
@@ -455,7 +455,7 @@ def test_what_moves_nothing_is_refused_as_it_is_made(make, found):
 
 
 def test_steps_by_the_pipelines_own_name(cog):
-    with pytest.raises(TypeError, match='num_inference_steps is of= in control: .*of=3'):
+    with pytest.raises(TypeError, match='num_inference_steps is of= in control: .*num_inference_steps=3'):
         steer(cog, num_inference_steps=3)
 
 

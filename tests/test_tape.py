@@ -15,12 +15,12 @@ def tape_of(**more):
     grid, g = Grid(2, 2, 2, stride=8), torch.Generator().manual_seed(0)
     data = {(kind, layer, step, 'cond'): torch.randn(1, 2, grid.n + 3, 4, generator=g)
             for kind in 'qk' for layer in (0, 2) for step in (0, 9)}
-    return Tape(data, {0: (999., 1.), 9: (99., .25)}, grid, text=3, layers=3, steps=10, facts={'model': 'M'}, whole=True,
+    return Tape(data, {0: (999., 1.), 9: (99., .25)}, grid, text=3, layers=3, num_inference_steps=10, facts={'model': 'M'}, whole=True,
                 **more)
 
 
 def same(a, b):
-    heads = [(t.times, t.grid, t.text, t.text_first, t.layers, t.steps, t.facts, t.whole, t.tokens) for t in (a, b)]
+    heads = [(t.times, t.grid, t.text, t.text_first, t.layers, t.num_inference_steps, t.facts, t.whole, t.tokens) for t in (a, b)]
     return heads[0] == heads[1] and list(a) == list(b) and all(
         x.dtype == b.data[k].dtype and torch.equal(x, b.data[k]) for k, x in a.data.items())
 

@@ -131,7 +131,7 @@ def test_one_chunk_is_a_plain_match(pipe, clip, encoding):
     video, ask = clip.video[:n], torch.cat([torch.zeros(len(clip.queries), 1), clip.queries[:, 1:]], 1)
     found = track_long(pipe, video, ask, 4, encoding=encoding, cycle=1.)
     with capture(pipe, 'q k', layers=4) as tape:
-        renoise(pipe, video, step=-2, steps=30, how=encoding)    # the default of track_long
+        renoise(pipe, video, step=-2, num_inference_steps=30, how=encoding)    # the default of track_long
     grid = Grid(5, 8, 8, 8, 1 if encoding == 'frames' else 4, encoding == 'causal')
     plain = match(tape.get('q', 4)[0], tape.get('k', 4)[0], grid, ask, cycle=8.).at_frames(n)
     assert torch.allclose(found.xy, plain.xy, atol=1e-4) and torch.allclose(found.score, plain.score, atol=1e-5)
@@ -170,22 +170,22 @@ def test_as_a_tracker_for_an_evaluation(pipe, clip):
 
 @pytest.mark.parametrize('family', ['cogvideox', 'wan', 'hunyuanvideo'])
 def test_other_families(family):
-    found = track_long(tiny(family), torch.rand(11, 40, 40, 3), [[0, 8., 8.], [4, 30., 20.]], 0, -1, of=4, chunk=3,
+    found = track_long(tiny(family), torch.rand(11, 40, 40, 3), [[0, 8., 8.], [4, 30., 20.]], 0, -1, num_inference_steps=4, chunk=3,
                        size=(32, 32))
     assert found.xy.shape == (2, 11, 2) and found.xy.isfinite().all()
 
 
 def test_layers_of_a_unet_have_grids_of_their_own():
     pipe, video, ask = tiny('animatediff'), torch.rand(16, 32, 32, 3), [[0, 8., 8.], [4, 30., 20.]]
-    found = track_long(pipe, video, ask, [4, 34], of=4, chunk=16)
+    found = track_long(pipe, video, ask, [4, 34], num_inference_steps=4, chunk=16)
     with capture(pipe, 'q k', layers=[4, 34]) as tape:
-        renoise(pipe, video, step=-2, steps=4, how='frames')
+        renoise(pipe, video, step=-2, num_inference_steps=4, how='frames')
     q, k = ([tape.get(kind, n)[0] for n in (4, 34)] for kind in 'qk')
     want = match(q, k, tape.grid_of(4), ask[:1])
     assert (tape.grid_of(4).rows, tape.grid.rows) == (4, 8) and torch.allclose(found.xy[:1], want.xy, atol=1e-4)
-    assert track_long(pipe, video.repeat(3, 1, 1, 1)[:40], ask, 4, of=4).xy.shape == (2, 40, 2)
+    assert track_long(pipe, video.repeat(3, 1, 1, 1)[:40], ask, 4, num_inference_steps=4).xy.shape == (2, 40, 2)
     with pytest.raises(ValueError, match='layer 0 has 8x8 tokens in a frame and layer 4 4x4.*one by one, layer=4'):
-        track_long(pipe, video, ask, [0, 4], of=4)
+        track_long(pipe, video, ask, [0, 4], num_inference_steps=4)
 
 
 @pytest.mark.parametrize('bad, says', [

@@ -291,7 +291,7 @@ def test_the_bar_is_the_pipelines_own(pipe, capsys):
 def test_steps_and_times(pipe):
     with capture(pipe, 'tq', layers=[1, -2], steps=[0, -1]) as tape:
         call(pipe, steps=4)
-    assert {k[2] for k in tape} == {0, 3} == set(tape.times) and {k[1] for k in tape} == {1, 43} and tape.steps == 4
+    assert {k[2] for k in tape} == {0, 3} == set(tape.times) and {k[1] for k in tape} == {1, 43} and tape.num_inference_steps == 4
     for i, t in enumerate(pipe.scheduler.timesteps):
         if i in tape.times:
             share = math.sqrt(1 - float(pipe.scheduler.alphas_cumprod[int(t)]))
@@ -303,7 +303,7 @@ def test_steps_and_times(pipe):
 # -- early exit and gradients
 
 def test_early_exit_skips_what_comes_later(pipe):
-    ran, (x, given), at = [], some_latents(pipe), step_at(pipe, 3, steps=10)
+    ran, (x, given), at = [], some_latents(pipe), step_at(pipe, 3, num_inference_steps=10)
     undo = [m.register_forward_pre_hook(lambda m, a, p=p: ran.append(p)) for p, m in pipe.unet.named_modules()
             if re.fullmatch(r'(down|up)_blocks\.\d|mid_block', p)]
     for kinds, layer, last in (('hidden', UP, UP), ('q', SPATIAL, 'down_blocks.1'), ('tq', TEMPORAL - 1, 'down_blocks.1')):
@@ -320,7 +320,7 @@ def test_gradients_flow_from_the_motion_features(pipe):
     x, given = some_latents(pipe)
     x.requires_grad_(True)
     with capture(pipe, 'hidden tk', layers=[UP, TEMPORAL], grad=True) as tape, until_enough(pipe):
-        predict(pipe, x, step_at(pipe, 5, steps=10), given, 10)
+        predict(pipe, x, step_at(pipe, 5, num_inference_steps=10), given, 10)
     for key in tape:
         g, = torch.autograd.grad(tape.data[key].square().sum(), x, retain_graph=True)
         assert g.abs().sum() > 0
@@ -460,7 +460,7 @@ def test_a_text_of_its_own_for_each_frame(pipe):
     "As with prompts that travel: the slots of all frames are shown, and an edit reaches each."
     x, _ = some_latents(pipe)
     words = torch.randn(3, 77, 16, generator=torch.Generator().manual_seed(1))
-    given, at = dict(encoder_hidden_states=words), step_at(pipe, 5, steps=10)
+    given, at = dict(encoder_hidden_states=words), step_at(pipe, 5, num_inference_steps=10)
     attn = module(pipe, sites(pipe)[SPATIAL]['path'].replace('attn1', 'attn2'))
     with capture(pipe, 'xq xk xv xo', layers=SPATIAL) as tape, announce(pipe, 'cond'):
         plain = predict(pipe, x, at, given, 10)
@@ -525,9 +525,9 @@ def test_inversion_leads_back(pipe):
     "And the way back is the stock DDIM scheduler's own."
     z, given = some_latents(pipe)
     with capture(pipe, 'hidden', layers=UP) as tape:
-        found = invert(pipe, None, 'a cat', steps=6, refine=4, latents=z)
+        found = invert(pipe, None, 'a cat', num_inference_steps=6, refine=4, latents=z)
     assert found.error < .1 and sorted(k[2] for k in tape) == list(range(6)) and found.video.shape == (3, 16, 16, 3)
-    assert found.error < .3 * invert(pipe, None, 'a cat', steps=6, refine=0, latents=z).error
+    assert found.error < .3 * invert(pipe, None, 'a cat', num_inference_steps=6, refine=0, latents=z).error
     x = found.noise
     pipe.scheduler.set_timesteps(6)
     for p, t in zip(schedule(pipe, 6), pipe.scheduler.timesteps):

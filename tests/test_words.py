@@ -10,7 +10,7 @@ from planted import sliding
 from seam import LENGTH
 
 from vidlens import world
-from vidlens.words.word_maps import pictures as wordplots
+from vidlens.words import pictures as wordplots
 from vidlens.seam.card import card_of
 from vidlens.motion.channels import remove_content, similarity
 from vidlens.seam.concepts import concept_stream
@@ -46,17 +46,17 @@ def family(request):
     made = tiny(request.param)
     video = torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     assert LENGTH[request.param]
-    return made, video, dict(step=-2, of=4)
+    return made, video, dict(step=-2, num_inference_steps=4)
 
 
 def is_cross(pipe):
     return card_of(pipe).text == 'cross'
 
 
-def seen(pipe, video, step=-2, of=4, prompt=PROMPT):
+def seen(pipe, video, step=-2, num_inference_steps=4, prompt=PROMPT):
     "Everything that attention to the text works with, by plain captures."
     with capture(pipe, 'xq xk xo' if is_cross(pipe) else 'q k o') as tape:
-        renoise(pipe, video, prompt, step=step, steps=of)
+        renoise(pipe, video, prompt, step=step, num_inference_steps=num_inference_steps)
     x = 'x' * is_cross(pipe)
     for layer in sorted({k[1] for k in tape}):
         q, o = (tape.get(x + n, layer, tokens='video')[0] for n in 'qo')
@@ -94,7 +94,7 @@ def test_free_words_are_joined_over_layers(family, together):
         return
     found, want = imap(pipe, video, ['cat', 'a dog'], PROMPT, source='concepts', together=together, **how), []
     with concept_stream(pipe, ['', 'cat', 'a dog'], together=together) as beside:
-        renoise(pipe, video, PROMPT, step=how['step'], steps=how['of'])
+        renoise(pipe, video, PROMPT, step=how['step'], num_inference_steps=how['num_inference_steps'])
     spans, layers = beside.facts['concepts']['spans'], {k[1] for k in beside}
     for layer, grid, q, o, _, _ in seen(pipe, video):
         if layer in layers:
@@ -106,15 +106,15 @@ def test_free_words_are_joined_over_layers(family, together):
 
 def test_several_steps_are_averaged(family):
     pipe, video, _ = family
-    one, two = (imap(pipe, video, 'cat', PROMPT, step=s, of=4) for s in (1, 2))
-    both = imap(pipe, video, 'cat', PROMPT, step=[1, 2], of=4)
+    one, two = (imap(pipe, video, 'cat', PROMPT, step=s, num_inference_steps=4) for s in (1, 2))
+    both = imap(pipe, video, 'cat', PROMPT, step=[1, 2], num_inference_steps=4)
     torch.testing.assert_close(both.maps, (one.maps + two.maps) / 2, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(both.separability, (one.separability + two.separability) / 2)
     assert both.facts['steps'] == [1, 2]
 
 
 def test_flow_is_averaged_over_steps_and_others_say_their_step(pipe, clip):
-    asked = dict(rivals=['flow', 'moft', 'tracks'], place=(0, 9., 9.), of=4)
+    asked = dict(rivals=['flow', 'moft', 'tracks'], place=(0, 9., 9.), num_inference_steps=4)
     one, two, both = (imap(pipe, clip.video, 'red', clip.caption, step=s, **asked) for s in (1, 2, [1, 2]))
     torch.testing.assert_close(both.flow, (one.flow + two.flow) / 2)
     assert not torch.allclose(one.flow, two.flow) and 'rivals_step' not in two.facts
@@ -124,11 +124,11 @@ def test_flow_is_averaged_over_steps_and_others_say_their_step(pipe, clip):
 
 def test_rivals_of_a_unet_lie_on_the_grid_of_its_maps():
     pipe, video = tiny('animatediff'), torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    found = imap(pipe, video, ['cat', 'runs'], PROMPT, step=2, of=4, rivals=['flow', 'moft', 'tracks'])
+    found = imap(pipe, video, ['cat', 'runs'], PROMPT, step=2, num_inference_steps=4, rivals=['flow', 'moft', 'tracks'])
     assert found.flow.shape == (8, 8, 8, 2) and found.way().mean.shape == (2, 2)
     assert all(x.shape == found.maps.shape == (2, 9, 8, 8) and x.isfinite().all() for x in found.rivals.values())
     with capture(pipe, 'q k', layers=31) as tape:                       # the first behind up_blocks.1, which has no attention
-        renoise(pipe, video, PROMPT, step=2, steps=4)
+        renoise(pipe, video, PROMPT, step=2, num_inference_steps=4)
     own = tape.grid_of(31)
     flow = motion_flow(tape.get('q', 31)[0], tape.get('k', 31)[0], own)
     assert own.rows == 4 and torch.allclose(found.flow.mean((1, 2)), flow.mean((1, 2)), atol=1e-4)  # px, whatever the grid
@@ -136,8 +136,8 @@ def test_rivals_of_a_unet_lie_on_the_grid_of_its_maps():
 
 def test_heads_of_several_steps_are_all_told(family):
     pipe, video, how = family
-    found = imap(pipe, video, 'cat', PROMPT, k=1, step=[1, 2, 3], of=4)
-    each = [imap(pipe, video, 'cat', PROMPT, k=1, step=s, of=4).heads for s in (1, 2, 3)]
+    found = imap(pipe, video, 'cat', PROMPT, k=1, step=[1, 2, 3], num_inference_steps=4)
+    each = [imap(pipe, video, 'cat', PROMPT, k=1, step=s, num_inference_steps=4).heads for s in (1, 2, 3)]
     for layer, heads in found.heads.items():
         steps = [e[layer] for e in each]
         assert found.facts['read'][str(layer)] == steps and set(heads) == {h for x in steps for h in x}
@@ -167,7 +167,7 @@ def test_heads_chosen_before_are_the_heads_that_are_read(family):
     pipe, video, how = family
     kinds, probe = HeadProbe.kinds(cross=is_cross(pipe)), HeadProbe()
     with capture(pipe, kinds, probe=probe):
-        renoise(pipe, video, PROMPT, step=how['step'], steps=how['of'])
+        renoise(pipe, video, PROMPT, step=how['step'], num_inference_steps=how['num_inference_steps'])
     heads = probe.result().select(1)
     found = imap(pipe, video, 'cat', PROMPT, heads=heads, **how)
     assert found.heads == heads and torch.allclose(found.maps, imap(pipe, video, 'cat', PROMPT, k=1, **how).maps, atol=1e-6)
@@ -229,7 +229,7 @@ def test_rivals_are_those_of_single_calls(family):
     if concept:
         torch.testing.assert_close(found.rivals['concept'], torch.stack(concept).mean(0), rtol=1e-4, atol=1e-5)
     with capture(pipe, 'q k', layers=motion_layer(pipe), tokens='video') as tape:
-        renoise(pipe, video, PROMPT, step=how['step'], steps=how['of'])
+        renoise(pipe, video, PROMPT, step=how['step'], num_inference_steps=how['num_inference_steps'])
     flow = motion_flow(*(tape.get(n, motion_layer(pipe))[0].float() for n in 'qk'), tape.grid)
     torch.testing.assert_close(found.flow, flow)
     assert found.rivals.keys() == set(asked) and torch.equal(found.rivals['centre'][1], centre_prior(found.grid))
@@ -263,7 +263,7 @@ def test_moft_and_tracks_start_at_the_place(family):
     place = (5, 13., 30.)
     found = imap(pipe, video, ['cat', 'runs'], PROMPT, rivals=['moft', 'tracks'], place=place, **how)
     with capture(pipe, 'q k hidden', layers=motion_layer(pipe), tokens='video') as tape:
-        renoise(pipe, video, PROMPT, step=how['step'], steps=how['of'])
+        renoise(pipe, video, PROMPT, step=how['step'], num_inference_steps=how['num_inference_steps'])
     grid, layer = tape.grid, motion_layer(pipe)
     field = match_fields(*(tape.get(n, layer)[0].float() for n in 'qk'), grid, [place])
     row, col = (int(v) for v in grid.nearest(torch.tensor(place[1:])))
@@ -305,12 +305,12 @@ def test_maps_of_a_generation_are_those_of_its_tape(pipe):
     plain = generate(pipe, prompt, 3, 6)
     with capture(pipe, 'q k o', steps=4) as tape:
         generate(pipe, prompt, 3, 6)
-    made = imap_generation(pipe, prompt, ['red', 'left'], steps=4, of=6, **how)
+    made = imap_generation(pipe, prompt, ['red', 'left'], steps=4, num_inference_steps=6, **how)
     assert torch.equal(made.sample.video, plain.video)
     torch.testing.assert_close(made.maps.maps, imap(pipe, words=['red', 'left'], tape=tape).maps, rtol=1e-4, atol=1e-5)
-    every = imap_generation(pipe, prompt, 'red', of=6, k=2, source='concepts', rivals=['flow', 'moft'], **how)
+    every = imap_generation(pipe, prompt, 'red', num_inference_steps=6, k=2, source='concepts', rivals=['flow', 'moft'], **how)
     assert torch.equal(every.sample.video, plain.video) and every.maps.facts['steps'] == [2, 3, 4]
-    assert imap_generation(pipe, prompt, 'red', of=2, steps='all').maps.facts['steps'] == [0, 1]
+    assert imap_generation(pipe, prompt, 'red', num_inference_steps=2, steps='all').maps.facts['steps'] == [0, 1]
 
 
 @pytest.mark.parametrize('name', ['cogvideox', 'wan'])
@@ -332,12 +332,12 @@ def test_words_are_never_read_in_the_text_of_the_empty_prompt(name):
 def test_maps_tell_what_run_they_are_of(family, tmp_path):
     pipe, video, _ = family
     with capture(pipe, 'xq xk xo' if is_cross(pipe) else 'q k o') as tape:
-        renoise(pipe, video, PROMPT, step=2, steps=4, seed=5)
-    read, again = imap(pipe, video, 'cat', PROMPT, step=[2, 1], of=4, seed=5), imap(pipe, words='cat', tape=tape)
-    made = imap_generation(pipe, PROMPT, 'cat', of=4, steps=2, seed=5, run=dict(frames=9, size=(32, 32))).maps
+        renoise(pipe, video, PROMPT, step=2, num_inference_steps=4, seed=5)
+    read, again = imap(pipe, video, 'cat', PROMPT, step=[2, 1], num_inference_steps=4, seed=5), imap(pipe, words='cat', tape=tape)
+    made = imap_generation(pipe, PROMPT, 'cat', num_inference_steps=4, steps=2, seed=5, run=dict(frames=9, size=(32, 32))).maps
     assert again.run == made.run == read.run | dict(sigmas=read.run['sigmas'][1:])
-    assert read.run['sigmas'] == pytest.approx([step_at(pipe, s, steps=4).s for s in (1, 2)], abs=1e-4)
-    assert (read.run['seed'], read.run['of'], read.run['branch']) == (5, 4, 'cond')
+    assert read.run['sigmas'] == pytest.approx([step_at(pipe, s, num_inference_steps=4).s for s in (1, 2)], abs=1e-4)
+    assert (read.run['seed'], read.run['num_inference_steps'], read.run['branch']) == (5, 4, 'cond')
     assert {'model', 'pipeline', 'dtype', 'scheduler', 'versions'} < set(read.run)
     path = read.save(tmp_path / 'maps.npz')
     assert ConceptMaps.load(path).run == read.run
@@ -349,7 +349,7 @@ def test_maps_tell_what_run_they_are_of(family, tmp_path):
 
 def test_a_tape_gives_the_steps_that_it_kept(pipe):
     with capture(pipe, 'q k o', steps=[1, 2]) as tape:
-        generate(pipe, 'a red circle moves left', steps=4)
+        generate(pipe, 'a red circle moves left', num_inference_steps=4)
     def steps(**how): return imap(pipe, words='red', tape=tape, **how).facts['steps']
     assert steps() == steps(step=[1, -2]) == steps(step=slice(1, 3)) == [1, 2]
     assert steps(step=-2) == steps(step=np.int64(2)) == [2]
@@ -360,7 +360,7 @@ def test_a_tape_gives_the_steps_that_it_kept(pipe):
         with pytest.raises(ValueError, match=says):
             steps(step=step)
     with capture(pipe, 'q k o', steps=2) as tape:
-        generate(pipe, 'a red circle moves left', steps=4)
+        generate(pipe, 'a red circle moves left', num_inference_steps=4)
     with pytest.raises(ValueError, match=r'kept steps \[2\] of 4, and not 0'):
         steps(step=0)
 
@@ -525,7 +525,7 @@ def test_files(pipe, clip, tmp_path):
     (dict(words='red', step=99), '99'), (dict(words='red', place=(0, 9, 9)), 'ask for one'),
     (dict(words='red', place=(0, 9), rivals='tracks'), r'one place \(t, x, y\)'),
     (dict(words=[None]), 'the word None is no text: give each'), (dict(words=3), 'the word 3 is no text'),
-    (dict(words='red', against=[None]), 'the word None is no text'), (dict(words='red', of=0), 'of=0, but must be .* at least 1'),
+    (dict(words='red', against=[None]), 'the word None is no text'), (dict(words='red', num_inference_steps=0), 'num_inference_steps=0, but must be .* at least 1'),
     (dict(words='red', item=1), 'item=1 is one of the videos of a tape, but there is no tape'),
     (dict(words=['']), "'' is blank: give each as text"), (dict(words=['red', ' '], source='concepts'), "' ' is blank"),
     (dict(words=['red'], against=['red']), "'red' is asked for and taken away"),
@@ -569,13 +569,13 @@ def test_words_taken_away_are_not_asked_by_default(pipe, clip):
 
 def test_several_videos_at_once_are_refused(pipe):
     with pytest.raises(ValueError, match='num_videos_per_prompt=2.*maps are of one video'):
-        imap_generation(pipe, 'a red circle moves left', 'red', of=2, run=dict(num_videos_per_prompt=2))
+        imap_generation(pipe, 'a red circle moves left', 'red', num_inference_steps=2, run=dict(num_videos_per_prompt=2))
     with pytest.raises(ValueError, match='give one prompt'):
-        imap_generation(pipe, ['a red circle', 'a blue circle'], 'red', of=2)
+        imap_generation(pipe, ['a red circle', 'a blue circle'], 'red', num_inference_steps=2)
 
 
 def test_more_free_words_than_the_text_holds():
-    pipe, video, how = tiny('cogvideox'), torch.rand(9, 32, 32, 3), dict(source='concepts', step=2, of=4)
+    pipe, video, how = tiny('cogvideox'), torch.rand(9, 32, 32, 3), dict(source='concepts', step=2, num_inference_steps=4)
     with pytest.raises(ValueError, match="^a free word has more than the 16 tokens that the model reads: 'cat cat"):
         imap(pipe, video, ['runs', 'cat ' * 8], PROMPT, **how)
     words = ['cat', 'dog', 'runs', 'a cat', 'cat runs']
@@ -587,12 +587,12 @@ def test_more_free_words_than_the_text_holds():
 def test_options_of_a_run_are_not_given_twice(pipe):
     for run in (dict(steps=3), dict(seed=1)):
         with pytest.raises(ValueError, match='is an option of imap_generation, give of= and seed= there'):
-            imap_generation(pipe, 'a red circle moves left', 'red', of=2, run=run)
-    with pytest.raises(ValueError, match='of=0, but must be'):
-        imap_generation(pipe, 'a red circle moves left', 'red', of=0)
+            imap_generation(pipe, 'a red circle moves left', 'red', num_inference_steps=2, run=run)
+    with pytest.raises(ValueError, match='num_inference_steps=0, but must be'):
+        imap_generation(pipe, 'a red circle moves left', 'red', num_inference_steps=0)
     with capture(pipe, 'q k o', steps=0) as tape:
-        generate(pipe, 'a red circle moves left', steps=1)
-    for how in (dict(of=20), dict(seed=1)):
+        generate(pipe, 'a red circle moves left', num_inference_steps=1)
+    for how in (dict(num_inference_steps=20), dict(seed=1)):
         with pytest.raises(ValueError, match='is how a video is run, but a tape is of a run that is over: leave it out'):
             imap(pipe, words='red', tape=tape, **how)
 
@@ -607,9 +607,9 @@ def test_more_bad_input(pipe, clip):
     with pytest.raises(ValueError, match='give prompt='):
         imap(pipe, clip.video, 'red', source='prompt')
     with capture(pipe, 'q k o', steps=0) as tape:
-        generate(pipe, 'a red circle moves left', steps=1)
+        generate(pipe, 'a red circle moves left', num_inference_steps=1)
     with pytest.raises(ValueError, match='a tape holds words of its prompt only'):
         imap(pipe, words='red', tape=tape, rivals='flow')
     wan = tiny('wan')
     with pytest.raises(ValueError, match='Wan has none'):
-        imap(wan, torch.rand(9, 32, 32, 3), 'cat', PROMPT, rivals='concept', of=4, step=1)
+        imap(wan, torch.rand(9, 32, 32, 3), 'cat', PROMPT, rivals='concept', num_inference_steps=4, step=1)

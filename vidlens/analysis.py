@@ -64,52 +64,52 @@ class Findings:
 
 
 def look_inside(pipe, prompt: str = 'a red circle moves left', video: Tensor | None = None,
-                words: Sequence[str] | None = None, points: Any = None, step: int = -12, of: int = 30, seed: int = 0,
+                words: Sequence[str] | None = None, points: Any = None, step: int = -12, num_inference_steps: int = 30, seed: int = 0,
                 clips: int = 8, progress: bool = False, say: Callable[[str], None] = _log.info,
                 found: Findings | None = None) -> Findings:
     """Generate a video from `prompt` (or take `video`, of any size) and look inside it in one pass.
 
     words   of the prompt, to be mapped; default its content words;  points: (points, 3) as (t, x, y) px of the video
-    step    of a run of `of` steps: where the model is read;  clips: of the world, on which layers are scored
+    step    of a run of `num_inference_steps` steps: where the model is read;  clips: of the world, on which layers are scored
     say     is told what is being done;  found: is filled, so that an interruption loses nothing
 
     Raises ValueError for prompts, sizes, steps and points that do not fit, before anything slow runs."""
     found, began = Findings() if found is None else found, time.monotonic()
     found.prompt, asked = prompt, _asked_words(pipe, prompt, words)
-    step = step_at(pipe, step, steps=of).index
+    step = step_at(pipe, step, num_inference_steps=num_inference_steps).index
     fitted = None if video is None else _fitted(pipe, video)
     frames, height, width = default_size(pipe) if fitted is None else fitted[1].shape[:3]
     if frames < 2:
         raise ValueError('the video has one frame, so nothing moves in it: give a clip of several frames')
     queries = points_on_grid(6, height, width) if points is None else check_queries(points, frames, height, width)
     say(f'which layer matches points? {clips} clips of the world, 3 noise levels')
-    _scores(pipe, found, of, clips, seed)
+    _scores(pipe, found, num_inference_steps, clips, seed)
     assert found.best is not None
-    say(f'{"generating" if video is None else "adding noise to the video"}, looking inside at step {step} of {of}')
-    tape = _run(pipe, found, prompt, fitted, step, of, seed, progress)
+    say(f'{"generating" if video is None else "adding noise to the video"}, looking inside at step {step} of {num_inference_steps}')
+    tape = _run(pipe, found, prompt, fitted, step, num_inference_steps, seed, progress)
     found.tracks = track(pipe, queries=queries, layer=found.best['layer'], tape=tape)
-    found.check = _check(pipe, found.best['layer'], step, of, seed)
+    found.check = _check(pipe, found.best['layer'], step, num_inference_steps, seed)
     if asked:
         say(f'where are {", ".join(asked)}?')
         empty = 'empty' if text_of(pipe, prompt).pad.any() else None
         found.maps = imap(pipe, words=asked, prompt=prompt, tape=tape, normalise=empty)
     say('which channels carry motion? 16 panning clips')
-    found.motion = moft(pipe, n=16, seed=seed, of=of)
+    found.motion = moft(pipe, n=16, seed=seed, num_inference_steps=num_inference_steps)
     found.facts['seconds'] = round(time.monotonic() - began, 1)
     return found
 
 # %% ../nbs/80_analysis.ipynb #91bc7e29
-def _run(pipe, found: Findings, prompt: str, fitted: tuple[Tensor, Tensor] | None, step: int, of: int, seed: int,
+def _run(pipe, found: Findings, prompt: str, fitted: tuple[Tensor, Tensor] | None, step: int, num_inference_steps: int, seed: int,
          progress: bool) -> Tape:
     "Generate, or add noise to the video, with the capture open."
     kinds = 'q k xq xk xo' if card_of(pipe).text == 'cross' else 'q k o'
     with capture(pipe, kinds, steps=step) as tape:
         if fitted is None:
-            sample: Any = generate(pipe, prompt, seed, of, progress=progress)
+            sample: Any = generate(pipe, prompt, seed, num_inference_steps, progress=progress)
             found.video = found.shown = sample.video
         else:
             found.shown, found.video = fitted
-            renoise(pipe, found.video, prompt, step=step, steps=of, seed=seed)
+            renoise(pipe, found.video, prompt, step=step, num_inference_steps=num_inference_steps, seed=seed)
     found.grid = tape.grid
     found.facts = _facts(pipe, prompt, seed, 'generated' if fitted is None else 'a real clip, noised and run once', tape)
     return tape
@@ -154,15 +154,15 @@ def twin_of(pipe, seed: int = 0):
     return twin
 
 
-def _scores(pipe, found: Findings, of: int, clips: int, seed: int) -> None:
+def _scores(pipe, found: Findings, num_inference_steps: int, clips: int, seed: int) -> None:
     "Score the layers, then those of the twin."
     made = world_clips(pipe, clips, seed=seed + 1)
-    steps = sorted({of // 4, of // 2, of - 1 - of // 4})
+    steps = sorted({num_inference_steps // 4, num_inference_steps // 2, num_inference_steps - 1 - num_inference_steps // 4})
     latents = [encode(pipe, c.video) for c in made]  # once: coding costs more than a forward
-    found.scores = score(pipe, made, steps=steps, of=of, latents=latents)
+    found.scores = score(pipe, made, steps=steps, num_inference_steps=num_inference_steps, latents=latents)
     found.best = _best(found.scores)
     if sum(p.numel() for p in model_of(pipe).parameters()) < 50e6:
-        found.twin = score(twin_of(pipe), made, steps=steps, of=of, latents=latents)
+        found.twin = score(twin_of(pipe), made, steps=steps, num_inference_steps=num_inference_steps, latents=latents)
 
 
 def _best(scores: ScoreTable) -> dict[str, Any]:
@@ -181,13 +181,13 @@ def _fitted(pipe, video: Tensor) -> tuple[Tensor, Tensor]:
     return resize(taken, small.shape[1] * factor, small.shape[2] * factor, 'crop'), small
 
 
-def _check(pipe, layer: int, step: int, of: int, seed: int, clips: int = 4) -> dict[str, Any]:
+def _check(pipe, layer: int, step: int, num_inference_steps: int, seed: int, clips: int = 4) -> dict[str, Any]:
     "Tracks on clips of the world that were not scored, beside the truth: median errors of moved points, and of staying."
     out: dict[str, Any] = {}
     errors, still = [], []
     for clip in world_clips(pipe, clips, seed=seed + 999):
         points, truth, seen = (x[clip.owner >= 0] for x in (clip.queries, clip.tracks, clip.visible))
-        found, grid = track(pipe, clip.video, points, layer=layer, step=step, of=of), card_of(pipe)
+        found, grid = track(pipe, clip.video, points, layer=layer, step=step, num_inference_steps=num_inference_steps), card_of(pipe)
         way = (truth - truth[:, :1]).norm(dim=-1)
         moved = seen & (way >= grid.grid(pipe, *clip.video.shape[:3]).stride)
         errors.append((found.xy - truth).norm(dim=-1)[moved])

@@ -53,7 +53,7 @@ def habit() -> argparse.ArgumentParser:
 
 _OPTIONS = dict(layers='layer', steps='step', words='word', rivals='rival') | {n: n for n in (
     'layer step of frames k by skip threshold normalise against place seed rate keep noises kinds device dtype').split()}
-_PHRASES = ((r'(?<!\w)steps=(-?\w+), but', r'--of \1, but'), (r'or None for all', 'or leave it out for all'),
+_PHRASES = ((r'(?<!\w)steps=(-?\w+), but', r'--num-inference-steps \1, but'), (r'or None for all', 'or leave it out for all'),
             (r"source='concepts'", '--free'), (r'imap\(\.\.\., words=\["dog"\]\)', '--word dog'),
             (r', or a velocity \(dx, dy\)( in px per frame)?', ''))
 
@@ -75,7 +75,7 @@ def in_options(message: str) -> str:
 
 
 def add_points(p: argparse.ArgumentParser, of: str) -> None:
-    "Points are written t,x,y, repeatable, or come from a csv; `of` says which video's pixels they are."
+    "Points are written t,x,y, repeatable, or come from a csv; `num_inference_steps` says which video's pixels they are."
     p.add_argument('--point', action='append', type=point, metavar='T,X,Y', help=f'frame, x and y in pixels of {of}; '
                    'repeatable')
     p.add_argument('--points', type=Path, metavar='CSV', help='a csv with the columns t, x, y')
@@ -84,7 +84,7 @@ def add_points(p: argparse.ArgumentParser, of: str) -> None:
 def _add_step(p: argparse.ArgumentParser, step: int = -12) -> None:
     "Which step of a run is looked at."
     p.add_argument('--step', type=int, default=step, help=f'step to look at, negative from the end (default {step})')
-    p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
+    p.add_argument('--num-inference-steps', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
 
 
 def point(text: str) -> tuple[float, float, float]:
@@ -141,7 +141,7 @@ def run_demo(args: argparse.Namespace) -> dict[str, Any]:
     found = Findings()
     command = 'vidlens ' + shlex.join(args.line + ([] if args.force else ['--force']))
     try:
-        look_inside(pipe, prompt, video, args.word, points, args.step, args.of, args.seed, progress=not args.quiet,
+        look_inside(pipe, prompt, video, args.word, points, args.step, args.num_inference_steps, args.seed, progress=not args.quiet,
                     say=say, found=found)
     except KeyboardInterrupt:
         if found.scores:
@@ -205,9 +205,9 @@ def run_track(args: argparse.Namespace) -> dict[str, Any]:
     tracker_queries(video, asked)        # raises before anything slow begins
     say(f'loading {args.model}')
     pipe = load(args.model, args.device, args.dtype)
-    layers = args.layer or [best_layer(pipe, args.step, args.of)]
+    layers = args.layer or [best_layer(pipe, args.step, args.num_inference_steps)]
     say(f'following {len(asked)} points through {len(video)} frames, by layer {", ".join(map(str, layers))}')
-    found = track_long(pipe, video, asked, layers, args.step, args.of, seed=args.seed, encoding=args.encoding,
+    found = track_long(pipe, video, asked, layers, args.step, args.num_inference_steps, seed=args.seed, encoding=args.encoding,
                        on_pass=lambda i, n: say(f'pass {i} of {n}'))
     out.mkdir(parents=True, exist_ok=True)
     write_video(draw_tracks(video, found.xy, found.visible), out / 'tracks.mp4', facts.fps or 8, force=args.force)
@@ -273,7 +273,7 @@ def run_imap(args: argparse.Namespace) -> dict[str, Any]:
 
 def _words_asked(args: argparse.Namespace) -> dict[str, Any]:
     "Options of `imap` on the command line; how heads are chosen goes along only if it is said."
-    how: dict[str, Any] = dict(layers=args.layer, k=args.k, of=args.of, seed=args.seed, rivals=args.rival or ['flow'],
+    how: dict[str, Any] = dict(layers=args.layer, k=args.k, num_inference_steps=args.num_inference_steps, seed=args.seed, rivals=args.rival or ['flow'],
                                place=args.place, source='concepts' if args.free else 'prompt', together=args.together,
                                against=args.against or (), threshold=args.threshold,
                                normalise=None if args.normalise == 'none' else args.normalise)
@@ -302,7 +302,7 @@ def _add_imap(commands) -> None:
     p.add_argument('--layer', type=int, action='append', help='repeatable (default: all)')
     p.add_argument('--step', type=int, action='append', help='step to look at; repeatable, negative from the end (default: -12 '
                    'of a clip, from .4 to .9 of a generation)')
-    p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
+    p.add_argument('--num-inference-steps', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
     p.add_argument('--rival', action='append', help='cross, concept, flow, moft, tracks, centre; repeatable (default flow, which '
                    'tells which way words go)')
     p.add_argument('--place', type=point, metavar='T,X,Y', help='where the rivals moft and tracks start, frame and pixels of the '
@@ -333,7 +333,7 @@ def run_channels(args: argparse.Namespace) -> dict[str, Any]:
     ways = args.direction or ['pans']
     clips = world_motion(pipe, ways[0] if len(ways) == 1 else ways, args.clips_of_world, args.seed) if args.clips is None \
         else folder_motion(pipe, args.clips)
-    found = discover(pipe, clips, kinds=args.kinds, layers=args.layer, steps=args.step, of=args.of, keep=args.keep,
+    found = discover(pipe, clips, kinds=args.kinds, layers=args.layer, steps=args.step, num_inference_steps=args.num_inference_steps, keep=args.keep,
                      noises=args.noises, seed=args.seed,
                      on_clip=lambda i, n: say(f'clip {i} of {n}') if i % 10 == 0 or i == n else None)
     say(f'writing {out}')
@@ -342,7 +342,7 @@ def run_channels(args: argparse.Namespace) -> dict[str, Any]:
     at = b['layer'], b['step'], b['kind']
     chosen = found.channels[b['step'], b['layer'], b['kind']]['loadings']
     video = clips[0].video
-    maps, grid, place = similarity_map(pipe, video, chosen, *at, of=args.of, seed=args.seed)
+    maps, grid, place = similarity_map(pipe, video, chosen, *at, num_inference_steps=args.num_inference_steps, seed=args.seed)
     figure = similarity_figure(video, maps, grid, place, f'{clips.labels[0]}: similarity to the marked place')
     (out / 'similarity.png').write_bytes(figure_bytes(figure))
     say(f'layer {at[0]}, step {at[1]}, {at[2]} tells the direction best by {args.by} channels: {b[args.by].mean:.0%}, chance '
@@ -372,7 +372,7 @@ def _add_channels(commands) -> None:
     p.add_argument('--kinds', default='hidden q k', help="what is looked at (default 'hidden q k')")
     p.add_argument('--layer', type=int, action='append', help='repeatable (default: all)')
     p.add_argument('--step', type=int, action='append', help='repeatable, negative from the end (default: three)')
-    p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
+    p.add_argument('--num-inference-steps', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
     p.add_argument('--keep', type=_share, default=.04, help='share of channels, at least 8, or their number (default .04)')
     p.add_argument('--noises', type=int, default=2, help='how often each clip for choosing is noised (default 2)')
     p.add_argument('--by', choices=['all', 'chosen'], default='all', help='the best site is that where these channels read '
@@ -392,22 +392,22 @@ def run_steer(args: argparse.Namespace) -> dict[str, Any]:
     out, say, began = args.out or Path('vidlens-steer'), _teller(args), time.monotonic()
     refuse_existing(out, _STEER_FILES, args.force)
     regions = asked_regions(args)
-    if args.of < 1:
-        raise ValueError(f'--steps {args.of}: a generation needs at least 1 step, better 12 or more')
+    if args.num_inference_steps < 1:
+        raise ValueError(f'--steps {args.num_inference_steps}: a generation needs at least 1 step, better 12 or more')
     say(f'loading {args.model}')
     pipe = load(args.model, args.device, args.dtype)
     say(f'generating {args.prompt!r}, and once more with {len(regions)} region{"s"[len(regions) == 1:]} asked to move')
 
     def told(row: dict[str, Any]) -> None:
         if row.get('repeat') == 0:
-            say(f'step {row["step"] + 1} of {args.of}: motion loss {row["loss"]:.3f}')
+            say(f'step {row["step"] + 1} of {args.num_inference_steps}: motion loss {row["loss"]:.3f}')
 
-    made = control(pipe, args.prompt, regions, seed=args.seed, of=args.of, rate=args.rate, on_step=told)
+    made = control(pipe, args.prompt, regions, seed=args.seed, num_inference_steps=args.num_inference_steps, rate=args.rate, on_step=told)
     rows = [dict(direction=r.motion, box=None if r.where is None else list(r.where), asked=m['asked'].tolist(),
                  moved=m['moved'].tolist(), before=m['before'].tolist(), as_asked=m['as_asked'])
             for r, m in zip(regions, made.measured())]
     inside, outside = made.change.tolist()
-    result = finite(dict(prompt=args.prompt, seed=args.seed, model=args.model, steps=args.of, guided=made.facts['guided'],
+    result = finite(dict(prompt=args.prompt, seed=args.seed, model=args.model, steps=args.num_inference_steps, guided=made.facts['guided'],
                          regions=rows, change=dict(inside=inside, outside=outside)))
     say(f'writing {out}')
     _write_steered(made, rows, result, out, args.force)
@@ -479,7 +479,7 @@ def _add_steer(commands) -> None:
                    '(before.mp4 shows what is there); repeatable, one for each direction; none: the whole frame')
     p.add_argument('--speed', action='append', type=float, metavar='PX', help='px per frame, for all or for each direction '
                    '(default: a third of the shorter side over the clip)')
-    p.add_argument('--steps', '--of', type=int, default=25, dest='of', metavar='STEPS', help='steps of a generation (default 25)')
+    p.add_argument('--num-inference-steps', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
     p.add_argument('--rate', type=float, default=.3, help='how far each step of guidance goes (default .3)')
     p.set_defaults(run=run_steer)
 
@@ -500,7 +500,7 @@ def run_lab(args: argparse.Namespace) -> dict[str, Any]:
     serve_command(args.kind, notebook)        # raises if there is no such server, before anything is written
     if args.prompt and args.model == BUNDLED:   # it knows few words; larger models spell any, and take long to load
         text_of(load(), args.prompt)
-    explorer_notebook(notebook, args.model, video, prompt, args.of, args.seed, args.device, args.dtype, args.force)
+    explorer_notebook(notebook, args.model, video, prompt, args.num_inference_steps, args.seed, args.device, args.dtype, args.force)
     _teller(args)(f'{notebook}: serving it; Ctrl-C ends that')
     if status := serve(args.kind, notebook, args.port, not args.no_browser):
         raise _Failed(f'the server ended with status {status}; what it said above tells why. {notebook} is written: open it with '
@@ -524,7 +524,7 @@ def _add_lab(commands) -> None:
         p.add_argument('clip', type=Path, nargs='?', help='a video file; none: one is made from the prompt')
         p.add_argument('--video', type=Path, help='the same')
         p.add_argument('--prompt', default='', help="what it shows, or what to make (default 'a red circle moves right')")
-        p.add_argument('--of', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
+        p.add_argument('--num-inference-steps', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
         p.add_argument('--port', type=_port, help='of the server (default: one that is free)')
         p.add_argument('--no-browser', action='store_true', help='only print the address')
         p.set_defaults(run=run_lab, kind=kind)

@@ -125,10 +125,10 @@ def redraw_by(pipe) -> Callable[[Tensor], Tensor]:
     return lambda video: decode(pipe, encode(pipe, video))
 
 
-def log_progress(part: str, done: int, of: int, every: int = 16) -> None:
+def log_progress(part: str, done: int, num_inference_steps: int, every: int = 16) -> None:
     "Log how far a part is."
-    if done % every == 0 or done == of:
-        _log.info('%s: %s of %s', part, done, of)
+    if done % every == 0 or done == num_inference_steps:
+        _log.info('%s: %s of %s', part, done, num_inference_steps)
 
 # %% ../../nbs/bundled/06_measures.ipynb #e7146089
 Answer = Callable[[Tensor, list[str], int], Tensor]

@@ -30,14 +30,14 @@ _CELLS = (('markdown', '# Look inside a video\n\nDrag a slider, click into the v
           ('code', 'import vidlens\nfrom vidlens.live.tabs import explore, silenced\nfrom vidlens.lens import moft\n'
                    'from vidlens.motion.steering import Region, control\n\n'
                    'pipe = vidlens.load({model!r}, {device!r}, {dtype!r})\n{video}'),
-          ('code', 'tabs = explore(pipe, video, {prompt!r}, of={of!r}, seed={seed!r})\ntabs'),
+          ('code', 'tabs = explore(pipe, video, {prompt!r}, num_inference_steps={of!r}, seed={seed!r})\ntabs'),
           ('markdown', 'Below each picture stands the call that gives what it shows: copy it into a cell of your own, below '
                        '`engine = tabs.engine`. What is painted for the result of *Steer* is '
                        '`mask = tabs.select("Steer").mask`.'))
 
 
 def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: str | os.PathLike | None = None, prompt: str = '',
-                      of: int = 30, seed: int = 0, device: str | None = None, dtype: str | None = None,
+                      num_inference_steps: int = 30, seed: int = 0, device: str | None = None, dtype: str | None = None,
                       force: bool = False) -> Path:
     """Write a notebook with the explorers of a video, or of one made from a prompt.
 
@@ -49,13 +49,13 @@ def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: st
         raise FileNotFoundError(f'{video} does not exist: give a video file or a folder of frames, or a prompt alone')
     if video is not None:
         probe_video(video)  # what cannot be read is said here, not in a page
-    if of < 1:
-        raise ValueError(f'of={of} steps: give 1 or more, such as --of 30')
+    if num_inference_steps < 1:
+        raise ValueError(f'num_inference_steps={num_inference_steps} steps: give 1 or more, such as --num-inference-steps 30')
     if model != BUNDLED and Path(found := pipeline_path(model)).is_dir():
         model = str(Path(found).resolve())  # the kernel will start elsewhere
     read = 'video = None' if video is None else (
         f'video = vidlens.fit_video(pipe, vidlens.read_video({str(Path(video).resolve())!r}))')
-    given = dict(model=model, device=device, dtype=dtype, video=read, prompt=prompt, of=of, seed=seed)
+    given = dict(model=model, device=device, dtype=dtype, video=read, prompt=prompt, num_inference_steps=num_inference_steps, seed=seed)
     cells: list[dict[str, Any]] = [
         dict(cell_type=kind, id=f'cell-{i}', metadata={}, source=text if kind == 'markdown' else text.format(**given))
         | (dict(execution_count=None, outputs=[]) if kind == 'code' else {}) for i, (kind, text) in enumerate(_CELLS)]

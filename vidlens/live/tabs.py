@@ -75,7 +75,7 @@ class Channels(Explorer):
         return self.find.start()
 
     def _looking(self) -> Callable[[Job], MotionChannels]:
-        layer, step, of = self.state.layer, self.state.step, len(self.engine.plan)
+        layer, step, num_inference_steps = self.state.layer, self.state.step, len(self.engine.plan)
 
         def work(job: Job) -> MotionChannels:
             def told(i: int, n: int) -> None:
@@ -83,7 +83,7 @@ class Channels(Explorer):
                 time.sleep(.005)  # nobody has the model between two clips: sliders take their turn
 
             with stoppable(self.engine.pipe, job):
-                return moft(self.engine.pipe, layer=layer, step=step, of=of, on_clip=told)
+                return moft(self.engine.pipe, layer=layer, step=step, num_inference_steps=num_inference_steps, on_clip=told)
         return work
 
     def _looked(self, found: MotionChannels) -> None:
@@ -102,7 +102,7 @@ class Channels(Explorer):
         if rest.pop('channels') is None or self.found is None:
             return f'engine.similar({place}, {options_text(rest)})'
         how = self.found.facts
-        return (f'found = moft(pipe, layer={self.found.layer}, step={how["step"]}, of={len(self.engine.plan)})\n'
+        return (f'found = moft(pipe, layer={self.found.layer}, step={how["step"]}, num_inference_steps={len(self.engine.plan)})\n'
                 f'engine.similar({place}, {options_text(rest)}, channels=found.channels)')
 
 # %% ../../nbs/live/11_tabs.ipynb #44000008
@@ -129,7 +129,7 @@ def stoppable(pipe, job: Job) -> Iterator[None]:
         handle.remove()
 
 
-def silenced(pipe, prompt: str, heads: Mapping[int, Sequence[int] | None], seed: int = 0, of: int = 30, job: Job | None = None,
+def silenced(pipe, prompt: str, heads: Mapping[int, Sequence[int] | None], seed: int = 0, num_inference_steps: int = 30, job: Job | None = None,
              **run: Any) -> Any:
     """A video made while the outputs of these heads are zero: {layer: heads}, or {layer: None} for all attention of a layer.
 
@@ -137,7 +137,7 @@ def silenced(pipe, prompt: str, heads: Mapping[int, Sequence[int] | None], seed:
     with ExitStack() as stack:
         for layer, some in heads.items():
             stack.enter_context(edit(pipe, 'o', lambda site, o: torch.zeros_like(o), layers=layer, heads=some, branch='both'))
-        return generate(pipe, prompt, seed, of, on_step=job_callback(job, of), **run)
+        return generate(pipe, prompt, seed, num_inference_steps, on_step=job_callback(job, num_inference_steps), **run)
 
 
 class Steer(Explorer):
@@ -200,7 +200,7 @@ class Steer(Explorer):
         return self.run.start()
 
     def _running(self) -> Callable[[Job], Tensor]:
-        e, heads, of, seed = self.engine, heads_in(self.off.value), len(self.engine.plan), self.engine.seed
+        e, heads, num_inference_steps, seed = self.engine, heads_in(self.off.value), len(self.engine.plan), self.engine.seed
         if seed is None:
             raise ValueError('steering makes a video again, so it needs one that was made: hold(pipe, prompt=...)')
         region, last, rate = None if heads else self.region, self.last.value, self.strength.value
@@ -208,12 +208,12 @@ class Steer(Explorer):
 
         def work(job: Job) -> Any:
             def told(row: Mapping[str, Any]) -> None:  # of the unguided run and then of the guided one
-                job.step(int(row['step']) + 1 + (0 if row['run'] == 'unguided' else of), 2 * of, 'steps')
+                job.step(int(row['step']) + 1 + (0 if row['run'] == 'unguided' else num_inference_steps), 2 * num_inference_steps, 'steps')
 
             with job.turn(lock_of(e.pipe)), stoppable(e.pipe, job):
                 if region is None:
-                    return silenced(e.pipe, e.prompt, heads, seed, of, job, **e.run)
-                return control(e.pipe, e.prompt, region, seed=seed, of=of, steps=range(1, last), rate=rate, on_step=told, **e.run)
+                    return silenced(e.pipe, e.prompt, heads, seed, num_inference_steps, job, **e.run)
+                return control(e.pipe, e.prompt, region, seed=seed, num_inference_steps=num_inference_steps, steps=range(1, last), rate=rate, on_step=told, **e.run)
         return work
 
     def _progress(self, job: Job) -> None:
@@ -238,12 +238,12 @@ class Steer(Explorer):
         e, heads = self.engine, heads_in(self.off.value)
         run = ''.join(f', {k}={v!r}' for k, v in e.run.items())
         if heads:
-            return f'silenced(pipe, {e.prompt!r}, {heads}, seed={e.seed}, of={len(e.plan)}{run})'
+            return f'silenced(pipe, {e.prompt!r}, {heads}, seed={e.seed}, num_inference_steps={len(e.plan)}{run})'
         if len(self.viewer.arrow) != 4:
             return 'engine.video'
         way = ', '.join(f'{v:g}' for v in self.region.motion)
         mask = ', mask' if self.viewer.painted is not None else ''
-        return (f'control(pipe, {e.prompt!r}, Region(({way}){mask}), seed={e.seed}, of={len(e.plan)}, '
+        return (f'control(pipe, {e.prompt!r}, Region(({way}){mask}), seed={e.seed}, num_inference_steps={len(e.plan)}, '
                 f'steps=range(1, {self.last.value}), rate={self.strength.value:g}{run})')
 
 # %% ../../nbs/live/11_tabs.ipynb #4400000f

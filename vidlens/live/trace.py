@@ -179,7 +179,7 @@ class _Held:
                     self._forward(step, last, job, into=found)
         data = {(kind, n, step, 'cond'): x for n, held in sorted(found.items()) for kind, x in held.items()}
         at = self.plan[step]
-        return replace(self._like, data=data, times={step: (at.t, at.s)}, steps=len(self.plan), whole=True)
+        return replace(self._like, data=data, times={step: (at.t, at.s)}, num_inference_steps=len(self.plan), whole=True)
 
     def prepare(self, step: int = -12, job: Job | None = None) -> bool:
         """Run what is not held of a step, so that each of its layers answers at once; not if the budget is too small for a whole
@@ -473,19 +473,19 @@ class Engine(_Held):
             joiner.kept['moft'] = self.features(step, motion_layer(self.pipe))
 
 # %% ../../nbs/live/03_trace.ipynb #4100000c
-def job_callback(job: Job | None, of: int) -> Callable[[int, float, Tensor], None] | None:
+def job_callback(job: Job | None, num_inference_steps: int) -> Callable[[int, float, Tensor], None] | None:
     "`on_step` of a generation that a job is told of, and may stop."
-    return None if job is None else lambda i, t, z: job.step(i + 1, of, 'steps')
+    return None if job is None else lambda i, t, z: job.step(i + 1, num_inference_steps, 'steps')
 
 
 _OWN = 'num_videos_per_prompt', 'output_type', 'on_step', 'latents'  # of a run that is held
 
 
-def clip_to_hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int = 0, budget: int | float | str = '2 GiB',
+def clip_to_hold(pipe, video: Any = None, prompt: str = '', *, num_inference_steps: int = 30, seed: int = 0, budget: int | float | str = '2 GiB',
                 dtype: str | torch.dtype | None = None, **run: Any) -> SimpleNamespace | None:
     """The clip that `hold` would look at, None where it would make one. Raises what `hold` raises, and runs nothing; options of a
     run that is to be made (frames, size, guidance) are looked at by `generate`."""
-    parse_bytes(budget), choose_dtype(dtype), check_seed(seed), check_positive('of', of)
+    parse_bytes(budget), choose_dtype(dtype), check_seed(seed), check_positive('num_inference_steps', num_inference_steps)
     if isinstance(video, str):
         raise TypeError(f'video={video!r} is a text: a prompt is given by its name, prompt={video!r}')
     if video is None:
@@ -513,7 +513,7 @@ def clip_to_hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, see
     return clip
 
 
-def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int = 0, budget: int | float | str = '2 GiB',
+def hold(pipe, video: Any = None, prompt: str = '', *, num_inference_steps: int = 30, seed: int = 0, budget: int | float | str = '2 GiB',
          dtype: str | torch.dtype | None = None, job: Job | None = None, **run: Any) -> Engine:
     """A video inside a model, ready to be looked at from all sides.
 
@@ -525,15 +525,15 @@ def hold(pipe, video: Any = None, prompt: str = '', *, of: int = 30, seed: int =
     job     told of each step while the video is made, and asked whether to stop
 
     Raises ValueError for words, sizes, steps, budgets and dtypes that do not fit, before anything runs."""
-    clip = clip_to_hold(pipe, video, prompt, of=of, seed=seed, budget=budget, dtype=dtype, **run)
+    clip = clip_to_hold(pipe, video, prompt, num_inference_steps=num_inference_steps, seed=seed, budget=budget, dtype=dtype, **run)
     if clip is None:
         with _turn(lock_of(pipe), job), watch_inputs(pipe) as kept:
-            made: Any = generate(pipe, prompt, seed, of, on_step=job_callback(job, of), **run)
+            made: Any = generate(pipe, prompt, seed, num_inference_steps, on_step=job_callback(job, num_inference_steps), **run)
         clip = SimpleNamespace(video=made.video, caption=prompt)
-        engine = Engine(pipe, clip, schedule(pipe, of), kept.__getitem__, budget, dtype)
+        engine = Engine(pipe, clip, schedule(pipe, num_inference_steps), kept.__getitem__, budget, dtype)
         engine.seed, engine.run = seed, run
         return engine
     with _turn(lock_of(pipe), job):
-        z, plan = encode(pipe, clip.video), schedule(pipe, of)
+        z, plan = encode(pipe, clip.video), schedule(pipe, num_inference_steps)
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z)
     return Engine(pipe, clip, plan, lambda step: plan[step].a * z + plan[step].s * noise, budget, dtype)

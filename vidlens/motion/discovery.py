@@ -60,7 +60,7 @@ def _tokens(x: Tensor) -> Tensor:
 
 def discover(pipe, clips: Any = None, labels: Sequence[str] | None = None, masks: Sequence[Tensor | None] | None = None,
              directions: str | Sequence[str] = 'pans', n: int = 64, kinds: str = 'hidden q k',
-             layers: int | Iterable[int] | None = None, steps: int | Sequence[int] | None = None, of: int = 30,
+             layers: int | Iterable[int] | None = None, steps: int | Sequence[int] | None = None, num_inference_steps: int = 30,
              keep: float | int = .04, minimum: int = 8, noises: int = 2, prompt: str = '', seed: int = 0,
              on_clip: Callable[[int, int], None] | None = None, **knobs) -> Discovery:
     """Motion channels of every layer, step and kind, from one pass over clips; nothing big is kept (MOFT, section 3).
@@ -69,7 +69,7 @@ def discover(pipe, clips: Any = None, labels: Sequence[str] | None = None, masks
              each direction; `MotionClips`; or videos of the model's size with `labels` and, if only a part moves, `masks` of
              frame 0, (height, width)
     kinds    'hidden', 'q', 'k', ..., whatever a capture shows;  layers: all by default
-    steps    of a run of `of`; default a quarter into it, half way, and nearly clean
+    steps    of a run of `num_inference_steps`; default a quarter into it, half way, and nearly clean
     keep     share of channels, at least `minimum`, or their number;  noises: how often clips for choosing are seen
     seed     deals the clips into those for choosing and those for reading, and makes the noise
 
@@ -78,22 +78,22 @@ def discover(pipe, clips: Any = None, labels: Sequence[str] | None = None, masks
     if isinstance(clips, (str, os.PathLike)):
         clips = folder_motion(pipe, clips)
     moving = world_motion(pipe, directions, n, seed, **knobs) if clips is None else _given(clips, labels, masks)
-    sweep, sigmas = sweep_clips(pipe, moving, kinds, layers, steps, of, noises, prompt, seed, on_clip, keep)
-    facts = dict(clips=len(moving), directions=sorted(set(moving.labels)), of=of, noises=noises, seed=seed, keep=keep,
+    sweep, sigmas = sweep_clips(pipe, moving, kinds, layers, steps, num_inference_steps, noises, prompt, seed, on_clip, keep)
+    facts = dict(clips=len(moving), directions=sorted(set(moving.labels)), num_inference_steps=num_inference_steps, noises=noises, seed=seed, keep=keep,
                  layers_in_all=card_of(pipe).n_layers(model_of(pipe)))
     return find_sites(sweep, sigmas, keep, minimum, facts=facts)
 
 
 def sweep_clips(pipe, moving: MotionClips, kinds: str = 'hidden q k', layers: int | Iterable[int] | None = None,
-                steps: int | Sequence[int] | None = None, of: int = 30, noises: int = 2, prompt: str = '', seed: int = 0,
+                steps: int | Sequence[int] | None = None, num_inference_steps: int = 30, noises: int = 2, prompt: str = '', seed: int = 0,
                 on_clip: Callable[[int, int], None] | None = None,
                 keep: float | int = .04) -> tuple[DirectionSweep, dict[int, float]]:
     """The pass of `discover`: what it keeps of every site (step, layer, kind), and the share of noise of each step.
 
     keep: what will be asked of `find_sites`; a number that a site does not have is a ValueError at the first forward."""
     check_keep(keep)
-    asked = (of // 4, of // 2, -max(1, of // 8)) if steps is None else [steps] if isinstance(steps, int) else list(steps)
-    plan = list({at.index: at for at in (step_at(pipe, s, steps=of) for s in asked)}.values())
+    asked = (num_inference_steps // 4, num_inference_steps // 2, -max(1, num_inference_steps // 8)) if steps is None else [steps] if isinstance(steps, int) else list(steps)
+    plan = list({at.index: at for at in (step_at(pipe, s, num_inference_steps=num_inference_steps) for s in asked)}.values())
     if not plan or noises < 1:
         raise ValueError(f'steps={steps}, noises={noises}: give at least one step and one noise')
     sweep, now = DirectionSweep(moving.labels, seed=seed), dict[str, Any]()
@@ -111,7 +111,7 @@ def sweep_clips(pipe, moving: MotionClips, kinds: str = 'hidden q k', layers: in
             for noise in range(noises if i in sweep.part else 1):
                 now.update(clip=i, mask=m.mask, heir_mask=heir, noise=noise)
                 for at in plan:
-                    renoise(pipe, None, prompt, step=at.index, steps=of, seed=seed + i + noise * len(moving), latents=z)
+                    renoise(pipe, None, prompt, step=at.index, num_inference_steps=num_inference_steps, seed=seed + i + noise * len(moving), latents=z)
             if on_clip:
                 on_clip(done + 1, len(moving))
     return sweep, {at.index: at.s for at in plan}
@@ -130,7 +130,7 @@ def _in_order(moving: MotionClips, sweep: DirectionSweep):
         m = after if after is not None else m
 
 # %% ../../nbs/motion/12_discovery.ipynb #91be5e0b
-def motion_courses(pipe, clips: MotionClips, layer: int, step: int, kind: str = 'hidden', of: int = 30, seed: int = 0,
+def motion_courses(pipe, clips: MotionClips, layer: int, step: int, kind: str = 'hidden', num_inference_steps: int = 30, seed: int = 0,
                    prompt: str = '', content: str = 'removed') -> tuple[Tensor, Tensor]:
     "Courses (clips, frames, channels) of all channels, content 'removed' or 'kept', and velocities (clips, 2) px a frame."
     kept: list[Tensor] = []
@@ -146,7 +146,7 @@ def motion_courses(pipe, clips: MotionClips, layer: int, step: int, kind: str = 
             m = clips[i]
             mask = m.mask
             speeds.append(m.velocity)
-            renoise(pipe, m.video, prompt, step=step, steps=of, seed=seed + i)
+            renoise(pipe, m.video, prompt, step=step, num_inference_steps=num_inference_steps, seed=seed + i)
     if len({x.shape for x in kept}) != 1:
         raise ValueError(f'the clips give courses of shapes {sorted({tuple(x.shape) for x in kept})}: use clips of one length')
     return torch.stack(kept), torch.stack(speeds)
@@ -162,12 +162,12 @@ Chosen = Channels | None | Mapping[str, Channels | Tensor | None]
 
 
 def read_speeds(pipe, layer: int, step: int, kind: str = 'hidden', channels: Chosen = None, clips: MotionClips | None = None,
-                n: int = 48, of: int = 30, seed: int = 0, content: str = 'removed') -> dict[str, Speed]:
+                n: int = 48, num_inference_steps: int = 30, seed: int = 0, content: str = 'removed') -> dict[str, Speed]:
     """Direction and magnitude: a linear read-out of the velocity, held out, for each of the named channels (None: all).
 
     clips: default n pans of the world, from nearly still to twice as fast as in training."""
     clips = world_motion(pipe, 'pans', n, seed, pan=(2, 40)) if clips is None else clips
-    courses, speed = motion_courses(pipe, clips, layer, step, kind, of, seed, content=content)
+    courses, speed = motion_courses(pipe, clips, layer, step, kind, num_inference_steps, seed, content=content)
     return {name: read_speed(courses[..., i], speed, seed=seed) for name, i in _sets(channels, courses.shape[-1]).items()}
 
 # %% ../../nbs/motion/12_discovery.ipynb #b2217f1a
@@ -178,7 +178,7 @@ class Apart(NamedTuple):
     both: Interval
 
 
-def tell_apart(pipe, layer: int, step: int, kind: str = 'hidden', channels: Chosen = None, n: int = 64, of: int = 30,
+def tell_apart(pipe, layer: int, step: int, kind: str = 'hidden', channels: Chosen = None, n: int = 64, num_inference_steps: int = 30,
                seed: int = 0, way: float = 20, content: str = 'removed') -> dict[str, Apart]:
     """Camera and object motion of one displacement, `way` 64ths of the frame, told apart by a held-out probe.
 
@@ -186,7 +186,7 @@ def tell_apart(pipe, layer: int, step: int, kind: str = 'hidden', channels: Chos
     names = [*DIRECTION_SETS['pans'], *DIRECTION_SETS['objects'][:4]]
     clips = world_motion(pipe, names, n, seed, pan=way, travel=way)
     whole = MotionClips(clips.labels, lambda i: clips[i]._replace(mask=None))
-    courses, _ = motion_courses(pipe, whole, layer, step, kind, of, seed, content=content)
+    courses, _ = motion_courses(pipe, whole, layer, step, kind, num_inference_steps, seed, content=content)
     y = torch.tensor([names.index(v) for v in clips.labels])
     fold, out = grouped_folds(y, range(n), 5, seed), {}
     for name, i in _sets(channels, courses.shape[-1]).items():
@@ -202,7 +202,7 @@ _LEVELS: dict[str, tuple] = {'speed': (.25, .5, 1, 1.5), 'clutter': (0, .3, .6, 
 
 def reading_limits(pipe, layer: int, step: int, over: str = 'speed', levels: Sequence | None = None, kind: str = 'hidden',
                    channels: Chosen = None, directions: str | Sequence[str] = 'pans', teach: int = 64, n: int = 32,
-                   of: int = 30, seed: int = 0, content: str = 'removed') -> list[dict[str, Any]]:
+                   num_inference_steps: int = 30, seed: int = 0, content: str = 'removed') -> list[dict[str, Any]]:
     """Accuracy over a knob of the world, by a probe that was fitted on `teach` ordinary clips: one row for each level.
 
     over: 'speed', px a frame; 'clutter' of the background; 'difficulty' of the world; 'schedule' of an object (whole, stops,
@@ -216,7 +216,7 @@ def reading_limits(pipe, layer: int, step: int, over: str = 'speed', levels: Seq
         way = level * (frames - 1) * 64 / min(height, width) if over == 'speed' and level is not None else 0
         knob = {'speed': dict(pan=way, travel=way), 'schedule': dict(schedules=level)}.get(over, {over: level})
         clips = world_motion(pipe, classes, number, at, **({} if level is None else knob))
-        courses, _ = motion_courses(pipe, clips, layer, step, kind, of, at, content=content)
+        courses, _ = motion_courses(pipe, clips, layer, step, kind, num_inference_steps, at, content=content)
         return courses, torch.tensor([classes.index(v) for v in clips.labels])
     (x, y), rows = made(None, teach, seed + 1), []
     for k, level in enumerate(_LEVELS[over] if levels is None else levels):
@@ -235,7 +235,7 @@ class FieldScores(NamedTuple):
 
 
 def field_scores(pipe, layer: int, step: int, kind: str = 'hidden', channels: Channels | Tensor | None = None, twin: Any = None,
-                 clips: MotionClips | None = None, n: int = 16, of: int = 30, seed: int = 0) -> dict[str, FieldScores]:
+                 clips: MotionClips | None = None, n: int = 16, num_inference_steps: int = 30, seed: int = 0) -> dict[str, FieldScores]:
     """`similarity` to a place on a moving object in frame 0, scored against true flow, for motion features and rivals.
 
     twin: a pipeline with random weights. Rivals: 'raw' features of these channels, content kept, and of all channels."""
@@ -250,7 +250,7 @@ def field_scores(pipe, layer: int, step: int, kind: str = 'hidden', channels: Ch
             if model is None:
                 continue
             with capture(model, kind, layers=layer) as tape:
-                renoise(model, m.video, step=step, steps=of, seed=seed + i)
+                renoise(model, m.video, step=step, num_inference_steps=num_inference_steps, seed=seed + i)
             grid = tape_grid(tape, layer)
             x = grid.unflatten(_tokens(tape.get(kind, layer)))
             flow = F.adaptive_avg_pool2d(m.clip.flow[:grid.temporal].mean(0).movedim(-1, 0)[None], (grid.rows, grid.cols))[0]
@@ -264,11 +264,11 @@ def field_scores(pipe, layer: int, step: int, kind: str = 'hidden', channels: Ch
 
 # %% ../../nbs/motion/12_discovery.ipynb #f0e8d831
 def similarity_map(pipe, video: Tensor, channels: Channels | Tensor | None, layer: int, step: int, kind: str = 'hidden',
-                   place: tuple[int, int, int] | None = None, of: int = 30, seed: int = 0,
+                   place: tuple[int, int, int] | None = None, num_inference_steps: int = 30, seed: int = 0,
                    prompt: str = '') -> tuple[Tensor, Grid, tuple[int, int, int]]:
     "`similarity` (frames, rows, cols) of motion features to a place (frame, row, col) of a video, its grid, and the place."
     with capture(pipe, kind, layers=layer) as tape:
-        renoise(pipe, video, prompt, step=step, steps=of, seed=seed)
+        renoise(pipe, video, prompt, step=step, num_inference_steps=num_inference_steps, seed=seed)
     grid = tape_grid(tape, layer)
     x = grid.unflatten(_tokens(tape.get(kind, layer)))
     m = remove_content(x[..., channel_index(channels, x.shape[-1], x.device)])

@@ -47,13 +47,13 @@ class MotionChannels:
 
 
 def moft(pipe, clips: Sequence[Tensor] | None = None, labels: Sequence[str] | None = None, layer: int | str | None = None,
-         step: int | None = None, of: int = 30, keep: float | int = .04, n: int = 16, seed: int = 0,
+         step: int | None = None, num_inference_steps: int = 30, keep: float | int = .04, n: int = 16, seed: int = 0,
          on_clip: Callable[[int, int], None] | None = None) -> MotionChannels:
     """Motion channels of a block's output, found on clips whose motion is known (MOFT, section 3).
 
     clips   videos of the model's size, with `labels`, their directions; default: n panning clips of the world
     layer   its number or path; default: 'up_blocks.1' of a UNet, as published, or two thirds into a transformer
-    step    of a run of `of`, default a quarter into it (7 of 30), where MOFT steers; step=best['step'] of a `Discovery` or of a
+    step    of a run of `num_inference_steps`, default a quarter into it (7 of 30), where MOFT steers; step=best['step'] of a `Discovery` or of a
             `score` reads there
     keep    share of channels, but at least 8, or their number
 
@@ -61,7 +61,7 @@ def moft(pipe, clips: Sequence[Tensor] | None = None, labels: Sequence[str] | No
     check_keep(keep)
     total = card_of(pipe).n_layers(model_of(pipe))
     at: Any = motion_layer(pipe) if layer is None else layer_numbers(pipe, layer)
-    step = of // 4 if step is None else step
+    step = num_inference_steps // 4 if step is None else step
     if clips is None:
         clips, labels = panning_clips(pipe, n, seed + 7)
     if labels is None or len(labels) != len(clips):
@@ -69,11 +69,11 @@ def moft(pipe, clips: Sequence[Tensor] | None = None, labels: Sequence[str] | No
                          f'direction of each clip')
     found: list[Tensor] = []
     for i, video in enumerate(clips):
-        found.append(features(pipe, video, layer=at, step=step, of=of, seed=seed + i))
+        found.append(features(pipe, video, layer=at, step=step, num_inference_steps=num_inference_steps, seed=seed + i))
         check_keep(keep, found[0].shape[-1])
         if on_clip:
             on_clip(i + 1, len(clips))
-    return _motion(found, list(labels), at, keep, dict(clips=len(clips), layers=total, step=step, of=of))
+    return _motion(found, list(labels), at, keep, dict(clips=len(clips), layers=total, step=step, num_inference_steps=num_inference_steps))
 
 
 def motion_layer(pipe) -> int:
@@ -110,11 +110,11 @@ def panning_clips(pipe, n: int, seed: int = 0) -> tuple[list[Tensor], list[str]]
     return [made[way][i // 4].video for i, way in enumerate(labels)], labels
 
 
-def features(pipe, video: Tensor, prompt: str = '', layer: int = 0, step: int = -12, of: int = 30,
+def features(pipe, video: Tensor, prompt: str = '', layer: int = 0, step: int = -12, num_inference_steps: int = 30,
              seed: int = 0) -> Tensor:
     """Output of a block for a renoised video: (frames, rows, cols, channels) float32.
 
-    step: of a run of `of`; default -12 of 30, as in `score`, whose step=best['step'] may be passed on."""
+    step: of a run of `num_inference_steps`; default -12 of 30, as in `score`, whose step=best['step'] may be passed on."""
     with capture(pipe, 'hidden', layers=layer) as tape:
-        renoise(pipe, video, prompt, step=step, steps=of, seed=seed)
+        renoise(pipe, video, prompt, step=step, num_inference_steps=num_inference_steps, seed=seed)
     return tape_grid(tape, layer).unflatten(tape.get('hidden', layer)[0].float())

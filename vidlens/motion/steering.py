@@ -136,13 +136,13 @@ def _shifted(mask: Tensor, dx: int, dy: int) -> Tensor:
 
 # %% ../../nbs/motion/14_steering.ipynb #64eb036a
 def motion_of(pipe, video: Tensor, where: Any = None, prompt: str = '', layer: int | str | None = None,
-              step: int | None = None, of: int = 25, by: str = 'invert', seed: int = 0, refine: int = 2,
+              step: int | None = None, num_inference_steps: int = 30, by: str = 'invert', seed: int = 0, refine: int = 2,
               content: str = 'removed') -> MotionReference:
     """The motion features of a clip, to ask a region for.
 
     where  box or mask px of what moves, over which features are averaged: a course, that fits any region; None: each
            place has its own, which fits the whole frame
-    layer  as in `control`;  step: of a run of `of` steps. Default for 'invert': -1, where it begins, as published; for
+    layer  as in `control`;  step: of a run of `num_inference_steps` steps. Default for 'invert': -1, where it begins, as published; for
            'renoise': a quarter into the run
     content  'kept': with its mean over frames, the vanilla features of the paper's ablation
     by     'invert' (1 + refine forwards a step, with its error), or 'renoise' (one forward)
@@ -151,15 +151,15 @@ def motion_of(pipe, video: Tensor, where: Any = None, prompt: str = '', layer: i
     if by not in ('invert', 'renoise'):
         raise ValueError(f"by={by!r} is unknown: use 'invert' or 'renoise'")
     layer = _layer_of(pipe, layer)
-    step = (of - 1 if by == 'invert' else of // 4) if step is None else _one_step(step, of)
+    step = (num_inference_steps - 1 if by == 'invert' else num_inference_steps // 4) if step is None else _one_step(step, num_inference_steps)
     z, error = encode(pipe, video), None
     grid = card_of(pipe).grid_of_latents(pipe, tuple(z.shape))
     if by == 'renoise':
         with capture(pipe, 'hidden', layers=layer, tokens='video') as tape:
-            renoise(pipe, None, prompt, step=step, steps=of, seed=seed, latents=z)
+            renoise(pipe, None, prompt, step=step, num_inference_steps=num_inference_steps, seed=seed, latents=z)
     else:
         with capture(pipe, 'hidden', layers=layer, steps=step, tokens='video') as tape:
-            error = invert(pipe, None, prompt, of, refine, latents=z).error
+            error = invert(pipe, None, prompt, num_inference_steps, refine, latents=z).error
     own = tape_grid(tape, layer)
     m = apply_content(own.unflatten(tape.get('hidden', layer)[0].float()), content)
     if where is not None:
@@ -187,8 +187,8 @@ def _grid_at(pipe, layer: int, grid: Grid) -> Grid:
     return card_of(pipe).blocks(model_of(pipe))[layer][2].grid(grid)
 
 
-def _one_step(step: int, of: int) -> int:
-    return min(choose_numbers(step, of, 'step') or {0})
+def _one_step(step: int, num_inference_steps: int) -> int:
+    return min(choose_numbers(step, num_inference_steps, 'step') or {0})
 
 
 def _shares(mask: Tensor, grid: Grid) -> Tensor:
@@ -199,31 +199,31 @@ def _shares(mask: Tensor, grid: Grid) -> Tensor:
 _known_stats: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def measure_stats(pipe, layer: int | str | None = None, step: int | None = None, of: int = 25, camera: bool = False,
+def measure_stats(pipe, layer: int | str | None = None, step: int | None = None, num_inference_steps: int = 30, camera: bool = False,
                   n: int = 32, follow: bool = True, seed: int = 0, size: tuple[int, int, int] | None = None) -> MotionStats:
     """What the channels of a layer do when things move, from n clips of the world of the model's size.
 
-    step: of a run of `of` steps; default a quarter into it. camera: clips whose camera pans, pooled over the frame;
+    step: of a run of `num_inference_steps` steps; default a quarter into it. camera: clips whose camera pans, pooled over the frame;
     else one object, pooled over where it is (follow) or was in frame 0 (not follow). size: (frames, height, width).
     `facts['fit']` tells how well ways are read on clips held out. Raises ValueError."""
-    layer, step = _layer_of(pipe, layer), of // 4 if step is None else _one_step(step, of)
+    layer, step = _layer_of(pipe, layer), num_inference_steps // 4 if step is None else _one_step(step, num_inference_steps)
     if n < 4:
         raise ValueError(f'n={n} clips are too few to know what channels do: give at least 4, better 32')
     size = size or default_size(pipe)
     grid = card_of(pipe).grid(pipe, *size)
-    known, key = _known_stats.setdefault(model_of(pipe), {}), (layer, step, of, camera, n, follow, seed, size)
+    known, key = _known_stats.setdefault(model_of(pipe), {}), (layer, step, num_inference_steps, camera, n, follow, seed, size)
     if key in known:
         return known[key]
     times, courses, ways, own = grid.times().round().long(), [], [], _grid_at(pipe, layer, grid)
     choices: dict[str, Any] = dict(kind='pan', motions=None) if camera else {}
     for i, clip in enumerate(world_clips(pipe, n, seed + 31, size, **choices)):
-        x = features(pipe, clip.video, layer=layer, step=step, of=of, seed=seed + i)
+        x = features(pipe, clip.video, layer=layer, step=step, num_inference_steps=num_inference_steps, seed=seed + i)
         place, way = _object_of(clip, own, times, camera, follow)
         if place is not None:
             courses.append(channel_curves(x, mask=place, content='removed' if not camera else 'kept').cpu())
             ways.append(way)
     stats = motion_stats(courses, ways)
-    stats.facts.update(layer=layer, step=step, of=of, camera=camera, follow=follow, world=n)
+    stats.facts.update(layer=layer, step=step, num_inference_steps=num_inference_steps, camera=camera, follow=follow, world=n)
     known[key] = stats
     _log.info('measured what %d channels of layer %d do: fit %.2f on clips held out', len(stats), layer, stats.facts['fit'])
     return stats
@@ -325,7 +325,7 @@ class _Guide:
     grid: Grid
     noise: Tensor
     inside: Tensor
-    of: int
+    num_inference_steps: int
     regions: Sequence[Region]
     drags: Sequence[Drag]
     layer: int
@@ -385,7 +385,7 @@ class _Guide:
                 stack.enter_context(e)
             stack.enter_context(_only(self.pipe, look, *edits))
             with _checkpointing(self.pipe) if self.checkpoint else until_enough(self.pipe):
-                predict(self.pipe, x, at, self.given(x, at), self.of)
+                predict(self.pipe, x, at, self.given(x, at), self.num_inference_steps)
             total, told = self._total(tape, at)
             with look.again():
                 grad, = torch.autograd.grad(total, x)
@@ -396,7 +396,7 @@ class _Guide:
         look = Capture(self.pipe, 'hidden', self.layer, budget='1 TiB')
         with torch.no_grad(), look as tape, _only(self.pipe, look), until_enough(self.pipe):
             x = at.a * clean + at.s * self.noise
-            predict(self.pipe, x, at, self.given(x, at), self.of)
+            predict(self.pipe, x, at, self.given(x, at), self.num_inference_steps)
         return tape_grid(tape, self.layer).unflatten(tape.get('hidden', self.layer)[0].float())
 
     def _moves(self, at: Step) -> bool:
@@ -540,8 +540,8 @@ def _checkpointing(pipe) -> Iterator[None]:
 class _Shared:
     "Keys and values of the unguided run: `at(step)` computes them, then it is an edit's function."
 
-    def __init__(self, pipe, texts: dict[str, _Given], latents: Callable[[int], Tensor], of: int, layers: list[int]):
-        self.pipe, self.texts, self.latents, self.of, self.layers = pipe, texts, latents, of, layers
+    def __init__(self, pipe, texts: dict[str, _Given], latents: Callable[[int], Tensor], num_inference_steps: int, layers: list[int]):
+        self.pipe, self.texts, self.latents, self.num_inference_steps, self.layers = pipe, texts, latents, num_inference_steps, layers
         self.step, self.kept = -1, dict[tuple, Tensor]()
 
     def at(self, at: Step) -> _Shared:
@@ -552,7 +552,7 @@ class _Shared:
                 look = Capture(self.pipe, 'k v', self.layers, budget='1 TiB')
                 with torch.no_grad(), look as tape, _only(self.pipe, look), until_enough(self.pipe):
                     z = self.latents(at.index)
-                    predict(self.pipe, z, at, given(z, at), self.of)
+                    predict(self.pipe, z, at, given(z, at), self.num_inference_steps)
                 for n in self.layers:
                     self.kept.update({(branch, n, kind): tape.get(kind, n, tokens='video') for kind in 'kv'})
         self.step = at.index
@@ -609,7 +609,7 @@ class Steered:
 
 
 def control(pipe, prompt: str, regions: Region | Sequence[Region] = (), *, drags: Drag | Sequence[Drag] = (), seed: int = 0,
-            of: int = 25, steps: Wanted = None, drag_steps: Wanted = None, layer: int | str | None = None,
+            num_inference_steps: int = 30, steps: Wanted = None, drag_steps: Wanted = None, layer: int | str | None = None,
             drag_layer: int | str | None = None, loss: str = 'moft', reference: str = 'carried', per: str = 'place',
             channels: Channels | Sequence[int] | None = None, content: str = 'removed', stats: MotionStats | None = None,
             repeats: int = 2, rate: float = .3, normalise: bool = True, weights: tuple[float, float] = (1., 1.),
@@ -649,8 +649,8 @@ def _controlled(a: SimpleNamespace) -> Steered:
     a.regions, a.drags = ([x] if isinstance(x, (Region, Drag)) else list(x) for x in (a.regions, a.drags))
     grid = _check(a)
     a.layer, a.drag_layer = _layer_of(pipe, a.layer, 'q' if a.loss == 'amf' else 'hidden'), _layer_of(pipe, a.drag_layer)
-    a.steps = _steps_of(a.steps, a.of, (1 / a.of, .28 if a.drags and a.regions else .92))
-    a.drag_steps = _steps_of(a.drag_steps, a.of, (.24 if a.regions else 1 / a.of, .8))
+    a.steps = _steps_of(a.steps, a.num_inference_steps, (1 / a.num_inference_steps, .28 if a.drags and a.regions else .92))
+    a.drag_steps = _steps_of(a.drag_steps, a.num_inference_steps, (.24 if a.regions else 1 / a.num_inference_steps, .8))
     a.stats = _stats_for(a, grid)
     kept: list[Tensor] = []
 
@@ -658,7 +658,7 @@ def _controlled(a: SimpleNamespace) -> Steered:
         kept.append(z.clone())
         _say(a.on_step, 'unguided', dict(step=i))
     with _hearing(pipe) as a.heard:
-        before: Any = generate(pipe, a.prompt, a.seed, a.of, on_step=plain, **run)
+        before: Any = generate(pipe, a.prompt, a.seed, a.num_inference_steps, on_step=plain, **run)
     noise = _noise_like(pipe, kept[0], a.seed)
     things = [*a.regions, *a.drags]
     guide = _Guide(pipe, _Given(pipe, a.prompt, noise, a.heard), grid, noise,
@@ -673,7 +673,7 @@ def _controlled(a: SimpleNamespace) -> Steered:
     facts = before.facts | dict(prompt=a.prompt, seed=a.seed) | {k: getattr(a, k) for k in _TOLD}
     ways = [r.way(grid) for r in a.regions] + [d.track(grid) - d.track(grid)[0] for d in a.drags]
     return Steered(video, before.video, latents, things, torch.stack([x.mask(grid) for x in things]), torch.stack(ways),
-                   guide.losses, facts | dict(guided=sorted(i for i in range(a.of) if guide.wants(i))))
+                   guide.losses, facts | dict(guided=sorted(i for i in range(a.num_inference_steps) if guide.wants(i))))
 
 
 def _say(on_step: Callable[[dict[str, Any]], None] | None, run: str, row: Mapping[str, Any]) -> None:
@@ -682,7 +682,7 @@ def _say(on_step: Callable[[dict[str, Any]], None] | None, run: str, row: Mappin
 
 
 _TOLD = ('layer', 'loss', 'reference', 'per', 'content', 'rate', 'repeats', 'normalise', 'share_kv', 'first_frames', 'checkpoint')
-_OPTIONS = ('of', 'regions', 'drags', 'layer', 'drag_layer', 'loss', 'per', 'stats', 'channels', 'content', 'reference', 'steps',
+_OPTIONS = ('num_inference_steps', 'regions', 'drags', 'layer', 'drag_layer', 'loss', 'per', 'stats', 'channels', 'content', 'reference', 'steps',
             'drag_steps', 'repeats', 'rate', 'normalise', 'weights', 'checkpoint', 'on_step')
 
 
@@ -693,12 +693,12 @@ def _shared_of(a: SimpleNamespace, guide: _Guide, latents: Callable[[int], Tenso
     if guide.kv_both:
         texts['uncond'] = _Given(a.pipe, a.run.get('negative') or '', guide.noise, a.heard)
     layers = choose_numbers(layer_numbers(a.pipe, a.share_layers), card_of(a.pipe).n_layers(model_of(a.pipe)), 'share_layers')
-    return _Shared(a.pipe, texts, latents, a.of, sorted(layers or (i for i in _showing(a.pipe, 'k') if i <= a.layer)))
+    return _Shared(a.pipe, texts, latents, a.num_inference_steps, sorted(layers or (i for i in _showing(a.pipe, 'k') if i <= a.layer)))
 
 
 def _guided(pipe, prompt: str, seed: int, guide: _Guide, noise: Tensor, run: dict[str, Any]) -> tuple[Tensor, Tensor]:
     "The guided run through the pipeline's own call: its video and last latents."
-    plan, last = schedule(pipe, guide.of), [noise]
+    plan, last = schedule(pipe, guide.num_inference_steps), [noise]
 
     def move(i: int, t: float, z: Tensor) -> None:
         last[0] = z
@@ -709,7 +709,7 @@ def _guided(pipe, prompt: str, seed: int, guide: _Guide, noise: Tensor, run: dic
 
     first = guide(noise, plan[0]) if guide.wants(0) else noise
     with edit(pipe, 'k v', guide.kv, guide.kv.layers, branch='both') if guide.kv and guide.kv_both else nullcontext():
-        made: Any = generate(pipe, prompt, seed, guide.of, on_step=move, latents=first, **run)
+        made: Any = generate(pipe, prompt, seed, guide.num_inference_steps, on_step=move, latents=first, **run)
     return made.video, last[0]
 
 
@@ -724,11 +724,11 @@ def _check(a: SimpleNamespace) -> Grid:
     odd = [x for x in a.regions if not isinstance(x, Region)] + [x for x in a.drags if not isinstance(x, Drag)]
     if odd:
         raise TypeError(f"{odd[0]!r} is no Region or Drag: control(pipe, prompt, Region('right', (8, 8, 24, 24)))")
-    if not (isinstance(a.rate, (int, float)) and math.isfinite(a.rate)) or a.repeats < 1 or a.of < 1:
-        raise ValueError(f'rate={a.rate!r}, repeats={a.repeats!r}, of={a.of!r}: rate must be a finite number, repeats and of at '
+    if not (isinstance(a.rate, (int, float)) and math.isfinite(a.rate)) or a.repeats < 1 or a.num_inference_steps < 1:
+        raise ValueError(f'rate={a.rate!r}, repeats={a.repeats!r}, num_inference_steps={a.num_inference_steps!r}: rate must be a finite number, repeats and of at '
                          'least 1')
     if 'num_inference_steps' in a.run:
-        raise TypeError(f'num_inference_steps is of= in control: control(pipe, prompt, regions, of={a.run["num_inference_steps"]})')
+        raise TypeError(f'num_inference_steps is of= in control: control(pipe, prompt, regions, num_inference_steps={a.run["num_inference_steps"]})')
     if own := a.run.keys() & {'latents', 'num_videos_per_prompt', 'output_type'}:
         raise ValueError(f'{", ".join(sorted(own))} cannot be given here: control makes one video, with its own latents')
     text_of(a.pipe, a.prompt)
@@ -775,11 +775,11 @@ def _check_reference(ref: MotionReference, grid: Grid, a: SimpleNamespace) -> No
         raise ValueError("loss='amf' needs a direction or velocity, not features of a clip: use loss='moft' or 'smm'")
 
 
-def _steps_of(asked: Wanted, of: int, share: tuple[float, float]) -> set[int]:
+def _steps_of(asked: Wanted, num_inference_steps: int, share: tuple[float, float]) -> set[int]:
     "Step numbers; by default a part of the run."
     if parse_wanted(asked, 'steps') is None:
-        return set(range(round(share[0] * of), max(round(share[1] * of), round(share[0] * of) + 1)))
-    return choose_numbers(asked, of, 'steps') or set()
+        return set(range(round(share[0] * num_inference_steps), max(round(share[1] * num_inference_steps), round(share[0] * num_inference_steps) + 1)))
+    return choose_numbers(asked, num_inference_steps, 'steps') or set()
 
 
 def _stats_for(a: SimpleNamespace, grid: Grid) -> dict[bool, MotionStats]:
@@ -788,7 +788,7 @@ def _stats_for(a: SimpleNamespace, grid: Grid) -> dict[bool, MotionStats]:
         return {}
     asked = {r.where is None for r in a.regions if a.loss == 'read' or not isinstance(r.motion, MotionReference)}
     step, size = sorted(a.steps)[len(a.steps) // 2], (grid.video_frames, grid.height, grid.width)
-    return {c: a.stats or measure_stats(a.pipe, a.layer, step, a.of, c, size=size) for c in asked}
+    return {c: a.stats or measure_stats(a.pipe, a.layer, step, a.num_inference_steps, c, size=size) for c in asked}
 
 
 def _noise_like(pipe, z: Tensor, seed: int) -> Tensor:

@@ -90,9 +90,9 @@ def plan_chunks(frames: int, anchor: int, length: int, temporal: int = 1, order:
 class _Passes:
     "Queries and keys of chunks of one clip: for each step, a list of (q, k) of the layers."
 
-    def __init__(self, pipe, video: Tensor, layers: Sequence[int], steps: Sequence[int], of: int, encoding: str,
+    def __init__(self, pipe, video: Tensor, layers: Sequence[int], steps: Sequence[int], num_inference_steps: int, encoding: str,
                  prompt: str, seed: int, size: tuple[int, int]) -> None:
-        self.pipe, self.video, self.layers, self.steps, self.of = pipe, video, list(layers), list(steps), of
+        self.pipe, self.video, self.layers, self.steps, self.num_inference_steps = pipe, video, list(layers), list(steps), num_inference_steps
         self.encoding, self.prompt, self.seed = encoding, prompt, seed
         self.card, self.size = card_of(pipe), size
         self.known: dict[int, Tensor] = {}
@@ -119,7 +119,7 @@ class _Passes:
         for step in self.steps:
             with capture(self.pipe, 'q k', layers=self.layers,
                          probe=lambda site, q, k: found.update({site.layer: (q[0], k[0])})):
-                renoise(self.pipe, None, self.prompt, step=step, steps=self.of, seed=self.seed, latents=z)
+                renoise(self.pipe, None, self.prompt, step=step, num_inference_steps=self.num_inference_steps, seed=self.seed, latents=z)
             yield [found[layer] for layer in self.layers]
 
 # %% ../../nbs/points/11_long_videos.ipynb #289b31cf
@@ -178,7 +178,7 @@ def _from_anchor(passes: Callable[[Chunk], Iterator[list]], plan: Sequence[Chunk
 
 # %% ../../nbs/points/11_long_videos.ipynb #1c8bdd8c
 def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], steps: int | Sequence[int] = -2,
-               of: int = 30, prompt: str = '', seed: int = 0, encoding: str = 'frames',
+               num_inference_steps: int = 30, prompt: str = '', seed: int = 0, encoding: str = 'frames',
                size: tuple[int, int] | None = None, chunk: int | None = None, order: str | None = None, overlap: int = 0,
                heads: int | Sequence[int] | None = None, symmetric: bool = False, scale: float | str | None = None,
                lookup: str = 'nearest', readout: str = 'argmax', temperature: float = 1., window: int | None = 2,
@@ -188,7 +188,7 @@ def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], s
 
     video       (frames, height, width, 3) in [0, 1]
     queries     (points, 3) as (t, x, y) px, in any frames
-    layers, steps  one or several, whose cost maps are averaged; steps of a run of `of`, nearly clean by default (published)
+    layers, steps  one or several, whose cost maps are averaged; steps of a run of `num_inference_steps`, nearly clean by default (published)
     encoding    'frames': each RGB frame coded alone (published); 'causal': as video, the frames in between interpolated
     size        (height, width) that the model sees, to which frames are stretched; default what it was made for
     chunk       token frames in a pass; default what the model was made for
@@ -202,8 +202,8 @@ def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], s
     check_reading(lookup, readout, temperature, window, cycle)
     layers = _several('layers', layers)
     grid = layers_grid(pipe, layers, _chunk_grid(pipe, len(v), encoding, size, chunk))
-    at = [step_at(pipe, s, steps=of).index for s in _several('steps', steps)]
-    passes = _Passes(pipe, v, layers, at, of, encoding, prompt, seed, (grid.height, grid.width))
+    at = [step_at(pipe, s, num_inference_steps=num_inference_steps).index for s in _several('steps', steps)]
+    passes = _Passes(pipe, v, layers, at, num_inference_steps, encoding, prompt, seed, (grid.height, grid.width))
     shrink = torch.tensor([grid.width / v.shape[2], grid.height / v.shape[1]])
     order = order or ('interleaved' if encoding == 'frames' else 'consecutive')
     plans = {a: plan_chunks(len(v), a, grid.frames, grid.temporal, order, overlap) for a in t.unique().tolist()}

@@ -34,14 +34,14 @@ __all__ = ['PUBLISHED', 'score', 'GridProbes', 'clip_probe', 'text_mask', 'clip_
 
 # %% ../../nbs/points/10_scoring.ipynb #0fac8c48
 def score(pipe, video, prompt: str = '', tracks: Any = None, visible: Any = None,
-          layers: Wanted = None, steps: Wanted = -12, of: int = 30, threshold: float | None = None,
+          layers: Wanted = None, steps: Wanted = -12, num_inference_steps: int = 30, threshold: float | None = None,
           moved: float | None = None, seed: int = 0, latents: Sequence[Tensor] | None = None,
           on_clip: Callable[[int, int], None] | None = None, sample: int | None = 0) -> ScoreTable:
     """How well each layer and head matches points whose tracks are known, and what it looks at (DiffTrack, section 3.3).
 
     video      (frames, height, width, 3), with `tracks` (points, frames, 2) px (x, y) and `visible` (points, frames);
                or a clip of the world or of `read_tapvid`, or a list of them; `prompt` is for those without words of their own
-    steps      one or several steps of a run of `of`, or 'all'; negative from the end. The default, -12 of 30, is noisier
+    steps      one or several steps of a run of `num_inference_steps`, or 'all'; negative from the end. The default, -12 of 30, is noisier
                than the -2 that `track` reads: best = found.best('accuracy') tells where, track(..., step=best['step'])
     threshold  px; default the side of a token, in a UNet of the largest grid's
     moved      px; only points that are as far from where they were asked count; default the side of a token
@@ -51,7 +51,7 @@ def score(pipe, video, prompt: str = '', tracks: Any = None, visible: Any = None
     Query points are the tracks' places in frame 0; their own frame is not counted. Padding gets no weight.
     `best('accuracy')` of the table is the layer that matches best. Raises ValueError."""
     clips = _clips(pipe, video, prompt, tracks, visible)
-    numbers = _step_numbers(pipe, steps, of)
+    numbers = _step_numbers(pipe, steps, num_inference_steps)
     choose_numbers(layers, card_of(pipe).n_layers(model_of(pipe)), 'layers')
     _check_threshold(threshold)
     side = card_of(pipe).grid(pipe, *clips[0].video.shape[:3]).stride
@@ -62,11 +62,11 @@ def score(pipe, video, prompt: str = '', tracks: Any = None, visible: Any = None
         probe = clip_probe(pipe, clip, caption, how)
         with capture(pipe, 'q k', layers=layers, tokens='all', probe=probe):
             for step in numbers:
-                renoise(pipe, None, caption, step=step, steps=of, seed=seed, latents=z)
+                renoise(pipe, None, caption, step=step, num_inference_steps=num_inference_steps, seed=seed, latents=z)
         tables.append(probe.result())
         if on_clip:
             on_clip(i + 1, len(clips))
-    return _joined(tables, of=of, seed=seed, moved=how['moved'])
+    return _joined(tables, num_inference_steps=num_inference_steps, seed=seed, moved=how['moved'])
 
 
 class GridProbes:
@@ -117,13 +117,13 @@ def text_mask(pipe, prompt: str) -> Tensor | None:
     return None if card_of(pipe).text == 'cross' else ~text_of(pipe, prompt).pad
 
 
-def _step_numbers(pipe, steps: Wanted, of: int) -> list[int]:
-    "Numbers, from 0, of the steps asked for in a run of `of`. Raises ValueError for none, and for those that do not exist."
+def _step_numbers(pipe, steps: Wanted, num_inference_steps: int) -> list[int]:
+    "Numbers, from 0, of the steps asked for in a run of `num_inference_steps`. Raises ValueError for none, and for those that do not exist."
     asked = parse_wanted(steps, 'steps')
-    each = range(of) if asked is None else range(of)[asked] if isinstance(asked, slice) else asked
+    each = range(num_inference_steps) if asked is None else range(num_inference_steps)[asked] if isinstance(asked, slice) else asked
     if not each:
         raise ValueError('steps is empty: give at least one, for example steps=-12')
-    return sorted({step_at(pipe, s, steps=of).index for s in each})
+    return sorted({step_at(pipe, s, num_inference_steps=num_inference_steps).index for s in each})
 
 
 def _check_threshold(threshold: float | None) -> None:
@@ -204,7 +204,7 @@ class GenerationScores(NamedTuple):
 
 
 def score_generation(pipe, prompt: str | Sequence[str], queries: Any = None, tracker: Tracker | None = None,
-                     layers: Wanted = None, steps: Wanted = None, of: int = 30, threshold: float | None = None,
+                     layers: Wanted = None, steps: Wanted = None, num_inference_steps: int = 30, threshold: float | None = None,
                      moved: float | None = None, seed: int = 0, sample: int | None = 0,
                      on_video: Callable[[int, int], None] | None = None, **run) -> GenerationScores:
     """The scores of `score` for every layer, step and head of whole generations, each in the one pass that makes it.
@@ -212,7 +212,7 @@ def score_generation(pipe, prompt: str | Sequence[str], queries: Any = None, tra
     prompt   one, or several; video i has seed + i
     queries  (points, 3) as (t, x, y) px of the video; default 10x10 in frame 0
     tracker  what the finished video is believed to show, see `pseudo_truth`; a function (video, queries) -> Tracks
-    steps    which of the `of` steps are scored: a number, list, range or slice; None: all;  layers: the same
+    steps    which of the `num_inference_steps` steps are scored: a number, list, range or slice; None: all;  layers: the same
     run      goes to `generate`: guidance, frames, size, negative ...
     threshold, moved, sample: as in `score`. With guidance it is the branch of the prompt that is scored.
 
@@ -233,21 +233,21 @@ def score_generation(pipe, prompt: str | Sequence[str], queries: Any = None, tra
         probe = GridProbes(partial(ScoreProbe, queries=points, later=True, valid=text_mask(pipe, text)), grid, threshold,
                         moved=far, sample=sample, seed=seed)
         with capture(pipe, 'q k', layers=layers, steps=steps, tokens='all', probe=probe):
-            made: Any = generate(pipe, text, seed + i, of, **run)
+            made: Any = generate(pipe, text, seed + i, num_inference_steps, **run)
         samples.append(made)
         tracks.append(pseudo_truth(made.video, points, tracker))
         probe.judge(tracks[-1].xy, tracks[-1].visible)
         tables.append(probe.result())
         if on_video:
             on_video(i + 1, len(prompts))
-    return GenerationScores(_joined(tables, of=of, seed=seed, moved=far), samples, tracks)
+    return GenerationScores(_joined(tables, num_inference_steps=num_inference_steps, seed=seed, moved=far), samples, tracks)
 
 # %% ../../nbs/points/10_scoring.ipynb #040b2606
 PUBLISHED = {('CogVideoX', 30): 17, ('CogVideoX', 42): 17, ('HunyuanVideo', 60): 16}
 _measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def best_layer(pipe, step: int = -12, of: int = 30, size: tuple[int, int, int] | None = None) -> int:
+def best_layer(pipe, step: int = -12, num_inference_steps: int = 30, size: tuple[int, int, int] | None = None) -> int:
     """The layer to match points by: published (DiffTrack, section 4), or measured on 12 clips of the world.
 
     size: (frames, height, width) of the clips; default the model's own. Measured once for each model, step and size."""
@@ -255,14 +255,14 @@ def best_layer(pipe, step: int = -12, of: int = 30, size: tuple[int, int, int] |
     known = PUBLISHED.get((card.name, card.n_layers(model)))
     if known is not None:
         return known
-    at, size = step_at(pipe, step, steps=of).index, size or default_size(pipe)
+    at, size = step_at(pipe, step, num_inference_steps=num_inference_steps).index, size or default_size(pipe)
     memory = _measured.setdefault(model, {})
-    if (at, of, size) not in memory:
+    if (at, num_inference_steps, size) not in memory:
         _log.info('measuring which layer matches points, on 12 clips of the world of %s frames, %s x %s', *size)
         far = min(size[1:]) / 8  # a third of the objects' way, whatever the size of a token
-        found = score(pipe, world_clips(pipe, 12, size=size), steps=at, of=of, moved=far)
-        memory[at, of, size] = found.best('accuracy')['layer']
-    return memory[at, of, size]
+        found = score(pipe, world_clips(pipe, 12, size=size), steps=at, num_inference_steps=num_inference_steps, moved=far)
+        memory[at, num_inference_steps, size] = found.best('accuracy')['layer']
+    return memory[at, num_inference_steps, size]
 
 
 def world_clips(pipe, n: int, seed: int = 101, size: tuple[int, int, int] | None = None, **choices) -> list[world.Clip]:

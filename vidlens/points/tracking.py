@@ -30,14 +30,14 @@ _LONG = {'encoding', 'size', 'chunk', 'order', 'overlap', 'on_pass'}
 
 
 def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = '',
-          layer: int | Sequence[int] | None = None, step: int | Sequence[int] = -2, of: int = 30, seed: int = 0,
+          layer: int | Sequence[int] | None = None, step: int | Sequence[int] = -2, num_inference_steps: int = 30, seed: int = 0,
           tape: Tape | None = None, item: int = 0, **how) -> Tracks:
     """Where points go, by query-key matching (DiffTrack, section 3.2), at every RGB frame, in pixels of the video.
 
     video    (frames, height, width, 3) of any size and length, or a clip
     queries  (points, 3) as (t, x, y) px; default a grid of 6x6 in frame 0
     layer    one or several; default: `best_layer`, or the tape's only one
-    step     one or several, of a run of `of`; default -2 of 30, nearly clean; step=best['step'] of a `score` reads where it did.
+    step     one or several, of a run of `num_inference_steps`; default -2 of 30, nearly clean; step=best['step'] of a `score` reads where it did.
              Costs are averaged over layers and steps
     tape     what a capture of this model kept ('q k'), in place of a video: nothing is run; `item` is the row of its batch,
              `step` if it holds several
@@ -54,11 +54,11 @@ def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = 
         whole, steps = _fits(pipe, video), number_list(step)
         if layer is None:
             frames, height, width = video.shape[:3]
-            layer = best_layer(pipe, steps[0] if steps else -2, of, (frames, height, width) if whole else None)
+            layer = best_layer(pipe, steps[0] if steps else -2, num_inference_steps, (frames, height, width) if whole else None)
         if not whole or len(number_list(layer)) != 1 or len(steps) != 1 or how.keys() & _LONG:
-            return _track_long(pipe, video, queries, layer, step, of, prompt, seed, whole, how)
+            return _track_long(pipe, video, queries, layer, step, num_inference_steps, prompt, seed, whole, how)
         with capture(pipe, 'q k', layers=layer) as tape:
-            renoise(pipe, video, prompt, step=steps[0], steps=of, seed=seed)
+            renoise(pipe, video, prompt, step=steps[0], num_inference_steps=num_inference_steps, seed=seed)
     elif video is not None:
         raise ValueError('a video and a tape: points are tracked in the tape, and the video would not be looked at: leave one out')
     else:
@@ -94,7 +94,7 @@ def _fits(pipe, video: Tensor) -> bool:
     return True
 
 
-def _track_long(pipe, video: Tensor, queries: Any, layer: int | Sequence[int], step: int | Sequence[int], of: int,
+def _track_long(pipe, video: Tensor, queries: Any, layer: int | Sequence[int], step: int | Sequence[int], num_inference_steps: int,
                 prompt: str, seed: int, whole: bool, how: dict[str, Any]) -> Tracks:
     "`track_long` with the options of `track`; a clip that is `whole` stays one causal chunk unless asked otherwise."
     if 'per_head' in how:
@@ -107,7 +107,7 @@ def _track_long(pipe, video: Tensor, queries: Any, layer: int | Sequence[int], s
     if how.get('cycle') is not None:
         how = how | dict(cycle=how['cycle'] / layers_grid(pipe, number_list(layer), grid).stride)
     queries = points_on_grid(6, height, width) if queries is None else queries
-    return track_long(pipe, video, queries, layer, step, of, prompt, seed, **how)
+    return track_long(pipe, video, queries, layer, step, num_inference_steps, prompt, seed, **how)
 
 
 def tape_grid(tape: Tape, layer: int | None = None) -> Grid:

@@ -585,7 +585,7 @@ class Capture(Listener):
     def begin(self, call: Call) -> None:
         super().begin(call)
         t = self.tape
-        t.grid, t.text, t.text_first, t.steps = call.grid, call.text, call.text_first, call.total
+        t.grid, t.text, t.text_first, t.num_inference_steps = call.grid, call.text, call.text_first, call.total
         t.grids = {i: grid for i, (_, grid) in enumerate(call.places) if grid != call.grid}
         if self.probe is None and not t.times:
             self._afford(call)

@@ -73,7 +73,7 @@ class Sample:
     facts: dict[str, Any]
 
 
-def generate(pipe, prompt: str | list[str], seed: int = 0, steps: int | None = None, guidance: float | None = None,
+def generate(pipe, prompt: str | list[str], seed: int = 0, num_inference_steps: int = 30, guidance: float | None = None,
              frames: int | None = None, size: tuple[int, int] | None = None, negative: str | None = None,
              progress: bool = False, on_step: Callable[[int, float, Tensor], None] | None = None,
              **more) -> Sample | list[Sample]:
@@ -93,7 +93,7 @@ def generate(pipe, prompt: str | list[str], seed: int = 0, steps: int | None = N
     height, width = parse_size(size) if size is not None else (None, None)
     _check_size(pipe, check_positive('frames', frames) or more.get('num_frames'),
                 (height or more.get('height'), width or more.get('width')))  # by the pipeline's own names, too
-    asked = dict(num_inference_steps=check_positive('steps', steps), guidance_scale=guidance, num_frames=frames,
+    asked = dict(num_inference_steps=check_positive('num_inference_steps', num_inference_steps), guidance_scale=guidance, num_frames=frames,
                  height=height, width=width, negative_prompt=None if negative is None else [negative] * len(prompts))
     seeds = [check_seed(seed) + i for i in range(len(prompts))]
 
@@ -109,12 +109,12 @@ def generate(pipe, prompt: str | list[str], seed: int = 0, steps: int | None = N
                    callback_on_step_end=tell, **given).frames
     video = out.movedim(2, -1).float().cpu().clamp(0, 1)
     facts = {'model': type(model_of(pipe)).__name__, 'scheduler': type(pipe.scheduler).__name__,
-             'steps': len(pipe.scheduler.timesteps), 'guidance': getattr(pipe, '_guidance_scale', None)}
+             'num_inference_steps': len(pipe.scheduler.timesteps), 'guidance': getattr(pipe, '_guidance_scale', None)}
     samples = [Sample(*each, facts) for each in zip(video, prompts, seeds)]
     return samples[0] if isinstance(prompt, str) and videos == 1 else samples
 
 
-_OURS = dict(num_inference_steps='steps=25', guidance_scale='guidance=6', num_frames='frames=17', height='size=(64, 64)',
+_OURS = dict(guidance_scale='guidance=6', num_frames='frames=17', height='size=(64, 64)',
              width='size=(64, 64)', negative_prompt="negative='blur'", generator='seed=3', prompt='the second argument',
              callback_on_step_end='on_step=f, told f(i, t, latents)', output_type='always tensors: generate(...).video',
              return_dict='always so', max_sequence_length="the model's own")
@@ -287,16 +287,16 @@ class Step:
     s: float
 
 
-def schedule(pipe, steps: int = 50) -> list[Step]:
+def schedule(pipe, num_inference_steps: int = 30) -> list[Step]:
     "The steps of a run, noisiest first. The pipeline's own scheduler is left as it is."
-    steps = check_positive('steps', steps) or 50
+    num_inference_steps = check_positive('num_inference_steps', num_inference_steps) or 30
     sch = copy.deepcopy(pipe.scheduler)
     if is_flow(sch) and 'FlowMatch' in type(sch).__name__:
         import numpy as np
 
-        sch.set_timesteps(sigmas=np.linspace(1, 0, steps + 1)[:-1])
+        sch.set_timesteps(sigmas=np.linspace(1, 0, num_inference_steps + 1)[:-1])
     else:
-        sch.set_timesteps(steps)
+        sch.set_timesteps(num_inference_steps)
     flow, out = is_flow(sch), []
     for i, t in enumerate(sch.timesteps.tolist()):
         s = float(sch.sigmas[i]) if flow else noise_level(sch, t)
@@ -304,18 +304,18 @@ def schedule(pipe, steps: int = 50) -> list[Step]:
     return out
 
 
-def step_at(pipe, step: int | None = None, sigma: float | None = None, steps: int = 50) -> Step:
+def step_at(pipe, step: int | None = None, sigma: float | None = None, num_inference_steps: int = 30) -> Step:
     """A step by its number in a run of `steps` (negative from the end), or the timestep whose noise share is `sigma`.
 
     Raises ValueError with the range that exists."""
-    plan = schedule(pipe, steps)
+    plan = schedule(pipe, num_inference_steps)
     if (step is None) == (sigma is None):
-        raise ValueError(f'give either step (0 to {steps - 1}, 0 the noisiest) or sigma (0 to 1), got step={step!r}, '
+        raise ValueError(f'give either step (0 to {num_inference_steps - 1}, 0 the noisiest) or sigma (0 to 1), got step={step!r}, '
                          f'sigma={sigma!r}')
     if step is not None:
-        if not isinstance(step, int) or not -steps <= step < steps:
-            raise ValueError(f'step={step!r} is outside a run of {steps} steps: use 0 (noisiest) to {steps - 1}, or '
-                             f'-{steps} to -1')
+        if not isinstance(step, int) or not -num_inference_steps <= step < num_inference_steps:
+            raise ValueError(f'step={step!r} is outside a run of {num_inference_steps} steps: use 0 (noisiest) to {num_inference_steps - 1}, or '
+                             f'-{num_inference_steps} to -1')
         return plan[step]
     if not isinstance(sigma, (int, float)) or not 0 <= sigma <= 1:
         raise ValueError(f'sigma={sigma!r} is no share of noise: use 0 (clean) to 1 (pure noise)')
@@ -339,7 +339,7 @@ class Renoised:
     grid: Grid
 
 
-def renoise(pipe, video: Tensor | None, prompt: str = '', step: int | None = None, steps: int = 50, sigma: float | None = None,
+def renoise(pipe, video: Tensor | None, prompt: str = '', step: int | None = None, num_inference_steps: int = 30, sigma: float | None = None,
             seed: int = 0, how: str = 'causal', full: bool = False, latents: Tensor | None = None) -> Renoised:
     """Add noise to a real video and run the model once; open captures see it.
 
@@ -349,7 +349,7 @@ def renoise(pipe, video: Tensor | None, prompt: str = '', step: int | None = Non
     full     run to the last layer and return the prediction; default: stop after the last layer that a capture needs
 
     Raises ValueError with the sizes, steps or words that fit."""
-    at = step_at(pipe, -5 if step is None and sigma is None else step, sigma, steps)
+    at = step_at(pipe, -5 if step is None and sigma is None else step, sigma, num_inference_steps)
     text_of(pipe, prompt)
     z = _latents(pipe, 'renoise', video, latents, how)
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z)
@@ -357,7 +357,7 @@ def renoise(pipe, video: Tensor | None, prompt: str = '', step: int | None = Non
     given, out = conditions(pipe, prompt, z), None
     with lock_of(pipe), one_forward(pipe) if full else until_enough(pipe):
         note_facts(pipe, prompts=[prompt] * len(z), seeds=[seed])
-        out = predict(pipe, x, at, given, steps)
+        out = predict(pipe, x, at, given, num_inference_steps)
     return Renoised(at, z, x, out, card_of(pipe).grid_of_latents(pipe, tuple(z.shape)))
 
 
@@ -393,13 +393,13 @@ def _expert(pipe, t: float) -> Any:
     return first if t >= ratio * pipe.scheduler.config.num_train_timesteps else second
 
 
-def predict(pipe, x: Tensor, at: Step, given: dict[str, Any], steps: int = 50) -> Tensor:
+def predict(pipe, x: Tensor, at: Step, given: dict[str, Any], num_inference_steps: int = 30) -> Tensor:
     "One forward of the denoiser at a step, as the conditional branch; with a graph only if x asks for a gradient."
     model = _expert(pipe, at.t)
     x = x.to(pipe._execution_device, model.dtype)
     t = torch.full((len(x),), at.t, device=x.device, dtype=torch.long if float(at.t).is_integer() else torch.float32)
     grad = torch.is_grad_enabled() and x.requires_grad
-    told = dict(step_index=at.index, num_inference_steps=steps, sigma=at.s)
+    told = dict(step_index=at.index, num_inference_steps=num_inference_steps, sigma=at.s)
     with lock_of(pipe), torch.set_grad_enabled(grad), announce(model, 'cond', **told):
         return model(**{card_of(pipe).sample: x}, timestep=t, **given, return_dict=False)[0]
 
@@ -412,11 +412,11 @@ class Inverted:
     noise: Tensor = field(repr=False)
     error: float
     psnr: float
-    steps: int
+    num_inference_steps: int
     video: Tensor = field(repr=False)
 
     def __repr__(self) -> str:
-        return (f'Inverted(in {self.steps} steps; reconstruction error {self.error:.3f} of the latents\' RMS, '
+        return (f'Inverted(in {self.num_inference_steps} steps; reconstruction error {self.error:.3f} of the latents\' RMS, '
                 f'{self.psnr:.1f} dB)')
 
 
@@ -432,7 +432,7 @@ def _blend(kind: str, low: Step, high: Step) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def invert(pipe, video: Tensor | None = None, prompt: str = '', steps: int = 30, refine: int = 2,
+def invert(pipe, video: Tensor | None = None, prompt: str = '', num_inference_steps: int = 30, refine: int = 2,
            latents: Tensor | None = None, on_step: Callable[[int], None] | None = None) -> Inverted:
     """The noise from which the model would make this video (DDIM inversion; the ODE for flow matching), with its error.
 
@@ -443,7 +443,7 @@ def invert(pipe, video: Tensor | None = None, prompt: str = '', steps: int = 30,
     text_of(pipe, prompt)
     z = _latents(pipe, 'invert', video, latents)
     kind = 'flow' if is_flow(pipe.scheduler) else pipe.scheduler.config.prediction_type
-    plan, given, x = schedule(pipe, steps), conditions(pipe, prompt, z), z.float()
+    plan, given, x = schedule(pipe, num_inference_steps), conditions(pipe, prompt, z), z.float()
     ends, said = [*plan, Step(len(plan), 0.0, 1.0, 0.0)], torch.zeros_like(x)
     for i in reversed(range(len(plan))):
         c, d = _blend(kind, ends[i + 1], ends[i])
@@ -451,8 +451,8 @@ def invert(pipe, video: Tensor | None = None, prompt: str = '', steps: int = 30,
         guess = ahead * x + along * said  # a first guess: on as the last prediction, of the step before, points
         with quiet(pipe):
             for _ in range(refine):
-                guess = (x - d * predict(pipe, guess, plan[i], given, steps).float()) / c
-        said = predict(pipe, guess, plan[i], given, steps).float()
+                guess = (x - d * predict(pipe, guess, plan[i], given, num_inference_steps).float()) / c
+        said = predict(pipe, guess, plan[i], given, num_inference_steps).float()
         x = (x - d * said) / c
         if on_step:
             on_step(i)
@@ -461,7 +461,7 @@ def invert(pipe, video: Tensor | None = None, prompt: str = '', steps: int = 30,
     error = float((again - z).norm() / z.norm())
     video_out, reference = decode(pipe, again), decode(pipe, z)
     psnr = float(-10 * (video_out - reference).square().mean().clamp_min(1e-10).log10())
-    found = Inverted(x, error, psnr, steps, video_out)
+    found = Inverted(x, error, psnr, num_inference_steps, video_out)
     _log.info('%r', found)
     return found
 

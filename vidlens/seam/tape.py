@@ -69,7 +69,7 @@ class Tape:
     text: int = 0
     text_first: bool = True
     layers: int | None = None
-    steps: int | None = None
+    num_inference_steps: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     whole: bool = False
     tokens: str = 'all'
@@ -85,7 +85,7 @@ class Tape:
 
         `tokens`: 'video', 'text' or 'all' of a joint sequence. Raises KeyError with what is there."""
         layer = from_start(layer, self.layers, 'layer')
-        step = None if step is None else from_start(step, self.steps, 'step')
+        step = None if step is None else from_start(step, self.num_inference_steps, 'step')
         hits = [k for k in self.data if k[:2] == (kind, layer) and step in (None, k[2]) and branch in (None, k[3])]
         if len(hits) != 1:
             what = f'{kind!r}, layer {layer}, step {"any" if step is None else step}, branch {branch or "any"}'
@@ -137,8 +137,8 @@ class Tape:
         if not here:
             return 'nothing'
         kinds, branches = (', '.join(dict.fromkeys(names)) for names in ([k[0] for k in self.data], [k[3] for k in here]))
-        of = f'; of {kind!r} ' if here[0][0] == kind else '; '
-        return f'kinds {kinds}{of}layers {_runs(k[1] for k in here)}; steps {_runs(k[2] for k in here)}; branch {branches}'
+        which = f'; of {kind!r} ' if here[0][0] == kind else '; '
+        return f'kinds {kinds}{which}layers {_runs(k[1] for k in here)}; steps {_runs(k[2] for k in here)}; branch {branches}'
 
     @staticmethod
     def _short(keys: list[Key], most: int = 6) -> str:

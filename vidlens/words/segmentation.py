@@ -290,11 +290,11 @@ def segment(maps: Tensor, grid: Grid, video: Tensor | None = None) -> Tensor:
     if maps.ndim != 4 or tuple(maps.shape[1:]) != grid.shape:
         raise ValueError(f'maps have shape {tuple(maps.shape)}, but must be (words, {grid.frames}, {grid.rows}, {grid.cols})')
     one = Grid(1, grid.rows, grid.cols, grid.stride, 1)
-    of = grid.frame_of(torch.arange(grid.video_frames))
+    frames = grid.frame_of(torch.arange(grid.video_frames))
     if video is None:
-        return torch.stack([upsample(maps[:, [f]], one).argmax(0)[0] for f in range(grid.frames)])[of]
+        return torch.stack([upsample(maps[:, [f]], one).argmax(0)[0] for f in range(grid.frames)])[num_inference_steps]
     guide = guide_video(video, grid)
-    return torch.stack([upsample(maps[:, [int(f)]], one, guide[[t]]).argmax(0)[0] for t, f in enumerate(of)])
+    return torch.stack([upsample(maps[:, [int(f)]], one, guide[[t]]).argmax(0)[0] for t, f in enumerate(frames)])
 
 
 def _pair(pred: Tensor, truth: Tensor) -> None:

@@ -80,7 +80,7 @@ class _Unscored(HeadProbe):
 
 def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: str | Sequence[str] = '',
                 words: str | Sequence[str] | Sequence[Sequence[str]] = (), by: str | Sequence[str] | None = None,
-                layers: Wanted = None, steps: Wanted = (-12,), of: int = 30, seed: int = 0, normalise: str | None = 'empty',
+                layers: Wanted = None, steps: Wanted = (-12,), num_inference_steps: int = 30, seed: int = 0, normalise: str | None = 'empty',
                 source: str | None = None, run: dict | None = None) -> HeadTable:
     """Scores of every head, layer and step, in one pass (IMAP, sections 3.1 and 3.6): a `HeadTable`.
 
@@ -90,7 +90,7 @@ def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: s
             each prompt
     by      among 'chi', 'fisher', 'dbi', 'silhouette', 'lambda2', 'evidence'; default 'chi', 'lambda2' and, where there is
             a word to look at, 'evidence'
-    steps   of a run of `of`; each is one forward of each video;  normalise, source: of the words, see `imap`
+    steps   of a run of `num_inference_steps`; each is one forward of each video;  normalise, source: of the words, see `imap`
 
     Raises ValueError for unknown scores or words, for as many prompts or lists of words as there are no videos, for scores that
     tell frames apart of a single frame, and for options that would do nothing."""
@@ -98,21 +98,21 @@ def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: s
     by = _known_scores(by if by is not None else ['chi', 'lambda2'] + [EVIDENCE] * all(p or w for p, w in zip(told, asked)))
     _check_options(by, videos, run or {}, words=(words or (), ()), normalise=(normalise, 'empty'), source=(source, None))
     _check_frames(pipe, by, clips, run or {})
-    at = sorted({step_at(pipe, s, steps=of).index for s in choose_numbers(steps, of, 'steps') or range(of)})
+    at = sorted({step_at(pipe, s, num_inference_steps=num_inference_steps).index for s in choose_numbers(steps, num_inference_steps, 'steps') or range(num_inference_steps)})
     tables, read = list[HeadTable](), list[Any]()
     for clip, text, mine in zip(clips, told, asked):
         words_of = _words_of(pipe, text, mine, normalise, source) if EVIDENCE in by else None
         with _watching_heads(pipe, by, words_of, normalise, layers, at) as (probes, evidence, tape):
             if clip is None:
-                generate(pipe, text, seed, of, **run or {})
+                generate(pipe, text, seed, num_inference_steps, **run or {})
             else:
                 z = encode(pipe, clip)
                 for s in at:
-                    renoise(pipe, None, text, step=s, steps=of, seed=seed, latents=z)
+                    renoise(pipe, None, text, step=s, num_inference_steps=num_inference_steps, seed=seed, latents=z)
         tables.append(_joined(probes, evidence, by))
         read.append(words_of)
     scores = {b: torch.cat([t.scores[b] for t in tables]) for b in by}
-    facts = dict(videos=len(scores[by[0]]), of=of, prompts=told, seed=seed, run=run) | _made_by(tape)
+    facts = dict(videos=len(scores[by[0]]), num_inference_steps=num_inference_steps, prompts=told, seed=seed, run=run) | _made_by(tape)
     if EVIDENCE in by:
         facts |= dict(words=[w.names for w in read], normalise=normalise, source=read[0].source)
     return HeadTable(scores, tables[0].steps, tables[0].layers, facts)
@@ -234,8 +234,8 @@ def published_choice(pipe, exact: bool = False, generation: bool = False) -> dic
         known = ', '.join(f'{name} ({f}, {n} layers, {h} heads)' for (f, n, h), (name, *_) in _PUBLISHED.items())
         raise ValueError(f'nothing is published for {told}, only for {known}: choose by what your model shows, '
                          'table = score_heads(pipe, videos, prompts), heads=table.select(5, layers=table.select_layers())')
-    _, runs, k, step, of, source = _PUBLISHED[shape]
-    chosen = dict[str, Any](layers=[n for a, b in runs for n in range(a, b + 1)], k=k, step=step, of=of, source=source)
+    _, runs, k, step, num_inference_steps, source = _PUBLISHED[shape]
+    chosen = dict[str, Any](layers=[n for a, b in runs for n in range(a, b + 1)], k=k, step=step, num_inference_steps=num_inference_steps, source=source)
     if generation:
         del chosen['step']
     return chosen | (dict(normalise='slots', together=source == 'concepts') if exact else {})

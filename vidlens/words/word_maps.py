@@ -54,7 +54,7 @@ class ConceptMaps:
     heads: which were read, by layer; chosen anew at each of several steps: all that were read, most often first, and
     facts['read'] tells {layer: their heads step by step}; separability: (layers, heads) Calinski-Harabasz of frames, mean over
     steps; rivals: other maps of the same words by name; flow: (frames - 1, rows, cols, 2) px by matching, if it was asked for;
-    facts: how they were made; run: what they were read in, its seed, steps (`of`), the sigma of each of facts['steps'], branch of
+    facts: how they were made; run: what they were read in, its seed, steps (`num_inference_steps`), the sigma of each of facts['steps'], branch of
     guidance, model, scheduler and versions."""
 
     words: list[str]
@@ -310,14 +310,14 @@ def _named(a: _Asked, pool: str | None) -> list[str]:
 
 # %% ../../nbs/words/10_word_maps.ipynb #2400000a
 def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), prompt: str | None = None,
-         layers: Wanted = None, k: int | None = None, step: Wanted = None, of: int | None = None, seed: int | None = None,
+         layers: Wanted = None, k: int | None = None, step: Wanted = None, num_inference_steps: int | None = None, seed: int | None = None,
          tape: Tape | None = None, item: int = 0, normalise: str | None = 'empty', **how: Any) -> ConceptMaps:
     """Where and when words are in a video (GramCol; with `k`, IMAP, section 3).
 
     words      words or phrases, each asked once; default every word of the prompt
     prompt     what the video shows; a tape knows its own
     layers     which to join (all);  k: only so many heads of each layer, by how well they separate frames
-    step       one or several; of a video in a run of `of` steps (default -12 of 30, noise of seed 0), of a tape among those that
+    step       one or several; of a video in a run of `num_inference_steps` steps (default -12 of 30, noise of seed 0), of a tape among those that
                it kept (all)
     tape       what a capture kept ('q k o', or 'xq xk xo'), in place of a video: nothing is run; item: which of its videos
     normalise  'empty': against a padding slot, or the empty concept (default);  'concepts': over the words asked;  'slots':
@@ -335,34 +335,34 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
 
     Raises ValueError for words that are not there, for 'empty' if the prompt fills every slot, and for options that would do
     nothing."""
-    _one_source(pipe, video, tape, item, of, seed)
-    of, given = of or 30, word_options(how, normalise, k)
+    _one_source(pipe, video, tape, item, num_inference_steps, seed)
+    num_inference_steps, given = num_inference_steps or 30, word_options(how, normalise, k)
     asked = prepare_words(pipe, words, _prompt_of(tape, prompt, item, given), given)
     joiner = MapSums(asked, given)
     if tape is not None:
         _from_tape(tape, joiner, layers, item, step)
         return joiner.result()
-    given.steps = {step_at(pipe, s, steps=of).index for s in choose_numbers(-12 if step is None else step, of, 'steps') or range(of)}
+    given.steps = {step_at(pipe, s, num_inference_steps=num_inference_steps).index for s in choose_numbers(-12 if step is None else step, num_inference_steps, 'steps') or range(num_inference_steps)}
     z = encode(pipe, cast(Tensor, video))
     with _watching(pipe, joiner, layers):
         for at in sorted(given.steps):
-            renoise(pipe, None, asked.text.prompt, step=at, steps=of, seed=seed or 0, latents=z)
+            renoise(pipe, None, asked.text.prompt, step=at, num_inference_steps=num_inference_steps, seed=seed or 0, latents=z)
     return joiner.result()
 
 
-def _one_source(pipe, video: Tensor | None, tape: Tape | None, item: int, of: int | None, seed: int | None) -> None:
+def _one_source(pipe, video: Tensor | None, tape: Tape | None, item: int, num_inference_steps: int | None, seed: int | None) -> None:
     "Raises ValueError unless there is a video or a tape, and for options of the other one."
     if tape is None:
         if video is None:
             raise ValueError(f'imap needs a video, or the tape of a capture that kept {_kinds_of(pipe)}; to generate one: '
                              'imap_generation(pipe, prompt, words)')
-        check_positive('of', of)
+        check_positive('num_inference_steps', num_inference_steps)
         if item != 0:
             raise ValueError(f'item={item} is one of the videos of a tape, but there is no tape: leave it out')
         return
     if video is not None:
         raise ValueError('a video and a tape: maps are read from the tape, and the video would not be looked at: leave one out')
-    if odd := [f'{n}={x!r}' for n, x in (('of', of), ('seed', seed)) if x is not None]:
+    if odd := [f'{n}={x!r}' for n, x in (('num_inference_steps', num_inference_steps), ('seed', seed)) if x is not None]:
         raise ValueError(f'{odd[0]} is how a video is run, but a tape is of a run that is over: leave it out')
     check_tape(pipe, tape)
 
@@ -375,21 +375,21 @@ class GeneratedMaps(NamedTuple):
 
 
 def imap_generation(pipe, prompt: str, words: str | Sequence[str] = (), layers: Wanted = None, k: int | None = None,
-                    steps: Wanted = None, of: int = 30, seed: int = 0, normalise: str | None = 'empty', run: dict | None = None,
+                    steps: Wanted = None, num_inference_steps: int = 30, seed: int = 0, normalise: str | None = 'empty', run: dict | None = None,
                     **how: Any) -> GeneratedMaps:
     """The maps of `imap`, read in the one pass that generates a video.
 
-    steps  which of the `of` steps are joined; default from .4 to .9 of the run: the first ones know nothing of the video yet
+    steps  which of the `num_inference_steps` steps are joined; default from .4 to .9 of the run: the first ones know nothing of the video yet
     run    goes to `generate`: guidance, frames, size ...;  the rest as in `imap`"""
     _one_video(prompt, run or {})
-    check_positive('of', of)
+    check_positive('num_inference_steps', num_inference_steps)
     given = word_options(how, normalise, k)
     asked = prepare_words(pipe, words, prompt, given)
-    most = range(round(.4 * of), max(round(.9 * of), 1 + round(.4 * of)))
-    given.steps = choose_numbers(most if steps is None else steps, of, 'steps') or set(range(of))
+    most = range(round(.4 * num_inference_steps), max(round(.9 * num_inference_steps), 1 + round(.4 * num_inference_steps)))
+    given.steps = choose_numbers(most if steps is None else steps, num_inference_steps, 'steps') or set(range(num_inference_steps))
     joiner = MapSums(asked, given)
     with _watching(pipe, joiner, layers, sorted(given.steps)):
-        sample: Any = generate(pipe, prompt, seed, of, **run or {})
+        sample: Any = generate(pipe, prompt, seed, num_inference_steps, **run or {})
     return GeneratedMaps(sample, joiner.result())
 
 
@@ -578,7 +578,7 @@ def _run_of(tape: Tape, steps: set[int], item: int = 0) -> dict[str, Any]:
     "What a tape tells of the run it is of, for these steps and one of its videos."
     seeds, times = tape.facts.get('seeds'), [tape.times[s] for s in sorted(steps) if s in tape.times]
     known = {n: tape.facts[n] for n in ('model', 'pipeline', 'dtype', 'scheduler', 'versions') if n in tape.facts}
-    return dict(seed=int(seeds[item if len(seeds) > 1 else 0]) if seeds else None, of=tape.steps, sigmas=[s for _, s in times],
+    return dict(seed=int(seeds[item if len(seeds) > 1 else 0]) if seeds else None, num_inference_steps=tape.num_inference_steps, sigmas=[s for _, s in times],
                 branch=next((key[3] for key in tape), 'cond')) | known
 
 
@@ -606,9 +606,9 @@ def _from_tape(tape: Tape, joiner: MapSums, layers: Wanted, item: int, step: Wan
     cross = any(key[0] == 'xq' for key in tape)
     kinds = ('xq', 'xk', 'xo') if cross else ('q', 'k', 'o')
     wanted = sorted(choose_numbers(layers, tape.layers, 'layers') or {key[1] for key in tape if key[0] in kinds})
-    h.steps = choose_numbers(step, tape.steps, 'steps') or set(tape.times)
+    h.steps = choose_numbers(step, tape.num_inference_steps, 'steps') or set(tape.times)
     if odd := sorted(h.steps - tape.times.keys()):
-        raise ValueError(f'step={step!r}: the tape kept steps {sorted(tape.times)} of {tape.steps}, and not {odd[0]}: name some of '
+        raise ValueError(f'step={step!r}: the tape kept steps {sorted(tape.times)} of {tape.num_inference_steps}, and not {odd[0]}: name some of '
                          'these, or leave step out for all of them')
     for at in sorted(h.steps):
         for layer in wanted:
