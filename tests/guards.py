@@ -142,5 +142,5 @@ def imported(code):
 
 
 def differences(a, b):
-    names = {f.relative_to(d).as_posix() for d in (a, b) for f in d.rglob('*.py')}
+    names = {f.relative_to(d).as_posix() for d in (a, b) for f in d.rglob('*.py')} - {'_modidx.py'}
     return sorted(n for n in names if not ((a / n).exists() and (b / n).exists() and filecmp.cmp(a / n, b / n, False)))

@@ -2,7 +2,6 @@
 import pytest
 import torch
 
-from vidlens import lens
 from vidlens.seam.card import card_of, model_of
 from vidlens.points.tapvid import PointClip, read_tapvid, write_tapvid
 from vidlens.seam.families import tiny
@@ -273,7 +272,7 @@ def test_a_clip_of_any_size_and_length_is_tracked_in_its_own_pixels(pipe):
 @pytest.mark.parametrize('shape', [(17, 60, 64), (16, 64, 64), (21, 64, 64), (17, 128, 128), (1, 50, 50)])
 def test_what_one_pass_does_not_take_goes_in_chunks(pipe, shape, monkeypatch):
     asked = []
-    monkeypatch.setattr(lens, 'track_long', lambda *a, **k: asked.append(k) or track_long(*a, **k))
+    monkeypatch.setattr('vidlens.points.tracking.track_long', lambda *a, **k: asked.append(k) or track_long(*a, **k))
     assert track(pipe, torch.rand(*shape, 3), layer=0, num_inference_steps=4, step=-1).xy.shape == (36, shape[0], 2)
     assert asked == [{}], 'with the defaults of track_long'
 
