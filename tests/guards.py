@@ -87,7 +87,7 @@ def layering(places, sources):
             if top != 'vidlens' or rest in (['__version__'], ['_room']):
                 continue
             other = next((places['.'.join(rest[:n])] for n in range(len(rest), 0, -1) if '.'.join(rest[:n]) in places), None)
-            if other is None and rest[0] in ROOMS:
+            if other is None and rest and rest[0] in ROOMS:
                 other = rest[0], -1
             if other is None:
                 if room:
