@@ -292,7 +292,7 @@ def segment(maps: Tensor, grid: Grid, video: Tensor | None = None) -> Tensor:
     one = Grid(1, grid.rows, grid.cols, grid.stride, 1)
     frames = grid.frame_of(torch.arange(grid.video_frames))
     if video is None:
-        return torch.stack([upsample(maps[:, [f]], one).argmax(0)[0] for f in range(grid.frames)])[num_inference_steps]
+        return torch.stack([upsample(maps[:, [f]], one).argmax(0)[0] for f in range(grid.frames)])[frames]
     guide = guide_video(video, grid)
     return torch.stack([upsample(maps[:, [int(f)]], one, guide[[t]]).argmax(0)[0] for t, f in enumerate(frames)])
 
