@@ -1,17 +1,20 @@
 """What the guards of the house look for: functions that list faults. test_house.py runs them."""
 import ast
+import collections
 import filecmp
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIB, NBS = ROOT / 'vidlens', ROOT / 'nbs'
 TOP = {'nbs', 'vidlens', 'settings.ini', 'setup.py', 'tests', '_quarto.yml', 'README.md', 'LICENSE', 'CHANGELOG.md',
-       'CONTRIBUTING.md', '.ci', '.gitignore', '.gitattributes'}
+       'CONTRIBUTING.md', '.ci', '.gitignore', '.gitattributes', '.pre-commit-config.yaml'}
 # What may be loaded by importing vidlens: these, and whatever they load themselves.
 LIGHT = ['torch', 'numpy', 'einops']
 KB = 1000
@@ -126,6 +129,121 @@ def long_functions(source, limit=45):
     functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     return [f'{n.name} has {n.end_lineno - n.lineno + 1} lines, more than {limit}' for n in functions
             if n.end_lineno - n.lineno >= limit]
+
+
+def private_imports(sources):
+    "module -> the private names that it imports from other modules."
+    found = collections.defaultdict(list)
+    for name, source in sources.items():
+        for target in imports(source, f'vidlens.{name}'.rpartition('.')[0]):
+            if target.startswith('vidlens.') and re.match(r'_[a-z]', target.rpartition('.')[2]) and target != 'vidlens._room':
+                found[name].append(target)
+    return dict(found)
+
+
+def public_functions(source):
+    "(name, node) of the public functions of a module and the public methods of its public classes."
+    def of(body, prefix=''):
+        for n in body:
+            if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and (not n.name.startswith('_') or n.name == '__init__'):
+                yield prefix + n.name, n
+            if isinstance(n, ast.ClassDef) and not n.name.startswith('_') and not prefix:
+                yield from of(n.body, f'{n.name}.')
+    return list(of(ast.parse(source).body))
+
+
+def arguments(node):
+    "The arguments of a function without `self`; *args and **kwargs are one each."
+    a = node.args
+    return [x for x in (*a.posonlyargs, *a.args, a.vararg, *a.kwonlyargs, a.kwarg) if x and x.arg not in ('self', 'cls')]
+
+
+def many_arguments(source, most=10):
+    return {name: len(arguments(n)) for name, n in public_functions(source) if len(arguments(n)) > most}
+
+
+def open_ended(source):
+    "Public functions that take **kwargs."
+    return {name for name, n in public_functions(source) if n.args.kwarg}
+
+
+def undocumented(source):
+    "Arguments and returns of public functions, and fields of public dataclasses, without a comment on a line of their own."
+    comments = {t.start[0] for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
+    for name, n in public_functions(source):
+        first = [x.lineno for x in arguments(n)]
+        last = [*first[1:], (n.returns or n.body[0]).lineno]      # a default may be longer than a line
+        yield from (f'{name}({x.arg})' for x, a, b in zip(arguments(n), first, last, strict=True)
+                    if not comments & set(range(a, b)))
+        gives = n.returns and not (isinstance(n.returns, ast.Constant) and n.returns.value is None)
+        if gives and first and n.returns.end_lineno not in comments:
+            yield f'{name} -> {ast.unparse(n.returns)}'
+    records = [c for c in ast.parse(source).body if isinstance(c, ast.ClassDef) and not c.name.startswith('_')
+               and 'dataclass' in ' '.join(map(ast.unparse, c.decorator_list))]
+    for record, x in [(c.name, x) for c in records for x in c.body if isinstance(x, ast.AnnAssign)]:
+        name = ast.unparse(x.target)
+        if not name.startswith('_') and 'ClassVar' not in ast.unparse(x.annotation) and \
+                not comments & set(range(x.lineno, x.end_lineno + 1)):
+            yield f'{record}.{name}'
+
+
+def homonyms(sources):
+    "Public functions and classes that several modules define: name -> modules."
+    home = collections.defaultdict(list)
+    for module, source in sources.items():
+        for n in ast.parse(source).body:
+            if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith('_'):
+                home[n.name].append(module)
+    return {name: sorted(found) for name, found in home.items() if len(found) > 1}
+
+
+def code_cells(nb):
+    "(lines, name of what is defined first, whether it is exported) of each code cell."
+    for c in cells(nb):
+        source = ''.join(c['source'])
+        if c['cell_type'] == 'code' and source.strip():
+            name = re.search(r'^(?:async )?(?:def|class) (\w+)|^(\w+)\b.* = ', source, re.M)
+            yield (source.count('\n') + 1, name and (name[1] or name[2]), bool(re.search(r'^#\|\s*export', source, re.M)))
+
+
+def percentile(values, share):
+    return sorted(values)[int(share * (len(values) - 1))]
+
+
+# Words of the house's old dialect, each with what to write instead. They are looked for in lessons, docstrings, comments and
+# messages, which is all text that people read.
+GLOSSARY = {
+    r'\blook_inside\b': 'analyse',
+    r'\b(?:is|are|was|were) told\b': 'active voice: "pass ...", "the callback receives ..."',
+    r'\b(?:tokens?|heads?|layers?|words?|it|they|model|frames?) looks? at\b': 'attends to, reads',
+    r'\b[Rr]ivals?\b': 'baseline',
+    r'\b[Tt]wins?\b': 'untrained model',
+    r'\bone habit\b': 'shared options',
+    r'\blearnt something\b': 'trained',
+    r'\bis believed to\b': 'name the tracker',
+    r'\bwished for\b': 'target',
+    r'\bby nobody\b|\bnobody (?:says|said|asked|tells|told|measured)\b': 'say what is missing',
+    r'\bway it (?:goes|moves)\b|\bwhich way\b(?! (?:it|they|each|a|the|words?|points?) moves?\b)': 'direction of motion',
+    r'\bwhat is asked\b|\bas one asks\b': 'the request, the target',
+    r'\b(?:says|said) nothing of\b': 'does not contain',
+}
+
+
+def old_words(nb):
+    "The words of the glossary in a notebook: its markdown, and strings and comments of its code."
+    for c in cells(nb):
+        text = source = ''.join(c['source'])
+        if c['cell_type'] == 'code':
+            try:
+                text = '\n'.join(t.string for t in tokenize.generate_tokens(io.StringIO(source).readline)
+                                 if t.type in (tokenize.STRING, tokenize.COMMENT))
+            except (tokenize.TokenError, SyntaxError):
+                pass   # a magic
+        yield from old_words_of(text)
+
+
+def old_words_of(text):
+    return [f'{m[0]!r}: {instead}' for pattern, instead in GLOSSARY.items() for m in re.finditer(pattern, text)]
 
 
 def unfinished(text):

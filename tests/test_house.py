@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from guards import (ENV, KB, LIB, NBS, ROOMS, ROOT, TOP, diet, differences, imported, layering, long_functions, modules,
-                    notebooks, sources, strangers, texts, tracked, unfinished)
+from exceptions import ARGUMENTS, CELL_LINES, HOMONYMS, LONG_CELLS, OLD_WORDS, OPEN_ENDED, UNDOCUMENTED
+from guards import (ENV, GLOSSARY, KB, LIB, NBS, ROOMS, ROOT, TOP, code_cells, diet, differences, homonyms, imported, layering,
+                    long_functions, many_arguments, modules, notebooks, old_words, old_words_of, open_ended, percentile,
+                    private_imports, sources, strangers, texts, tracked, undocumented, unfinished)
 
 import vidlens
 
@@ -66,6 +68,42 @@ def test_functions_fit_on_a_screen():
     assert not {name: found for name, source in sources().items() if (found := long_functions(source))}
 
 
+def test_private_names_stay_at_home():
+    found = private_imports(sources())
+    assert sum(map(len, found.values())) <= 20, found
+
+
+def test_functions_take_few_arguments():
+    found = {f'{m}.{name}': n for m, source in sources().items() for name, n in many_arguments(source).items()}
+    assert not {name: n for name, n in found.items() if n > ARGUMENTS.get(name, 0)}, 'gather options in a frozen dataclass'
+    more = {f'{m}.{name}' for m, source in sources().items() for name in open_ended(source)}
+    assert more <= OPEN_ENDED, f'{more - OPEN_ENDED}: name the arguments instead of **kwargs'
+
+
+def test_public_names_have_one_home():
+    found = homonyms(sources())
+    assert not {name: at for name, at in found.items() if not set(at) <= set(HOMONYMS.get(name, []))}
+
+
+def test_arguments_are_documented():
+    found = {m: list(undocumented(source)) for m, source in sources().items()}
+    assert not {m: what for m, what in found.items() if len(what) > UNDOCUMENTED.get(m, 0)}, 'a comment beside each argument'
+
+
+def test_cells_are_short():
+    found = {nb.relative_to(NBS).as_posix(): list(code_cells(nb)) for nb in notebooks()}
+    lines = percentile([n for rows in found.values() for n, _, _ in rows], .9)
+    assert lines <= CELL_LINES, f'one code cell of ten has more than {lines} lines: split them at function borders'
+    long = {nb: [name for n, name, exported in rows if exported and n > 40] for nb, rows in found.items()}
+    assert not {nb: names for nb, names in long.items() if len(names) > LONG_CELLS.get(nb, 0)}, 'over 40 lines'
+
+
+def test_words_of_the_field():
+    found = {nb.relative_to(NBS).as_posix(): list(old_words(nb)) for nb in notebooks()}
+    found |= {name: old_words_of((ROOT / name).read_text(encoding='utf-8')) for name in ('CONTRIBUTING.md',)}
+    assert not {name: words for name, words in found.items() if len(words) > OLD_WORDS.get(name, 0)}
+
+
 def test_export_in_sync(tmp_path):
     "Modules are what the notebooks export, no more (orphans of deleted notebooks) and no less."
     shutil.copytree(NBS, tmp_path / 'nbs', symlinks=True, ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
@@ -106,8 +144,9 @@ def test_layering_can_fail():
                        ('words.word_maps', 'from ..bundled.net import f'), ('cli', 'from .bundled import net'),
                        ('bundled.net', 'from . import dit')]:
         assert list(layering(places, {name: line})), (name, line)
-    fine = {'words.maps': 'from ..core.grid import Grid\nfrom vidlens.points.matching import f', 'bundled.dit': 'from .net import f',
-            'words.word_maps': 'from . import maps\nfrom .. import __version__, world', 'cli': 'import vidlens\nfrom vidlens import Grid'}
+    fine = {'words.maps': 'from ..core.grid import Grid\nfrom vidlens.points.matching import f',
+            'words.word_maps': 'from . import maps\nfrom .. import __version__, world', 'bundled.dit': 'from .net import f',
+            'cli': 'import vidlens\nfrom vidlens import Grid'}
     assert not list(layering(places, fine))
 
 
@@ -129,3 +168,27 @@ def test_other_guards_can_fail(tmp_path):
     assert 'scipy' in imported('import scipy.stats')
     (tmp_path / 'a').mkdir(), (tmp_path / 'b').mkdir(), (tmp_path / 'a/orphan.py').touch()
     assert differences(tmp_path / 'a', tmp_path / 'b') == ['orphan.py']
+
+
+def test_guards_of_signatures_can_fail():
+    source = ('class A:\n    def b(self, c, *d, e, **f):\n        return 1\n    def _g(self, **h):\n        pass\n'
+              'def k(l):\n    pass\n')
+    assert many_arguments(source, 3) == {'A.b': 4} and not many_arguments(source, 4) and open_ended(source) == {'A.b'}
+    assert list(undocumented(source)) == ['A.b(c)', 'A.b(d)', 'A.b(e)', 'A.b(f)', 'k(l)']
+    good = ('def f(a: int,    # px\n      b=(1,\n         2)  # pair\n      ) -> int:    # sum\n    "Adds."\n'
+            'def g() -> int:\n    pass\n')
+    assert not list(undocumented(good)) and list(undocumented(good.replace('# sum', ''))) == ['f -> int']
+    fields = '@dataclass(frozen=True)\nclass C:\n    a: int\n    b: int = 1   # px\n'
+    assert list(undocumented(fields)) == ['C.a'] and homonyms({'x': 'def f(): 1', 'y': 'class f: pass'}) == {'f': ['x', 'y']}
+    assert private_imports({'core.a': 'from .b import _c\nfrom vidlens.core.d import e'}) == {'core.a': ['vidlens.core.b._c']}
+    assert not private_imports({'core.a': 'from vidlens import _room, __version__\nfrom torch import _C'})
+
+
+def test_guards_of_cells_and_words_can_fail(tmp_path):
+    source = ['#| export\n', 'def f():\n', '    "The twin is told which way it goes."\n', *['    x = 1\n'] * 40]
+    lesson = {'cell_type': 'markdown', 'source': ['The heads look at a rival.']}
+    (tmp_path / 'a.ipynb').write_text(json.dumps({'cells': [{'cell_type': 'code', 'source': source}, lesson]}))
+    assert list(code_cells(tmp_path / 'a.ipynb')) == [(44, 'f', True)] and percentile([*range(10), 50], .9) == 9
+    assert len(list(old_words(tmp_path / 'a.ipynb'))) == 5 and not old_words_of('the untrained model attends to tokens')
+    assert all(len(old_words_of(text)) == 1 for text in ('look_inside', 'Rivals', 'was told', 'it looks at', 'what is asked'))
+    assert len(GLOSSARY) > 10

@@ -101,10 +101,10 @@ BAD = {
                               ValueError, '=0', 'at least 1'),
     'a video that does not fit': (lambda p, b, d: encode(p, VIDEO[:, :30]), ValueError, 'height is 30', '16 or 32'),
     'a coding of its own': (lambda p, b, d: encode(p, VIDEO, 'fast'), ValueError, "how='fast'", "'causal' or 'frames'"),
-    'a step too far': (lambda p, b, d: renoise(p, VIDEO, step=50), ValueError, 'step=50', r'0 \(noisiest\) to 49'),
+    'a step too far': (lambda p, b, d: renoise(p, VIDEO, step=30), ValueError, 'step=30', r'0 \(noisiest\) to 29'),
     'step and sigma': (lambda p, b, d: renoise(p, VIDEO, step=1, sigma=.5), ValueError, 'sigma=0.5', 'either step'),
     'too much noise': (lambda p, b, d: step_at(p, sigma=1.5), ValueError, 'sigma=1.5', '0 .clean. to 1'),
-    'a step in words': (lambda p, b, d: step_at(p, 'last'), ValueError, "step='last'", '0 .noisiest. to 49'),
+    'a step in words': (lambda p, b, d: step_at(p, 'last'), ValueError, "step='last'", '0 .noisiest. to 29'),
     'noise in words': (lambda p, b, d: step_at(p, sigma='half'), ValueError, "sigma='half'", '0 .clean. to 1'),
     'nothing to renoise': (lambda p, b, d: renoise(p, None),
                            ValueError, 'renoise needs a video', r'encode\(pipe, video\)'),
@@ -165,7 +165,7 @@ def test_message(name, bundled, tmp_path):
     message, raised = str(e.value), Path(traceback.extract_tb(e.tb)[-1].filename)
     assert re.search(found, message, re.S), message
     assert re.search(works, message, re.S), message
-    assert raised.parent == Path(vidlens.__file__).parent, f'raised by {raised}: {message}'
+    assert Path(vidlens.__file__).parent in raised.parents, f'raised by {raised}: {message}'
     assert type(e.value) in (error, KeyError) and len(message) < 900
 
 
