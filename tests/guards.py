@@ -172,7 +172,7 @@ def undocumented(source):
     comments = {t.start[0] for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
     for name, n in public_functions(source):
         first = [x.lineno for x in arguments(n)]
-        last = [*first[1:], (n.returns or n.body[0]).lineno]      # a default may be longer than a line
+        last = [*first, (n.returns or n.body[0]).lineno][1:]      # a default may be longer than a line
         yield from (f'{name}({x.arg})' for x, a, b in zip(arguments(n), first, last, strict=True)
                     if not comments & set(range(a, b)))
         gives = n.returns and not (isinstance(n.returns, ast.Constant) and n.returns.value is None)
