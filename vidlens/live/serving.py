@@ -27,10 +27,10 @@ __all__ = ['explorer_notebook', 'serve_command', 'waited', 'serve']
 # %% ../../nbs/live/20_serving.ipynb #46000006
 _CELLS = (('markdown', '# Look inside a video\n\nDrag a slider, click into the video, change the tab (in JupyterLab, run all cells '
                        'first).'),
-          ('code', 'import vidlens\nfrom vidlens.live.tabs import explore, silenced\nfrom vidlens.lens import moft\n'
+          ('code', 'import vidlens\nfrom vidlens.live.tabs import explore, silenced\nfrom vidlens.motion.one_site import moft\n'
                    'from vidlens.motion.steering import Region, control\n\n'
                    'pipe = vidlens.load({model!r}, {device!r}, {dtype!r})\n{video}'),
-          ('code', 'tabs = explore(pipe, video, {prompt!r}, num_inference_steps={of!r}, seed={seed!r})\ntabs'),
+          ('code', 'tabs = explore(pipe, video, {prompt!r}, num_inference_steps={num_inference_steps!r}, seed={seed!r})\ntabs'),
           ('markdown', 'Below each picture stands the call that gives what it shows: copy it into a cell of your own, below '
                        '`engine = tabs.engine`. What is painted for the result of *Steer* is '
                        '`mask = tabs.select("Steer").mask`.'))
