@@ -284,3 +284,52 @@ def test_side_by_side_breaks_into_rows():
         assert torch.equal(rows[:, top:top + 24, left:left + 12], flat[:, :, 16 * i:16 * i + 12])
     assert (rows[:, 24:28] == 1).all() and (rows[:, :, 12:16] == 1).all() and (rows[:, 56:, 12:] == 1).all()
     assert torch.equal(side_by_side(given, labels, gap=4, scale=1, columns=9), flat)
+
+
+# Results draw themselves
+
+def test_show_draws_results(monkeypatch):
+    import sys
+    from functools import singledispatch
+    from types import ModuleType
+    from vidlens.core.results import Result
+    from vidlens.core.stats import Interval
+    from vidlens.core.tables import BestSite, SiteTable
+    best = BestSite(4, 18, 30, scores={'accuracy': Interval(.9, .8, .95), 'pck': .7})
+    assert Page(show(best).data).tags == ['figure', 'img']
+
+    class Scores(SiteTable):
+        facts = {'num_inference_steps': 30}
+        names = ['acc', 'pck']
+
+        def map(self, name):
+            return torch.eye(2)
+
+    table = Scores([0, 5], [1., .8], [2, 4])
+    page = Page(show(table, kilobytes=60).data)
+    assert page.tags.count('img') == 2 and 'acc' in page.text and 'pck' in page.text
+
+    class Found(Result):
+        __module__ = 'vidlens.nowhere.finding'
+
+    with pytest.raises(TypeError, match=r'there is no picture of a Found yet.*@draw.register in vidlens.nowhere.pictures'):
+        show(Found())
+    room = ModuleType('vidlens.nowhere.pictures')
+    monkeypatch.setitem(sys.modules, 'vidlens.nowhere', ModuleType('vidlens.nowhere'))
+    monkeypatch.setitem(sys.modules, 'vidlens.nowhere.pictures', room)
+    with pytest.raises(TypeError, match='there is no picture of a Found yet'):
+        show(Found())
+    room.draw = singledispatch(lambda result, over=None: 1 / 0)
+    with pytest.raises(TypeError, match='there is no picture of a Found yet'):
+        show(Found())
+    room.draw.register(Found, lambda result, over=None: over)
+    assert Page(show(Found(), over=torch.rand(5, 8, 8, 3)).data).get('alt') == ['video of 5 frames, 8x8 pixels, 8 frames a second']
+    room.draw.register(Scores, lambda result, over=None: 'never')   # another room is not asked
+    assert Page(show(table).data).tags.count('img') == 2
+
+
+def test_show_takes_figures_in_a_row():
+    pictures = {'a': curve([1, 2]), 'b <i>': Image.new('RGB', (4, 4))}
+    page = Page(show(pictures).data)
+    assert page.tags == ['div'] + ['figure', 'img', 'figcaption'] * 2 and 'b <i>' in page.text
+    assert Page(show(list(pictures.values())).data).tags.count('img') == 2

@@ -1,13 +1,16 @@
-"""What every room needs and no model does: token grids, files, statistics, video, pictures and reports.
+"""What every room needs and no model does: token grids, files, results, statistics, video, pictures and reports.
 
+    checks      one of these words, a number in this range
     grid        where tokens lie in space and time
     files       files that are written whole or not at all
+    results     what a verb returns: save, load, DataFrame, xarray
     stats       intervals, paired differences, areas under curves
-    upsampling  maps of tokens brought to pixels along the edges of the video
+    tables      tables by layer and step, and the best site in them
+    upsampling  maps of tokens enlarged to pixels, along the edges of the video
     video       read, write, resize and check videos
-    pictures    what was found as pictures: maps, tracks, tables, curves
-    reports     a report as one file of HTML
+    pictures    pictures of results: maps, tracks, tables, curves
+    reports     a report as one HTML file
 """
 from vidlens import _room
 
-__getattr__, __dir__ = _room(__name__, 'grid files stats upsampling video pictures reports')
+__getattr__, __dir__ = _room(__name__, 'checks grid files results stats tables upsampling video pictures reports')

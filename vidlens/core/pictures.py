@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['SAFE_COLOURS', 'colour_table', 'unit_maps', 'colour_map', 'overlay', 'draw_tracks', 'paint_segments', 'draw_ways',
-           'arrow_segments', 'side_by_side', 'data_uri', 'image_bytes', 'moving_bytes', 'figure_bytes', 'show',
+           'arrow_segments', 'side_by_side', 'data_uri', 'image_bytes', 'moving_bytes', 'figure_bytes', 'drawn', 'show',
            'new_figure', 'largest_cell', 'layer_step_map', 'cell_frame', 'head_atlas', 'finish_axes', 'curve',
-           'scatter2d', 'plot_curves']
+           'scatter2d', 'plot_curves', 'draw']
 
 # %% ../../nbs/core/20_pictures.ipynb #b1b565fc
 import base64
 import html
+import importlib
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,9 @@ import torch
 from torch import Tensor
 
 from .grid import Grid
+from .results import Result
+from .stats import Interval
+from .tables import BestSite, SiteTable
 from .upsampling import upsample
 from .video import as_video, resize, video_bytes
 
@@ -342,56 +348,97 @@ def _picture(data: bytes, kind: str, alt: str, caption: str | None = None) -> An
     return HTML(f'<figure style="margin:0"><img alt="{html.escape(alt)}" style="max-width:100%" '
                 f'src="{data_uri(data, kind)}">{note}</figure>')
 
+# %% ../../nbs/core/20_pictures.ipynb #20d0a002
+def drawn(result: Result,     # any result
+          over: Any = None,   # a video to draw it on, (frames, height, width, 3) or an object with `.video`
+          ) -> Any:           # what `show` accepts, or None if there is no picture of this class
+    "The picture of a result by its room: `vidlens.<room>.pictures.draw(result, over)`, for its class or a base of it."
+    for cls in type(result).__mro__:
+        room = re.match(r'vidlens\.(\w+)\.', cls.__module__)
+        try:
+            pictures = importlib.import_module(f'vidlens.{room[1]}.pictures') if room else None
+        except ModuleNotFoundError as e:
+            if not str(e.name).startswith('vidlens'):
+                raise
+            continue  # a room without pictures
+        draw = getattr(pictures, 'draw', None)
+        if draw and draw.dispatch(type(result)) is not draw.dispatch(object):
+            return draw(result, over)
+    return None
 
+
+def _checked_picture(x: Any, over: Any) -> tuple[Any, Any]:
+    "(what to show, the video that is still to be put below it). Raises TypeError for a result that nothing can draw."
+    picture = drawn(x, over) if isinstance(x, Result) else None
+    if picture is None and isinstance(x, Result) and not hasattr(x, 'video') and not hasattr(x, 'maps'):
+        room = type(x).__module__.rpartition('.')[0]
+        raise TypeError(f'there is no picture of a {type(x).__name__} yet: display its to_dataframe(), or add one with '
+                        f'@draw.register in {room}.pictures')
+    return (x, over) if picture is None else (picture, None)
+
+# %% ../../nbs/core/20_pictures.ipynb #20d0a003
 def _is_video(x: Any) -> bool:
     return isinstance(x, (Tensor, np.ndarray)) and x.ndim == 4 and x.shape[-1] in (1, 3)
 
 
-def _moving(x: Any, over: Any, tracks: Any, options: dict[str, Any]) -> Tensor:
+def _moving(x: Any, over: Any, grid: Grid | None, tracks: Any, truth: Any) -> Tensor:
     "The video that `show` shows for x."
     if isinstance(x, Mapping):
         return side_by_side(list(x.values()), [str(k) for k in x])
     if isinstance(x, (list, tuple)):
         return side_by_side([v if _is_video(v) else as_video(v) for v in x])
     if over is not None:
-        maps = getattr(x, 'maps', x)
-        x = overlay(getattr(over, 'video', over), maps, options.pop('grid', getattr(x, 'grid', None)),
-                    **{k: options.pop(k) for k in ('alpha', 'cmap', 'norm', 'smooth') if k in options})
+        x = overlay(getattr(over, 'video', over), getattr(x, 'maps', x), grid or getattr(x, 'grid', None))
     elif not _is_video(getattr(x, 'video', x)):
-        x = colour_map(x, **{k: options.pop(k) for k in ('cmap', 'norm') if k in options})
+        x = colour_map(x)
     x = getattr(x, 'video', x)
-    if tracks is None:
-        return x
-    return draw_tracks(x, tracks, **{k: options.pop(k) for k in ('visible', 'trail', 'truth', 'truth_visible', 'radius')
-                                     if k in options})
+    return x if tracks is None else draw_tracks(x, tracks, truth=truth)
 
 
-def show(x: Any, over: Any = None, tracks: Any = None, fps: float = 8, scale: int | None = None,
-         kilobytes: float = 100, caption: str | None = None, **options: Any) -> Any:
-    """An object that a notebook displays: still HTML with the picture inside, at most `kilobytes`, no script.
+def _still(x: Any) -> bool:
+    "Whether x is a figure or an image, rather than numbers."
+    return hasattr(x, 'savefig') or hasattr(x, 'getbands')
 
-    x: a video (frames, height, width, 3) or anything with a `.video`; maps (frames, rows, cols), alone or over a video
-    `over`; several videos as a list, or a dict {label: video}; one image (height, width, 3); a PIL image; a matplotlib
-    or plotly figure (a plotly figure is returned as it is). `tracks` are drawn on the video. Options of `overlay` and
-    `draw_tracks` are taken. Raises TypeError for other things and for unknown options."""
-    options = dict(options)
+
+def _gallery(pictures: Mapping[str, Any], kilobytes: float) -> Any:
+    "IPython HTML of several figures or images, which wrap like words."
+    from IPython.display import HTML
+    parts = (show(x, kilobytes=kilobytes / len(pictures), caption=name or None).data for name, x in pictures.items())
+    return HTML('<div style="display:flex;flex-wrap:wrap;gap:12px">' + ''.join(parts) + '</div>')
+
+# %% ../../nbs/core/20_pictures.ipynb #20d0a004
+def show(x: Any,                       # a result, video, map, image or figure, or several: see below
+         over: Any = None,             # video below the maps, (frames, height, width, 3) or an object with `.video`
+         grid: Grid | None = None,     # grid of the maps; None: the one of x, or the one that fits the sizes
+         tracks: Any = None,           # (points, frames, 2) as (x, y) px, drawn on the video
+         truth: Any = None,            # true tracks of the same points, drawn as rings
+         fps: float = 8,               # frames a second
+         scale: int | None = None,     # enlargement; None: small videos to about 256 px
+         kilobytes: float = 100,       # largest size of the HTML
+         caption: str | None = None,   # text below, also read out in place of the picture
+         ) -> Any:                     # an object that a notebook displays
+    """Show something in a notebook: plain HTML with the picture inside and no script.
+
+    x may be any result of vidlens; a video (frames, height, width, 3) or an object with `.video`; maps (frames, rows, cols), alone
+    or `over` a video; several videos or figures as a list or a dict {label: video}; one image (height, width, 3); a PIL image; a
+    matplotlib or plotly figure (a plotly figure is returned as it is). Raises TypeError for anything else. For other colours call
+    `overlay`, for other trails `draw_tracks`, and show what they return."""
+    x, over = _checked_picture(x, over)
     if hasattr(x, 'to_plotly_json'):
         return x
     if hasattr(x, 'savefig'):
         return _picture(figure_bytes(x), 'png', caption or 'figure', caption)
-    if isinstance(x, (Tensor, np.ndarray)) and x.ndim == 3 and x.shape[-1] == 3 and over is None:
-        x = x[None]
     if hasattr(x, 'getbands'):
         return _picture(*image_bytes(x, kilobytes * .74), caption or f'image of {x.width}x{x.height} pixels', caption)
-    if isinstance(x, np.ndarray):
-        x = torch.from_numpy(x)
+    if isinstance(x, (list, tuple, Mapping)) and x and all(map(_still, x.values() if isinstance(x, Mapping) else x)):
+        return _gallery(x if isinstance(x, Mapping) else {str(i): v for i, v in enumerate(x)}, kilobytes)
+    x = torch.from_numpy(x) if isinstance(x, np.ndarray) else x
+    if isinstance(x, Tensor) and x.ndim == 3 and x.shape[-1] == 3 and over is None:
+        x = x[None]
     if not isinstance(x, (Tensor, list, tuple, Mapping)) and not hasattr(x, 'video') and not hasattr(x, 'maps'):
-        raise TypeError(f'show does not know {type(x).__name__} objects: give a video (frames, height, width, 3), maps '
+        raise TypeError(f'show does not know {type(x).__name__} objects: give a result, a video (frames, height, width, 3), maps '
                         'with over=video, a list or dict of videos, a PIL image or a figure')
-    v = as_video(_moving(x, over, tracks, options))
-    if options:
-        raise TypeError(f'show: {", ".join(options)} {"is" if len(options) == 1 else "are"} unknown or not used here; '
-                        'alpha, cmap, norm, smooth, grid go with over=, trail, visible, truth with tracks=')
+    v = as_video(_moving(x, over, grid, tracks, truth))
     n, h, w = v.shape[:3]
     data = moving_bytes(v, fps, kilobytes * .74, scale)  # base64 makes 4 bytes of 3
     return _picture(data, 'webp', caption or f'video of {n} frames, {h}x{w} pixels, {fps:g} frames a second', caption)
@@ -620,4 +667,32 @@ def plot_curves(values: Any, groups: Any = None, title: str = '', xlabel: str = 
                     f'{name} ({len(index)})' if name else '', False)
             ax.set_title(ax.get_title(loc='left'), loc='left', fontsize=9)
     figure.suptitle(title, x=.01, ha='left', fontsize=10.5)
+    return figure
+
+# %% ../../nbs/core/20_pictures.ipynb #20d0a006
+@singledispatch
+def draw(result: Any,        # a result
+         over: Any = None,   # a video to draw it on
+         ) -> Any:           # what `show` accepts
+    "The picture of a result, chosen by its class. Raises TypeError for a class without one."
+    raise TypeError(f'there is no picture of a {type(result).__name__}')
+
+
+@draw.register
+def _draw_table(result: SiteTable, over: Any = None) -> Any:
+    "A heat map of each score."
+    maps = {n: layer_step_map(result.map(n), result.steps, result.layers, n) for n in result.names}
+    return maps if len(maps) > 1 else next(iter(maps.values()))
+
+
+@draw.register
+def _draw_best(result: BestSite, over: Any = None) -> Any:
+    "The scores of a site, with their intervals."
+    figure, ax = new_figure(4.6, 1. + .3 * len(result.scores), style='ticks')
+    for i, x in enumerate(result.scores.values()):
+        mean, low, high = x if isinstance(x, Interval) else (x, x, x)
+        ax.errorbar(mean, i, xerr=[[mean - low], [high - mean]], fmt='o', color=SAFE_COLOURS[0], capsize=3)
+    ax.set_yticks(range(len(result.scores)), list(result.scores))
+    ax.invert_yaxis()
+    finish_axes(ax, 'score', '', f'layer {result.layer}, step {result.step} of a run of {result.num_inference_steps}', False)
     return figure
