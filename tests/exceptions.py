@@ -29,7 +29,7 @@ ARGUMENTS = {'analysis.look_inside': 12,
 # Public functions that take **kwargs.
 OPEN_ENDED = {'bundled.dit.restore_run', 'bundled.export.check_pipeline', 'bundled.inside.in_layers', 'bundled.measures.Row.of',
  'bundled.measures.fresh', 'bundled.sampling.sampled', 'bundled.sampling.show_all', 'bundled.vae.restore_vae',
- 'core.pictures.new_figure', 'core.pictures.show', 'live.tabs.explore', 'live.tabs.silenced',
+ 'core.pictures.new_figure', 'live.tabs.explore', 'live.tabs.silenced',
  'live.trace.Engine.score', 'live.trace.Engine.track', 'live.trace.Engine.words', 'live.trace.clip_to_hold',
  'live.trace.hold', 'live.viewer.Viewer.__init__', 'live.widgets.Task.__init__', 'motion.clips.world_motion',
  'motion.discovery.discover', 'motion.steering.control', 'motion.sweep.score_field', 'points.flow.residual_flow',
@@ -43,8 +43,9 @@ OPEN_ENDED = {'bundled.dit.restore_run', 'bundled.export.check_pipeline', 'bundl
  'world.scenes.Scenes.captions', 'world.scenes.Scenes.with_', 'world.scenes.clip', 'world.scenes.from_captions',
  'world.scenes.sample'}
 
-# Public names that several modules define. Scripts of the bundled model each have their `main`.
+# Public names that several modules define. Scripts of the bundled model each have their `main`, rooms their `draw` (for `show`).
 HOMONYMS = {'Channels': ['live.tabs', 'motion.channels'],
+ 'draw': ['bundled.dit', 'core.pictures', 'motion.pictures', 'points.pictures', 'seam.pictures', 'words.pictures', 'world.pictures'],
  'judged': ['bundled.sampling', 'words.judging'],
  'main': ['bundled.dit', 'bundled.export', 'bundled.gates', 'bundled.judge', 'bundled.modelcard', 'bundled.vae',
           'cli'],
