@@ -9,7 +9,8 @@ from torch.overrides import TorchFunctionMode
 from vidlens.seam.card import card_of
 from vidlens.seam.concepts import PATHS, Concepts, _attend, concept_stream, encode_concepts
 from vidlens.seam.families import tiny
-from vidlens.seam.hooks import CaptureError, capture
+from vidlens.seam.capturing import capture
+from vidlens.seam.hooks import CaptureError
 from vidlens.words.maps import (concept_attention_map, concept_maps, cross_attention_map, select_heads, separability,
                                 surrogate)
 

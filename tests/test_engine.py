@@ -16,7 +16,8 @@ from vidlens.seam.card import card_of, model_of
 from vidlens.live.trace import hold
 from vidlens.points.tapvid import PointClip
 from vidlens.seam.families import tiny
-from vidlens.seam.hooks import CaptureError, capture, watch_inputs
+from vidlens.seam.capturing import capture, watch_inputs
+from vidlens.seam.hooks import CaptureError
 from vidlens.motion.one_site import features
 from vidlens.points.scoring import score, score_generation
 from vidlens.points.tracking import track
@@ -676,7 +677,7 @@ def test_a_model_that_is_run_in_two_threads_is_run_in_turns(pipe, clip):
     "What one thread generates is not heard by what another looks at, and the other way round."
     from concurrent.futures import ThreadPoolExecutor
 
-    from vidlens.seam.hooks import capture
+    from vidlens.seam.capturing import capture
     from vidlens.seam.run import generate
     alone, plain = generate(pipe, 'a red circle', 1, 6), hold(pipe, clip)
     want = {s: plain.match((0, 20., 20.), s, 4) for s in range(6)}

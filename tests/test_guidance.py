@@ -12,7 +12,9 @@ from vidlens.seam import hooks
 from vidlens.seam.card import card_of
 from vidlens.seam.families import tiny
 from vidlens.motion.cag import CAG, Movement, movement, own_frame_attention
-from vidlens.seam.hooks import CaptureError, capture, edit, quiet, until_enough
+from vidlens.seam.capturing import capture
+from vidlens.seam.editing import edit
+from vidlens.seam.hooks import CaptureError, quiet, until_enough
 from vidlens.seam.run import generate, renoise
 
 SCALE = {'cogvideox': 4.0, 'wan': 4.0, 'hunyuanvideo': 3.0}   # of classifier-free guidance, see seam.call

@@ -14,7 +14,7 @@ from vidlens.seam.card import card_of, model_of
 from vidlens.seam.families import tiny
 from vidlens.core.grid import Grid
 from vidlens.words.heads import SCORES, HeadProbe, HeadTable, silhouette
-from vidlens.seam.hooks import capture
+from vidlens.seam.capturing import capture
 from vidlens.words.maps import lambda2, select_heads, separability
 from vidlens.seam.run import renoise
 

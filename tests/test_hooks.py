@@ -12,8 +12,12 @@ from seam import (FAMILIES, KINDS, LAYERS, LENGTH, attention, blocks, call, comb
 
 from vidlens.seam import hooks
 from vidlens.seam.card import card_of
-from vidlens.seam.hooks import CaptureError, capture, edit, parse_bytes, quiet, until_enough
+from vidlens.seam.capturing import capture
+from vidlens.seam.choices import Budget, parse_bytes
+from vidlens.seam.editing import edit
+from vidlens.seam.hooks import CaptureError, quiet, until_enough
 from vidlens.seam.run import predict, schedule, step_at
+from vidlens.seam.tape import tensors_in
 from vidlens.seam.families import tiny
 
 TWO = ['a cat runs', 'two dogs']
@@ -176,7 +180,7 @@ def test_a_view_that_a_probe_returns_keeps_nothing_else_alive():
     for probe in (lambda s, q: q[:, :, 0], lambda s, q: [q[..., :1]], lambda s, q: {'x': (q[0], 3)}):
         with capture(pipe, 'q', layers=0, steps=0, probe=probe) as tape:
             call(pipe, steps=1)
-        for x in hooks._tensors(next(iter(tape.data.values()))):
+        for x in tensors_in(next(iter(tape.data.values()))):
             assert x.untyped_storage().nbytes() == x.numel() * x.element_size()
 
 
@@ -633,22 +637,24 @@ def product(message):
 
 @pytest.mark.parametrize('family, options', combinations(FAMILIES, [
     {}, dict(kinds='q k v o', layers=[0, -1], steps=-1), dict(kinds='hidden'), dict(kinds='o hidden', heads=1, branch='both'),
-    dict(kinds='q', tokens='video'), dict(kinds='k', tokens='text', steps=[0, 1]), dict(kinds='q', dtype=torch.float16),
+    dict(kinds='q', tokens='video'), dict(kinds='k', tokens='text', steps=[0, 1]), dict(kinds='q', dtype='float16'),
     dict(kinds='all', branch='uncond')]), ids=str)
 def test_what_is_predicted_is_kept(family, options):
     pipe = pipe_of(family)
     options = options | (dict(kinds=KINDS[family]) if options.get('kinds') == 'all' else {})
     count = []
     undo = blocks(pipe)[0].register_forward_pre_hook(lambda m, a: count.append(1))
-    ways_out = r'(?s)above the budget.*layers=.*steps=.*heads=.*probe=.*budget="\d+ MiB"'
-    with pytest.raises(CaptureError, match=ways_out) as e, capture(pipe, budget=1, **options):
+    form = {k: v for k, v in options.items() if k == 'dtype'}
+    options = {k: v for k, v in options.items() if k != 'dtype'}
+    ways_out = r'''(?s)above the budget.*layers=.*steps=.*heads=.*probe=.*budget=("|Budget\(size=')\d+ MiB'''
+    with pytest.raises(CaptureError, match=ways_out) as e, capture(pipe, budget=Budget(1, **form) if form else 1, **options):
         call(pipe, TWO, guided=True)
     undo.remove()
     assert not count
-    with capture(pipe, **options) as tape:
+    with capture(pipe, budget=Budget(**form), **options) as tape:
         call(pipe, TWO, guided=True)
     assert tape.nbytes == product(str(e.value)) > 0
-    with capture(pipe, budget=tape.nbytes, **options):
+    with capture(pipe, budget=Budget(tape.nbytes, **form), **options):
         call(pipe, TWO, guided=True)
 
 
@@ -695,7 +701,7 @@ def test_parse_bytes_refuses(size):
 # -- options
 
 def test_heads_tokens_dtype_device(pipe):
-    options = dict(heads=-1, tokens='video', dtype='float16', device='cpu')
+    options = dict(heads=-1, tokens='video', budget=Budget(dtype='float16', device='cpu'))
     with capture(pipe, 'q', steps=0) as full, capture(pipe, 'q', steps=0, **options) as part:
         call(pipe, steps=1)
     x, y = full.get('q', 1), part.get('q', 1)
@@ -719,7 +725,7 @@ def test_gradients_flow_through_what_is_kept(pipe):
     x.requires_grad_(True)
     at = step_at(pipe, 5, num_inference_steps=10)
     for keep in (True, False):
-        with capture(pipe, 'q', layers=1, grad=keep) as tape, until_enough(pipe):
+        with capture(pipe, 'q', layers=1, budget=Budget(grad=keep)) as tape, until_enough(pipe):
             predict(pipe, x, at, given, 10)
         assert tape.get('q', 1).requires_grad is keep
         if keep:

@@ -5,7 +5,8 @@ import torch
 from vidlens.seam.card import card_of, model_of
 from vidlens.points.tapvid import PointClip, read_tapvid, write_tapvid
 from vidlens.seam.families import tiny
-from vidlens.seam.hooks import capture, edit
+from vidlens.seam.capturing import capture
+from vidlens.seam.editing import edit
 from vidlens.motion.one_site import features, moft
 from vidlens.points.scoring import best_layer, score, score_generation, world_clips
 from vidlens.points.tracking import track

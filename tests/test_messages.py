@@ -9,8 +9,11 @@ from seam import call, pipe_of
 
 import vidlens
 from vidlens.seam.card import card_of
+from vidlens.seam.choices import Budget
 from vidlens.core.grid import Grid
-from vidlens.seam.hooks import CaptureError, capture, edit
+from vidlens.seam.capturing import capture
+from vidlens.seam.editing import edit
+from vidlens.seam.hooks import CaptureError
 from vidlens.seam.loading import load
 from vidlens.seam.run import encode, generate, invert, renoise, step_at, text_of
 from vidlens.seam.tape import Tape, load_tape, save_tape
@@ -134,9 +137,8 @@ BAD = {
     'a budget of nothing': (lambda p, b, d: run(p, budget=0), ValueError, 'budget=0', 'above 0'),
     'too much': (lambda p, b, d: run(p, budget='1 KB'),
                  CaptureError, r'x 2 steps x .* budget of 0.00 MiB', r'layers=\[\.\.\.\]'),
-    'a device that is not there': (lambda p, b, d: run(p, device='gpu'), ValueError, "device='gpu'", "use 'cpu'"),
-    'a dtype that is none': (lambda p, b, d: run(p, dtype='int'), ValueError, "dtype='int'", 'float16'),
-    'an option that is none': (lambda p, b, d: run(p, layer=2), TypeError, "'layer'", 'layers, steps'),
+    'a device that is not there': (lambda p, b, d: run(p, budget=Budget(device='gpu')), ValueError, "device='gpu'", "use 'cpu'"),
+    'a dtype that is none': (lambda p, b, d: run(p, budget=Budget(dtype='int')), ValueError, "dtype='int'", 'float16'),
     'edits of two moments': (lambda p, b, d: changed(p, 'q o', print), ValueError, 'edit q o', 'nest edits'),
     'an edit by a number': (lambda p, b, d: changed(p, 'q', 3), TypeError, 'f is a int', 'def f'),
     'an edit of another shape': (lambda p, b, d: changed(p, 'q', lambda s, q: q[0]),

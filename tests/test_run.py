@@ -14,7 +14,7 @@ from seam import FAMILIES, blocks, call, kept_hooks, pipe_of
 from torch import nn
 
 from vidlens.seam.card import card_of, model_of, text_length
-from vidlens.seam.hooks import capture
+from vidlens.seam.capturing import capture
 from vidlens.seam.loading import load, randomise
 from vidlens.seam.run import (Step, conditions, decode, default_size, encode, fit_video, generate, invert, predict,
                               renoise, schedule, step_at, text_of)
@@ -229,7 +229,7 @@ def test_generate_is_the_pipelines_own_call(bundled, sample):
 @pytest.mark.parametrize('family', FAMILIES)
 def test_batches_hold_what_single_runs_hold(family):
     "Each video has its own seed, and num_videos_per_prompt works for every family."
-    pipe, options = pipe_of(family), dict(steps=2, frames=5, size=(32, 32))
+    pipe, options = pipe_of(family), dict(num_inference_steps=2, frames=5, size=(32, 32))
     batch = generate(pipe, ['a cat', 'two dogs'], seed=5, **options)
     alone = [generate(pipe, p, seed=5 + i, **options) for i, p in enumerate(['a cat', 'two dogs'])]
     assert [s.seed for s in batch] == [5, 6]
@@ -320,7 +320,7 @@ def test_schedule_is_that_of_a_run(family):
 # -- renoise
 
 @pytest.mark.parametrize('family', FAMILIES)
-@pytest.mark.parametrize('where', [dict(step=-4, steps=10), dict(sigma=.5)])
+@pytest.mark.parametrize('where', [dict(step=-4, num_inference_steps=10), dict(sigma=.5)])
 def test_renoise_blends(family, where):
     pipe, ran = pipe_of(family), []
     undo = [b.register_forward_pre_hook(lambda m, a, i=i: ran.append(i)) for i, b in enumerate(blocks(pipe))]
@@ -474,7 +474,7 @@ def test_names_of_the_pipeline_that_are_set_here_are_told():
     pipe, g = pipe_of('wan'), torch.Generator()
     for given, says in ((dict(generator=g), 'generator of WanPipeline is seed=3 here'), (dict(output_type='np'), 'always tensors'),
                         (dict(callback_on_step_end=print), 'on_step=f'), (dict(max_sequence_length=10), "the model's own"),
-                        (dict(steps=2, num_inference_steps=3), 'is steps=25 here'), (dict(frames=5, num_frames=5), 'frames=17'),
+                        (dict(size=(32, 32), height=16), r'size=\(64, 64\)'), (dict(frames=5, num_frames=5), 'frames=17'),
                         (dict(schritte=3), 'schritte=3 is no argument of generate, nor of WanPipeline, whose own are .*latents')):
         with pytest.raises(TypeError, match=says) as e:
             generate(pipe, 'a cat', **given)

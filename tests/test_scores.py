@@ -10,7 +10,7 @@ from test_matching import sliding
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidlens.core.grid import Grid
-from vidlens.seam.hooks import capture
+from vidlens.seam.capturing import capture
 from vidlens.points.matching import match, points_on_grid
 from vidlens.core.stats import bootstrap, harmonic_mean
 from vidlens.points.metrics import pck

@@ -11,7 +11,7 @@ from vidlens.seam.card import card_of
 from vidlens.seam.concepts import concept_stream
 from vidlens.seam.families import tiny
 from vidlens.words.heads import HeadProbe, HeadTable
-from vidlens.seam.hooks import capture
+from vidlens.seam.capturing import capture
 from vidlens.words.maps import concept_maps
 from vidlens.words.prompts import MotionPrompt
 from vidlens.seam.loading import load

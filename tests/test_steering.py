@@ -12,7 +12,8 @@ from vidlens.seam import hooks
 from vidlens.seam.card import card_of, model_of, sites
 from vidlens.seam.families import tiny
 from vidlens.core.grid import Grid
-from vidlens.seam.hooks import capture, edit
+from vidlens.seam.capturing import capture
+from vidlens.seam.editing import edit
 from vidlens.motion.losses import MotionStats
 from vidlens.seam.run import generate, predict
 from vidlens.motion.steering import Drag, MotionReference, Region, Steered, carried, control, measure_stats, motion_of

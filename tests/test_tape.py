@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 from seam import FAMILIES, call, pipe_of
 
 from vidlens.core.grid import Grid
-from vidlens.seam.hooks import capture
+from vidlens.seam.choices import Budget
+from vidlens.seam.capturing import capture
 from vidlens.seam.tape import Site, Tape, load_tape, save_tape
 
 
@@ -34,7 +35,7 @@ def test_round_trip(tmp_path, dtype):
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_round_trip_of_a_capture(tmp_path, family):
-    with capture(pipe_of(family), 'q hidden', steps=-1, branch='both', grad=True) as tape:
+    with capture(pipe_of(family), 'q hidden', steps=-1, branch='both', budget=Budget(grad=True)) as tape:
         call(pipe_of(family), guided=True)
     again = load_tape(save_tape(tape, tmp_path / 'a.tape'))
     assert same(again, tape) and torch.equal(again['q', -1, -1, 'uncond'], tape.get('q', tape.layers - 1, 1, 'uncond'))

@@ -11,7 +11,7 @@ import vidlens
 from vidlens import world
 from vidlens.points.tapvid import PointClip, evaluate_tapvid
 from vidlens.core.grid import Grid
-from vidlens.seam.hooks import capture
+from vidlens.seam.capturing import capture
 from vidlens.points.matching import match
 from vidlens.seam.run import renoise
 from vidlens.points.long_videos import Chunk, _from_anchor, plan_chunks, track_long, tracker

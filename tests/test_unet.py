@@ -7,9 +7,12 @@ import torch
 from seam import combinations, kept_hooks, leaves_nothing, state
 
 from vidlens.seam import hooks
+from vidlens.seam.choices import Budget
 from vidlens.seam.card import card_of, noise_level, sites, text_length
 from vidlens.seam.families import tiny
-from vidlens.seam.hooks import CaptureError, announce, capture, edit, until_enough
+from vidlens.seam.capturing import capture
+from vidlens.seam.editing import edit
+from vidlens.seam.hooks import CaptureError, announce, until_enough
 from vidlens.seam.loading import load, randomise
 from vidlens.seam.run import (conditions, decode, default_size, encode, fit_video, generate, invert, predict, renoise,
                               schedule, step_at, text_of)
@@ -319,7 +322,7 @@ def test_early_exit_skips_what_comes_later(pipe):
 def test_gradients_flow_from_the_motion_features(pipe):
     x, given = some_latents(pipe)
     x.requires_grad_(True)
-    with capture(pipe, 'hidden tk', layers=[UP, TEMPORAL], grad=True) as tape, until_enough(pipe):
+    with capture(pipe, 'hidden tk', layers=[UP, TEMPORAL], budget=Budget(grad=True)) as tape, until_enough(pipe):
         predict(pipe, x, step_at(pipe, 5, num_inference_steps=10), given, 10)
     for key in tape:
         g, = torch.autograd.grad(tape.data[key].square().sum(), x, retain_graph=True)
@@ -338,13 +341,15 @@ def product(message):
     dict(kinds='hidden tq', heads=1, branch='both'), dict(kinds='xk xo', dtype='float16'), dict(kinds=ALL, branch='uncond')],
     ids=str)
 def test_what_is_predicted_is_kept(pipe, options):
-    ways_out = r'(?s)above the budget.*layers=.*steps=.*heads=.*probe=.*budget="\d+ MiB"'
-    with pytest.raises(CaptureError, match=ways_out) as e, capture(pipe, budget=1, **options):
+    form = {k: v for k, v in options.items() if k == 'dtype'}
+    options = {k: v for k, v in options.items() if k != 'dtype'}
+    ways_out = r'''(?s)above the budget.*layers=.*steps=.*heads=.*probe=.*budget=("|Budget\(size=')\d+ MiB'''
+    with pytest.raises(CaptureError, match=ways_out) as e, capture(pipe, budget=Budget(1, **form) if form else 1, **options):
         call(pipe, TWO, guided=True)
-    with capture(pipe, **options) as tape:
+    with capture(pipe, budget=Budget(**form), **options) as tape:
         call(pipe, TWO, guided=True)
     assert tape.nbytes == product(str(e.value)) > 0
-    with capture(pipe, budget=tape.nbytes, **options):
+    with capture(pipe, budget=Budget(tape.nbytes, **form), **options):
         call(pipe, TWO, guided=True)
 
 
@@ -477,7 +482,7 @@ def test_a_text_of_its_own_for_each_frame(pipe):
 # -- the ways to drive it
 
 def test_generate_is_the_pipelines_own_call(pipe):
-    options = dict(steps=2, frames=3, size=(16, 16))
+    options = dict(num_inference_steps=2, frames=3, size=(16, 16))
     own = pipe('a cat', num_inference_steps=2, num_frames=3, height=16, width=16, output_type='pt',
                generator=torch.Generator().manual_seed(5)).frames[0].movedim(1, -1)
     alone = generate(pipe, 'a cat', seed=5, **options)
@@ -507,7 +512,7 @@ def test_latents_are_those_of_the_image_vae(pipe):
         assert fit_video(pipe, torch.rand(frames, 20, 30, 3)).shape == (found, 32, 32, 3)
 
 
-@pytest.mark.parametrize('where', [dict(step=-4, steps=10), dict(sigma=.5)])
+@pytest.mark.parametrize('where', [dict(step=-4, num_inference_steps=10), dict(sigma=.5)])
 def test_renoise_blends(pipe, where):
     with capture(pipe, 'hidden', layers=UP, branch='both') as tape:
         found = renoise(pipe, real(3), 'a cat', seed=7, **where)
@@ -572,7 +577,7 @@ def test_sparse_control(pipe):
     sparse = AnimateDiffSparseControlNetPipeline(**parts, controlnet=control)
     sparse.set_progress_bar_config(disable=True)
     picture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    options = dict(steps=2, frames=3, size=(16, 16), conditioning_frames=picture, controlnet_frame_indices=[0])
+    options = dict(num_inference_steps=2, frames=3, size=(16, 16), conditioning_frames=picture, controlnet_frame_indices=[0])
     plain = generate(sparse, 'a cat', **options)
     with capture(sparse, ALL, branch='both') as tape:
         assert torch.equal(generate(sparse, 'a cat', **options).video, plain.video)

@@ -18,7 +18,7 @@ from vidlens.seam.families import tiny
 from vidlens.points.flow import motion_flow
 from vidlens.core.grid import Grid
 from vidlens.words.heads import HeadProbe
-from vidlens.seam.hooks import capture
+from vidlens.seam.capturing import capture
 from vidlens.motion.one_site import motion_layer
 from vidlens.points.scoring import world_clips
 from vidlens.words.maps import (calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map,

@@ -31,7 +31,7 @@ from .points.matching import Tracks, points_on_grid
 from .points.scoring import score, world_clips
 from .points.tracking import track
 from .seam.card import card_of, model_of, sites
-from .seam.hooks import capture
+from .seam.capturing import capture
 from .seam.loading import randomise
 from .seam.run import default_size, encode, fit_video, generate, renoise, step_at, text_of
 from .seam.tape import Tape

@@ -30,7 +30,7 @@ from .net import (LONG, SHORT, Config, adam_tensors, add_progress, aligned, chec
                                  make_net, make_scheduler, make_tokenizer, part_of, read_checkpoint, read_progress,
                                  settings_of, token_ids, whole_step, write_checkpoint)
 from ..core.video import contact_sheet
-from ..seam.hooks import choose_device
+from ..seam.choices import choose_device
 _log = logging.getLogger('vidlens')
 
 # %% auto #0

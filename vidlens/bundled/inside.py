@@ -21,7 +21,7 @@ from ..core.grid import Grid
 from ..core.stats import Interval, bootstrap, paired_difference
 from ..points.matching import match, nearest_patch
 from ..points.scoring import readable_caption
-from ..seam.hooks import capture
+from ..seam.capturing import capture
 from ..seam.run import encode, renoise
 from ..seam.tape import Site
 from ..words.word_maps import imap

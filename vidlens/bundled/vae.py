@@ -26,7 +26,7 @@ from .net import (adam_tensors, add_progress, aligned, check_end, check_finite, 
                                  load_adam, load_codec, load_tensors, part_of, read_checkpoint, read_progress,
                                  whole_step, write_checkpoint)
 from ..core.video import strip
-from ..seam.hooks import choose_device
+from ..seam.choices import choose_device
 _log = logging.getLogger('vidlens')
 
 # %% auto #0

@@ -28,7 +28,8 @@ from ..motion.channels import channel_curves
 from ..motion.one_site import MotionChannels, moft
 from ..motion.steering import Region, Steered, control
 from ..seam.card import model_of
-from ..seam.hooks import edit, lock_of
+from ..seam.editing import edit
+from ..seam.hooks import lock_of
 from ..seam.run import generate
 
 # %% auto #0

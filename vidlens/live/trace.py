@@ -29,8 +29,9 @@ from ..points.scoring import GridProbes, clip_caption, clip_probe, text_mask
 from ..points.tracking import track
 from ..seam.card import card_of, layer_width, model_of
 from ..seam.concepts import PATHS, Concepts, concept_stream, encode_concepts
-from ..seam.hooks import (CaptureError, Wanted, capture, choose_dtype, choose_numbers, gib_text, lock_of,
-                                parse_bytes, until_enough, watch_inputs)
+from ..seam.capturing import capture, watch_inputs
+from ..seam.choices import Wanted, choose_dtype, choose_numbers, gib_text, parse_bytes
+from ..seam.hooks import CaptureError, lock_of, until_enough
 from ..seam.run import Step, check_positive, check_seed, conditions, encode, generate, predict, schedule, text_of
 from ..seam.tape import Site, Tape
 from ..words.heads import HeadProbe, HeadTable

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.video import as_video, resize
-from ..seam.hooks import Call, CaptureError, Listener, Wanted, beside_run, choose_numbers, join_seam, leave_seam
+from ..seam.choices import Wanted, choose_numbers
+from ..seam.hooks import Call, CaptureError, Listener, beside_run, join_seam, leave_seam
 
 # %% auto #0
 __all__ = ['own_frame_attention', 'CAG', 'Movement', 'movement']

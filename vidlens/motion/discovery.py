@@ -23,7 +23,7 @@ from .clips import DIRECTION_SETS, MotionClips, Moving, folder_motion, motion_na
 from .sweep import DirectionSweep, Discovery, Speed, check_keep, find_sites, read_speed, score_field
 from ..points.tracking import tape_grid
 from ..seam.card import card_of, model_of
-from ..seam.hooks import capture
+from ..seam.capturing import capture
 from ..seam.run import default_size, encode, renoise, step_at
 
 # %% auto #0

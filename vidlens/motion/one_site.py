@@ -18,7 +18,8 @@ from .sweep import check_keep
 from ..points.scoring import world_clips
 from ..points.tracking import tape_grid
 from ..seam.card import card_of, model_of
-from ..seam.hooks import capture, layer_numbers
+from ..seam.capturing import capture
+from ..seam.choices import layer_numbers
 from ..seam.run import renoise
 _log = logging.getLogger('vidlens')
 

@@ -30,8 +30,10 @@ from ..points.scoring import world_clips
 from ..points.trackers import pseudo_truth
 from ..points.tracking import tape_grid
 from ..seam.card import card_of, model_of
-from ..seam.hooks import (OPEN_SEAMS, Capture, Edit, Wanted, capture, choose_numbers, edit, layer_numbers,
-                                one_forward, parse_wanted, until_enough)
+from ..seam.capturing import Capture, capture
+from ..seam.choices import Wanted, choose_numbers, layer_numbers, parse_wanted
+from ..seam.editing import Edit, edit
+from ..seam.hooks import OPEN_SEAMS, one_forward, until_enough
 from ..seam.run import (Step, conditions, default_size, encode, generate, invert, predict, renoise, schedule,
                               text_of)
 _log = logging.getLogger('vidlens')

@@ -21,7 +21,7 @@ from .matching import (Tracker, Tracks, as_layers, check_reading, cost_rows, cyc
                                      lookup_tokens, read_out)
 from .trackers import scale_tracks, tracker_queries
 from ..seam.card import card_of, model_of
-from ..seam.hooks import capture
+from ..seam.capturing import capture
 from ..seam.run import default_size, encode, renoise, step_at
 
 # %% auto #0

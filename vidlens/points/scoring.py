@@ -24,7 +24,8 @@ from .attention import ScoreProbe, ScoreTable, join_scores
 from .matching import Tracker, Tracks, points_on_grid
 from .trackers import pseudo_truth, require_opencv
 from ..seam.card import card_of, model_of
-from ..seam.hooks import Wanted, capture, choose_numbers, parse_wanted
+from ..seam.capturing import capture
+from ..seam.choices import Wanted, choose_numbers, parse_wanted
 from ..seam.run import Sample, default_size, encode, generate, renoise, step_at, text_of
 _log = logging.getLogger('vidlens')
 

@@ -17,7 +17,7 @@ from .long_videos import common_grid, layers_grid, number_list, track_long
 from .matching import Tracks, match, points_on_grid
 from .scoring import best_layer
 from ..seam.card import card_of, model_of
-from ..seam.hooks import capture
+from ..seam.capturing import capture
 from ..seam.run import default_size, renoise
 from ..seam.tape import Tape
 _log = logging.getLogger('vidlens')

@@ -3,11 +3,14 @@
     card      the facts of a model family
     families  small random pipelines of every family
     tape      what a capture kept
-    hooks     capture and edit
-    concepts  free words that ride beside a run
+    choices   which layers, steps and heads; budgets, number types, devices
+    hooks     where attention is seen while a model runs, and who listens
+    capturing capture: keep what is seen
+    editing   edit: change it
+    concepts  free words beside a run
     loading   load a pipeline, checked
     run       generate, renoise, invert
 """
 from vidlens import _room
 
-__getattr__, __dir__ = _room(__name__, 'card families tape hooks concepts loading run')
+__getattr__, __dir__ = _room(__name__, 'card families tape choices hooks capturing editing concepts loading run')

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..core.video import as_video
 from ..seam.card import card_of, model_of
-from ..seam.hooks import Wanted, capture, choose_numbers
+from ..seam.capturing import capture
+from ..seam.choices import Wanted, choose_numbers
 from ..seam.run import default_size, encode, generate, renoise, step_at
 from ..seam.tape import Tape
 from .heads import SCORES, HeadProbe, HeadTable

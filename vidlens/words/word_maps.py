@@ -29,7 +29,8 @@ from ..points.matching import match_fields
 from ..points.tracking import check_tape, tape_grid, tape_item
 from ..seam.card import Text, card_of, model_of
 from ..seam.concepts import Concepts, concept_stream, encode_concepts
-from ..seam.hooks import Wanted, capture, choose_numbers
+from ..seam.capturing import capture
+from ..seam.choices import Wanted, choose_numbers
 from ..seam.run import Sample, check_positive, encode, generate, renoise, step_at, text_of
 from ..seam.tape import Tape
 from .heads import LOWEST_IS_BEST, HeadTable
