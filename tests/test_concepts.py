@@ -11,8 +11,8 @@ from vidlens.seam.concepts import PATHS, Concepts, _attend, concept_stream, enco
 from vidlens.seam.families import tiny
 from vidlens.seam.capturing import capture
 from vidlens.seam.hooks import CaptureError
-from vidlens.words.maps import (concept_attention_map, concept_maps, cross_attention_map, select_heads, separability,
-                                surrogate)
+from vidlens.words.heads import HeadChoice, select_heads, separability
+from vidlens.words.maps import Contrast, concept_attention_map, concept_maps, cross_attention_map, surrogate
 
 WORDS = ['cat', 'a dog runs', '']
 
@@ -75,10 +75,10 @@ def check_maps(z, q, o, keys, concept_out):
     by = NAMES[z['p_sep_score']]
     scores = separability(o, grid, degenerate='published')[by]
     close(scores, z['out_head_scores'])
-    heads = select_heads(scores, z['p_topk'], lowest=by == 'dbi')
+    heads = select_heads(scores, HeadChoice(z['p_topk'], by))
     assert heads.tolist() == z['out_selected_heads'].tolist()
-    close(concept_maps(q, o, keys, grid, heads, normalise='slots').flatten(1), z['out_map_sel_imap'], 1e-3)
-    close(concept_maps(q, o, keys, grid, normalise='slots', reduce='sum').flatten(1), z['out_map_imap'], 1e-3)
+    close(concept_maps(q, o, keys, grid, heads, contrast=Contrast('slots')).flatten(1), z['out_map_sel_imap'], 1e-3)
+    close(concept_maps(q, o, keys, grid, contrast=Contrast('slots'), reduce='sum').flatten(1), z['out_map_imap'], 1e-3)
     if concept_out is not None:
         close(concept_attention_map(concept_out, o, grid).flatten(1), z['out_map_concept_attention_maps'])
 

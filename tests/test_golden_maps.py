@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from vidlens.core.grid import Grid
-from vidlens.words.maps import (aggregate, concept_attention_map, concept_maps, cross_attention_map, gram_col,
-                                select_heads, separability, surrogate)
+from vidlens.words.heads import HeadChoice, select_heads, separability
+from vidlens.words.maps import (Contrast, aggregate, concept_attention_map, concept_maps, cross_attention_map, gram_col,
+                                surrogate)
 
 GOLDEN = Path(__file__).parent / 'golden'
 NAMES = {'CHI': 'chi', 'Fisher': 'fisher', 'DBI': 'dbi'}
@@ -55,26 +56,26 @@ def test_07_degenerate():
     close(ours[[0, 1, 3]], theirs[[0, 1, 3]])
     assert .1 < ours[2] / theirs[2] < 10
     for name, by in NAMES.items():
-        assert select_heads(s[by], 2, lowest=by == 'dbi').tolist() == z[f'out_heads_{name}_top2'].tolist()
+        assert select_heads(s[by], HeadChoice(2, by)).tolist() == z[f'out_heads_{name}_top2'].tolist()
         assert right[by][1:3].isnan().all()
-        assert select_heads(right[by], 2, lowest=by == 'dbi').tolist() == [0, 3]
+        assert select_heads(right[by], HeadChoice(2, by)).tolist() == [0, 3]
 
 
 @pytest.mark.parametrize('case', ['back', 'front', 'subsampled'])
 def test_07_heads(case):
     z, seen = load(f'07_select_head__{case}'), 0
     for name, by in NAMES.items():
-        s, options = published_scores(z)[by], dict(lowest=by == 'dbi', strict=False)
+        s, options = published_scores(z)[by], dict(strict=False)
         for key, want in z.items():
             if not key.startswith(f'out_heads_{name}_'):
                 continue
             what, seen = key.removeprefix(f'out_heads_{name}_'), seen + 1
             if what.startswith('threshold'):   # published order: by head number
                 at = z[f'p_{what.removesuffix("_custom").replace("threshold_default", "default_threshold")}_{name}']
-                got = sorted(select_heads(s, None, threshold=at, **options).tolist())
+                got = sorted(select_heads(s, HeadChoice(None, by, at), **options).tolist())
             else:
                 k, skip = [int(v) for v in what.removeprefix('topk').split('_except')] if 'topk' in what else (2, 0)
-                got = select_heads(s, k, skip=skip, **options).tolist()
+                got = select_heads(s, HeadChoice(k, by, skip=skip), **options).tolist()
             assert got == want.tolist(), key
     assert seen == (3 if case == 'subsampled' else 30)
 
@@ -116,18 +117,18 @@ def test_09_maps(case):
     by = NAMES[z['p_sep_score']]
     scores = separability(o, grid, degenerate='published')[by]
     close(scores, z['out_head_scores'])
-    heads = select_heads(scores, z['p_topk'], lowest=by == 'dbi')
+    heads = select_heads(scores, HeadChoice(z['p_topk'], by))
     assert heads.tolist() == z['out_selected_heads'].tolist()
-    each = concept_maps(q, o, key, grid, normalise='slots', reduce=None)
+    each = concept_maps(q, o, key, grid, contrast=Contrast('slots'), reduce=None)
     close(each.flatten(2), z['out_imap_per_head_zscored'], 1e-3)
-    selected = concept_maps(q, o, key, grid, heads, normalise='slots')
+    selected = concept_maps(q, o, key, grid, heads, Contrast('slots'))
     close(selected.flatten(1), z['out_map_sel_imap'], 1e-3)
-    every = concept_maps(q, o, key, grid, normalise='slots', reduce='sum')
+    every = concept_maps(q, o, key, grid, contrast=Contrast('slots'), reduce='sum')
     close(every.flatten(1), z['out_map_imap'], 1e-3)
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_09_rivals(case):
+def test_09_baselines(case):
     z = load(f'09_imap_maps__{case}')
     grid, q = grid_of(z), z['in_image_query']
     o, o_concept = outputs(z)

@@ -6,10 +6,11 @@ from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidlens.core.grid import Grid
-from vidlens.words.maps import (aggregate, calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map,
-                                davies_bouldin, fisher, gram_col, lambda2, select_heads, separability, surrogate)
+from vidlens.words.heads import HeadChoice, calinski_harabasz, davies_bouldin, fisher, lambda2, select_heads, separability
+from vidlens.words.maps import (Contrast, aggregate, concept_attention_map, concept_maps, cross_attention_map, gram_col,
+                                surrogate)
 
-GRID, HEADS, D = Grid(frames=5, rows=6, cols=7), 8, 16
+GRID, HEADS, D, RAW = Grid(frames=5, rows=6, cols=7), 8, 16, Contrast(None)
 
 
 def planted(seed, noise=.2, seeing=(2, 5)):
@@ -60,7 +61,7 @@ def test_planted_heads_are_selected(seed):
     seeing = torch.randperm(HEADS, generator=torch.Generator().manual_seed(seed))[:3].tolist()
     o = planted(seed, seeing=seeing)[1]
     for by, s in separability(o, GRID).items():
-        assert set(select_heads(s, 3, lowest=by == 'dbi').tolist()) == set(seeing)
+        assert set(select_heads(s, HeadChoice(3, by)).tolist()) == set(seeing)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -100,7 +101,7 @@ def test_heads_are_constant_by_the_rounding_of_their_dtype(dtype, offset):
 def test_scores_do_not_depend_on_the_pieces(numbers, inside, monkeypatch):
     o = O.transpose(0, 1).contiguous().transpose(0, 1) if inside else O
     whole = separability(o, GRID) | dict(alone=calinski_harabasz(o, GRID))
-    monkeypatch.setattr('vidlens.words.maps._PIECE', numbers)
+    monkeypatch.setattr('vidlens.words.heads._PIECE', numbers)
     for x in (o, o.bfloat16()):
         with Largest() as seen:
             s = separability(x, GRID) | dict(alone=calinski_harabasz(x, GRID))
@@ -114,8 +115,8 @@ def test_a_head_without_numbers_has_no_score(value):
     o = O.clone()
     o[2, 50, 3] = value
     for how in ('nan', 'published'):
-        for by, s in (separability(o, GRID, how) | dict(alone=calinski_harabasz(o, GRID, how))).items():
-            assert s.isnan().nonzero().tolist() == [[2]] and 2 not in select_heads(s, HEADS, lowest=by == 'dbi').tolist()
+        for by, s in (separability(o, GRID, how) | dict(evidence=calinski_harabasz(o, GRID, how))).items():
+            assert s.isnan().nonzero().tolist() == [[2]] and 2 not in select_heads(s, HeadChoice(HEADS, by)).tolist()
 
 
 def test_layouts_and_dtypes_agree():
@@ -137,10 +138,10 @@ def test_constant_heads_never_rank(value, dtype):
     o[0] = value
     o[3] = value + torch.arange(5.)[FRAME, None] * .37   # constant within each frame
     alone = calinski_harabasz(o.to(dtype), GRID)
-    for by, s in (separability(o.to(dtype), GRID) | dict(alone=alone)).items():
+    for by, s in (separability(o.to(dtype), GRID) | dict(evidence=alone)).items():
         assert s[[0, 3]].isnan().all() and not s[[1, 2, 4, 5, 6, 7]].isnan().any()
-        assert not {0, 3} & set(select_heads(s, HEADS, lowest=by == 'dbi').tolist())
-        assert not {0, 3} & set(select_heads(s, None, 1e9 if by == 'dbi' else -1e9, lowest=by == 'dbi').tolist())
+        assert not {0, 3} & set(select_heads(s, HeadChoice(HEADS, by)).tolist())
+        assert not {0, 3} & set(select_heads(s, HeadChoice(None, by, 1e9 if by == 'dbi' else -1e9)).tolist())
 
 
 def test_equal_frames_are_the_worst_by_davies_bouldin():
@@ -151,23 +152,23 @@ def test_equal_frames_are_the_worst_by_davies_bouldin():
     o[0, 1:3] = 1.   # equal, and each constant
     want = davies_bouldin_score(o[0].flatten(0, 1), FRAME)
     assert davies_bouldin(o)[0].isinf() and davies_bouldin(o, degenerate='published')[0] == pytest.approx(want, rel=1e-5)
-    assert select_heads(davies_bouldin(o), HEADS, lowest=True)[-1] == 0 and davies_bouldin(o)[1:].isfinite().all()
+    assert select_heads(davies_bouldin(o), HeadChoice(HEADS, 'dbi'))[-1] == 0 and davies_bouldin(o)[1:].isfinite().all()
 
 
 def test_select_heads():
     s = torch.tensor([1., 5., torch.nan, 5., 3.])
-    assert select_heads(s, 2).tolist() == [1, 3]            # a tie goes to the lower number
-    assert select_heads(s, 2, skip=1).tolist() == [3, 4]
-    assert select_heads(s, 2, lowest=True).tolist() == [0, 4]
-    assert select_heads(s, None, threshold=2.).tolist() == [1, 3, 4]
-    assert select_heads(s, 1, threshold=2.).tolist() == [1]
-    assert select_heads(s, None, threshold=4., lowest=True).tolist() == [0, 4]
-    assert select_heads(s, 5).tolist() == [1, 3, 4, 0]      # four have a score
-    assert select_heads(s, 0).tolist() == []
-    assert select_heads(s, 9, strict=False).tolist() == [1, 3, 4, 0]
-    assert select_heads(s, 3, threshold=9., strict=False).tolist() == []
-    assert select_heads([float('inf'), 1.], 1).tolist() == [0]
-    assert select_heads([1., float('-inf')], 2).tolist() == [0, 1]
+    assert select_heads(s, HeadChoice(2)).tolist() == [1, 3]            # a tie goes to the lower number
+    assert select_heads(s, HeadChoice(2, skip=1)).tolist() == [3, 4]
+    assert select_heads(s, HeadChoice(2, 'dbi')).tolist() == [0, 4]
+    assert select_heads(s, HeadChoice(None, threshold=2.)).tolist() == [1, 3, 4]
+    assert select_heads(s, HeadChoice(1, threshold=2.)).tolist() == [1]
+    assert select_heads(s, HeadChoice(None, 'dbi', 4.)).tolist() == [0, 4]
+    assert select_heads(s).tolist() == [1, 3, 4, 0]      # four have a score
+    assert select_heads(s, HeadChoice(0)).tolist() == []
+    assert select_heads(s, HeadChoice(9), strict=False).tolist() == [1, 3, 4, 0]
+    assert select_heads(s, HeadChoice(3, threshold=9.), strict=False).tolist() == []
+    assert select_heads([float('inf'), 1.], HeadChoice(1)).tolist() == [0]
+    assert select_heads([1., float('-inf')], HeadChoice(2)).tolist() == [0, 1]
 
 
 # The second eigenvalue
@@ -259,7 +260,7 @@ def test_half_inputs_are_joined_in_float():
     half, full = (concept_maps(*map(f, (q, o, k)), GRID, k_empty=f(e)) for f in (lambda x: x, torch.Tensor.float))
     assert half.dtype == torch.float32 and torch.allclose(half, full, atol=1e-5)
     assert cross_attention_map(q, k, GRID).dtype == concept_attention_map(o[:, :2], o, GRID).dtype == torch.float32
-    assert concept_maps(Q.double(), O.double(), K.double(), GRID, normalise=None).dtype == torch.float64
+    assert concept_maps(Q.double(), O.double(), K.double(), GRID, contrast=RAW).dtype == torch.float64
 
 
 # Maps of words
@@ -272,10 +273,10 @@ def pointing(maps):
 @pytest.mark.parametrize('seed', range(5))
 def test_planted_objects_are_found(seed):
     q, o, k, empty, _ = planted(seed)
-    for heads in (None, select_heads(calinski_harabasz(o, GRID), 2), [0]):
+    for heads in (None, select_heads(calinski_harabasz(o, GRID), HeadChoice(2)), [0]):
         maps = concept_maps(q, o, k, GRID, heads, k_empty=empty)
         assert maps.shape == (2, 5, 6, 7) and pointing(maps) == 1
-    assert pointing(concept_maps(q, o, k, GRID, [0, 1, 3, 4], None)) == 1   # raw: heads without frame code only
+    assert pointing(concept_maps(q, o, k, GRID, [0, 1, 3, 4], RAW)) == 1   # raw: heads without frame code only
     assert pointing(cross_attention_map(q, k, GRID)) == 1
 
 
@@ -284,9 +285,9 @@ def test_z_scores_over_slots_throw_the_strength_away():
     scores = []
     for seed in range(5):
         q, o, k, empty, _ = planted(seed)
-        scores.append(pointing(concept_maps(q, o, k, GRID, [2, 5], 'slots', empty, 226)))
+        scores.append(pointing(concept_maps(q, o, k, GRID, [2, 5], Contrast('slots', slots=226), empty)))
     assert min(scores) < 1
-    two = concept_maps(Q, O, K, GRID, normalise='concepts', reduce=None)
+    two = concept_maps(Q, O, K, GRID, contrast=Contrast('concepts'), reduce=None)
     assert (two.abs() - .5 ** .5).abs().median() < 1e-4   # two words: a sign
 
 
@@ -295,13 +296,13 @@ def test_a_map_does_not_depend_on_what_else_is_asked():
     assert torch.allclose(concept_maps(Q, O, K[:, 1:], GRID, k_empty=EMPTY)[0], both[1], atol=1e-6)
     third = torch.cat([K, EMPTY], 1)
     for normalise in ('concepts', 'slots'):
-        a, b = (concept_maps(Q, O, k, GRID, normalise=normalise) for k in (K, third))
+        a, b = (concept_maps(Q, O, k, GRID, contrast=Contrast(normalise)) for k in (K, third))
         assert not torch.allclose(a[0], b[0], atol=1e-3)
 
 
 def test_empty_contrast_is_its_formula():
     heads = [1, 6]
-    raw, zero = (concept_maps(Q, O, k, GRID, heads, None, reduce=None) for k in (K, EMPTY))
+    raw, zero = (concept_maps(Q, O, k, GRID, heads, RAW, reduce=None) for k in (K, EMPTY))
     want = ((raw - zero) / O[heads].square().sum(-1).mean(1).view(2, 1, 1, 1, 1)).mean(0)
     assert torch.allclose(concept_maps(Q, O, K, GRID, heads, k_empty=EMPTY), want, atol=1e-6)
     assert torch.allclose(concept_maps(Q, O, K, GRID, heads, k_empty=EMPTY[:, 0]), want, atol=1e-6)
@@ -314,32 +315,32 @@ def test_empty_contrast_is_its_formula():
 def test_slots_with_one_empty_token_are_all_the_padding(n):
     q, o, k, empty = (x.double() for x in (Q, O, K, EMPTY))
     explicit = torch.cat([k[:, :n], empty.expand(-1, 30 - n, -1)], 1)
-    want = concept_maps(q, o, explicit, GRID, normalise='slots', words=list(range(n)), reduce=None)
-    got = concept_maps(q, o, k[:, :n], GRID, normalise='slots', k_empty=empty, slots=30, reduce=None)
+    want = concept_maps(q, o, explicit, GRID, contrast=Contrast('slots'), words=list(range(n)), reduce=None)
+    got = concept_maps(q, o, k[:, :n], GRID, contrast=Contrast('slots', slots=30), k_empty=empty, reduce=None)
     assert torch.allclose(got, want, atol=1e-6)
     if n == 1:   # signs, whatever the evidence
         assert (got.abs() - 29 / 30 ** .5).abs().median() < 1e-3
 
 
 def test_sums_means_and_heads():
-    each = concept_maps(Q, O, K, GRID, normalise='concepts', reduce=None)
+    each = concept_maps(Q, O, K, GRID, contrast=Contrast('concepts'), reduce=None)
     assert each.shape == (HEADS, 2, 5, 6, 7)
     for reduce, f in (('sum', torch.sum), ('mean', torch.mean)):
-        got = concept_maps(Q, O, K, GRID, [4, 1], 'concepts', reduce=reduce)
+        got = concept_maps(Q, O, K, GRID, [4, 1], Contrast('concepts'), reduce=reduce)
         assert torch.allclose(got, f(each[[4, 1]], 0), atol=1e-5)
-    assert torch.allclose(concept_maps(Q, O, K, GRID, torch.tensor([4]), 'concepts')[0], each[4, 0])
+    assert torch.allclose(concept_maps(Q, O, K, GRID, torch.tensor([4]), Contrast('concepts'))[0], each[4, 0])
 
 
 def test_phrases():
-    raw = concept_maps(Q, O, K, GRID, normalise=None)
-    pooled = concept_maps(Q, O, K, GRID, normalise=None, words=[[0, 1], 1])
+    raw = concept_maps(Q, O, K, GRID, contrast=RAW)
+    pooled = concept_maps(Q, O, K, GRID, contrast=RAW, words=[[0, 1], 1])
     assert torch.allclose(pooled[0], raw.mean(0), atol=1e-5) and torch.allclose(pooled[1], raw[1])
-    single = concept_maps(Q, O, K, GRID, normalise=None, words=[[0, 1], [1]], pool=None)
+    single = concept_maps(Q, O, K, GRID, contrast=Contrast(None, None), words=[[0, 1], [1]])
     assert torch.allclose(single, raw[[0, 1, 1]])
-    mixed = concept_maps(Q, O, K, GRID, normalise=None, words=[torch.tensor(1), range(1)])
+    mixed = concept_maps(Q, O, K, GRID, contrast=RAW, words=[torch.tensor(1), range(1)])
     assert torch.allclose(mixed, raw[[1, 0]], atol=1e-5)
-    keys = concept_maps(Q, O, K, GRID, normalise=None, words=[[0, 1]], pool='keys')
-    assert torch.allclose(keys, concept_maps(Q, O, K.mean(1, keepdim=True), GRID, normalise=None))
+    keys = concept_maps(Q, O, K, GRID, contrast=Contrast(None, 'keys'), words=[[0, 1]])
+    assert torch.allclose(keys, concept_maps(Q, O, K.mean(1, keepdim=True), GRID, contrast=RAW))
     cross = cross_attention_map(Q, K, GRID, words=[[0, 1]])
     assert torch.allclose(cross[0], cross_attention_map(Q, K, GRID).mean(0), atol=1e-5)
     assert torch.allclose(cross, cross_attention_map(Q, K, GRID, words=[[0, 1]], pool='keys'), atol=1e-5)
@@ -351,7 +352,7 @@ def test_padding_is_excluded():
     text = torch.stack([K[:, 0], EMPTY[:, 0], K[:, 1], EMPTY[:, 0]], 1)
     loud = text.clone()
     loud[:, ~valid] = 50.
-    for f in (lambda k: concept_maps(Q, O, k, GRID, normalise='concepts', valid=valid),
+    for f in (lambda k: concept_maps(Q, O, k, GRID, contrast=Contrast('concepts'), valid=valid),
               lambda k: concept_maps(Q, O, k, GRID, k_empty=EMPTY, valid=valid),
               lambda k: cross_attention_map(Q, k, GRID, valid=valid),
               lambda k: cross_attention_map(Q, k, GRID, valid=valid, softmax='slots')):
@@ -359,7 +360,7 @@ def test_padding_is_excluded():
     assert torch.allclose(cross_attention_map(Q, text, GRID, valid=valid, softmax='slots').sum(0), torch.ones(5, 6, 7))
 
 
-def test_rivals_are_their_definitions():
+def test_baselines_are_their_definitions():
     cross = cross_attention_map(Q, K, GRID, [0, 3])
     want = torch.einsum('hnd,hcd->cn', Q[[0, 3]], K[[0, 3]]) / 2 / D ** .5
     assert torch.allclose(cross.flatten(1), want, atol=1e-5)
@@ -387,7 +388,7 @@ def test_maps_are_joined_over_what_is_chosen():
 
 def test_one_frame_has_maps():
     grid = Grid(1, 6, 7)
-    assert concept_maps(Q[:, :42], O[:, :42], K, grid, normalise='concepts').shape == (2, 1, 6, 7)
+    assert concept_maps(Q[:, :42], O[:, :42], K, grid, contrast=Contrast('concepts')).shape == (2, 1, 6, 7)
 
 
 # Bad input
@@ -404,39 +405,50 @@ BAD = {
     'not a tensor': ('floating point torch tensor', lambda: fisher([[1.]], GRID)),
     'integers': ('torch.int64', lambda: davies_bouldin(O.long(), GRID)),
     'one frame': ('at least 2', lambda: davies_bouldin(O.view(HEADS, 1, -1, D))),
-    'degenerate': ("'nan' or 'published'", lambda: fisher(O, GRID, degenerate='zero')),
+    'degenerate': ("use 'nan', 'published'", lambda: fisher(O, GRID, degenerate='zero')),
     'no heads at all': ('not empty', lambda: calinski_harabasz(O[:0], GRID)),
     'no numbers': ('not empty', lambda: separability(O[..., :0], GRID)),
     'no numbers lambda2': ('of 0 numbers', lambda: lambda2(Q[..., :0], Q[..., :0])),
     'one token': ('at least 2 tokens', lambda: lambda2(Q[:, :1], Q[:, :1])),
     'no iterations': ('iterations=0', lambda: lambda2(Q, Q, 0)),
-    'k too large': ('k=9 heads', lambda: select_heads(S, 9)),
-    'k and skip': ('use k=1 or less', lambda: select_heads(S, 2, skip=2)),
-    'negative k': ('0 or more', lambda: select_heads(S, -1)),
+    'k too large': ('k=9 heads', lambda: select_heads(S, HeadChoice(9))),
+    'k and skip': ('use k=1 or less', lambda: select_heads(S, HeadChoice(2, skip=2))),
+    'negative k': ('k=-1 must be a whole number of at least 0', lambda: HeadChoice(-1)),
+    'no k': ('k=None for all', lambda: HeadChoice(.5)),
+    'negative skip': ('skip=-1 must be a whole number of at least 0', lambda: HeadChoice(skip=-1)),
+    'threshold': ("threshold='high' must be a number", lambda: HeadChoice(threshold='high')),
+    'by': ("by='best' is unknown", lambda: HeadChoice(by='best')),
     'table of scores': ('scores[layer]', lambda: select_heads(S[None])),
-    'no head above': ('the best score is 3', lambda: select_heads(S, 2, threshold=9.)),
-    'no head below': ('the best score is 1', lambda: select_heads(S, 2, threshold=.5, lowest=True)),
-    'all constant': ('constant heads', lambda: select_heads(S * torch.nan, 1)),
-    'skip all': ('no head is left', lambda: select_heads(S, None, skip=3)),
+    'no head above': ('the best score is 3', lambda: select_heads(S, HeadChoice(2, threshold=9.))),
+    'no head below': ('the best score is 1', lambda: select_heads(S, HeadChoice(2, 'dbi', .5))),
+    'all constant': ('constant heads', lambda: select_heads(S * torch.nan, HeadChoice(1))),
+    'skip all': ('no head is left', lambda: select_heads(S, HeadChoice(None, skip=3))),
     'keys of other heads': ('k_text is (3, 2, 16)', lambda: surrogate(Q, K[:3], GRID)),
     'keys of other width': ('(heads, words, d)', lambda: surrogate(Q, K[..., :8], GRID)),
     'no keys': ('at least 1', lambda: surrogate(Q, K[:, :0], GRID)),
     'index over the video': ('inside the frame', lambda: gram_col(O, torch.full((HEADS, 1, 5), 42), GRID)),
     'index shape': ('whole numbers', lambda: gram_col(O, torch.zeros(HEADS, 5), GRID)),
-    'other call': ('same attention call', lambda: concept_maps(Q, O[:3], K, GRID, normalise=None)),
-    'normalise': ("normalise='softmax' is unknown", lambda: concept_maps(Q, O, K, GRID, normalise='softmax')),
-    'pool': ("pool='max' is unknown", lambda: concept_maps(Q, O, K, GRID, pool='max')),
+    'other call': ('same attention call', lambda: concept_maps(Q, O[:3], K, GRID, contrast=RAW)),
+    'normalise': ("normalise='softmax' is unknown", lambda: Contrast('softmax')),
+    'pool': ("pool='max' is unknown", lambda: Contrast(pool='max')),
+    'pool of cross-attention': ("pool='max' is unknown", lambda: cross_attention_map(Q, K, GRID, pool='max')),
     'reduce': ("reduce='max' is unknown", lambda: concept_attention_map(K, O, GRID, reduce='max')),
     'softmax': ("softmax='tokens' is unknown", lambda: cross_attention_map(Q, K, GRID, softmax='tokens')),
     'no empty key': ('needs k_empty', lambda: concept_maps(Q, O, K, GRID)),
     'empty key shape': ('k_empty is (3, 1, 16)', lambda: concept_maps(Q, O, K, GRID, k_empty=EMPTY[:3])),
-    'one concept': ('at least 2', lambda: concept_maps(Q, O, K[:, :1], GRID, normalise='concepts')),
-    'one slot': ('at least 2 slots', lambda: concept_maps(Q, O, K[:, :1], GRID, normalise='slots')),
-    'slots alone': ('with k_empty', lambda: concept_maps(Q, O, K, GRID, normalise='slots', slots=226)),
-    'slots too few': ('slots=1 with 2', lambda: concept_maps(Q, O, K, GRID, normalise='slots', slots=1, k_empty=EMPTY)),
-    'slots and keys': ("pool='maps'", lambda: concept_maps(Q, O, K, GRID, normalise='slots', pool='keys')),
+    'one concept': ('at least 2', lambda: concept_maps(Q, O, K[:, :1], GRID, contrast=Contrast('concepts'))),
+    'one slot': ('at least 2 slots', lambda: concept_maps(Q, O, K[:, :1], GRID, contrast=Contrast('slots'))),
+    'slots alone': ('with k_empty', lambda: concept_maps(Q, O, K, GRID, contrast=Contrast('slots', slots=226))),
+    'slots too few': ('slots=1 with 2', lambda: concept_maps(Q, O, K, GRID, contrast=Contrast('slots', slots=1), k_empty=EMPTY)),
+    'slots and keys': ("pool='maps'", lambda: Contrast('slots', 'keys')),
+    'slots without z-scores': ("slots=9 is for normalise='slots'", lambda: Contrast(slots=9)),
+    'slots of words': ('must be a whole number', lambda: Contrast('slots', slots='all')),
+    'together': ('together=1 is unknown', lambda: Contrast(together=1)),
+    'blank word': ('blank', lambda: Contrast(against=['a', ' '])),
+    'number for a word': ('no text', lambda: Contrast(against=[3])),
+    'one map of each token': ('one map for each word', lambda: Contrast(pool=None, against='a')),
     'softmax and keys': ("pool='maps'", lambda: cross_attention_map(Q, K, GRID, softmax='slots', pool='keys')),
-    'no words': ('no words are asked', lambda: concept_maps(Q, O, K, GRID, words=[], k_empty=EMPTY)),
+    'no words': ('no words were requested', lambda: concept_maps(Q, O, K, GRID, words=[], k_empty=EMPTY)),
     'all padding': ('all slots are padding', lambda: cross_attention_map(Q, K, GRID, valid=[False, False])),
     'word as text': ('must be the slots', lambda: cross_attention_map(Q, K, GRID, words=['dog'])),
     'word without slots': ('not in the prompt', lambda: concept_maps(Q, O, K, GRID, words=[[]], k_empty=EMPTY)),
@@ -470,7 +482,7 @@ def test_on_cuda():
     q, o, k, e = (x.cuda() for x in (Q, O, K, EMPTY))
     for by, s in separability(o, GRID).items():
         assert torch.allclose(s.cpu(), separability(O, GRID)[by], rtol=1e-3)
-    heads = select_heads(calinski_harabasz(o, GRID), 2)
+    heads = select_heads(calinski_harabasz(o, GRID), HeadChoice(2))
     maps = concept_maps(q, o, k, GRID, heads, k_empty=e)
     assert maps.is_cuda and torch.allclose(maps.cpu(), concept_maps(Q, O, K, GRID, heads, k_empty=EMPTY), atol=1e-3)
     assert torch.allclose(lambda2(q, q).cpu(), lambda2(Q, Q), atol=1e-2)

@@ -12,7 +12,7 @@ from vidlens.seam.concepts import concept_stream
 from vidlens.seam.families import tiny
 from vidlens.words.heads import HeadProbe, HeadTable
 from vidlens.seam.capturing import capture
-from vidlens.words.maps import concept_maps
+from vidlens.words.maps import Contrast, concept_maps
 from vidlens.words.prompts import MotionPrompt
 from vidlens.seam.loading import load
 from vidlens.seam.run import generate, renoise, step_at, text_of
@@ -127,7 +127,7 @@ def test_free_words_have_evidence(family):
     layer, spans, x = 0, beside.facts['concepts']['spans'], 'x' * is_cross(pipe)
     q, o = (tape.get(x + n, layer, tokens='video')[0] for n in 'qo')
     k = beside.get('ck', layer)[0]
-    maps = concept_maps(q, o, k, tape.grid, words=spans[1:], normalise=None, reduce=None)
+    maps = concept_maps(q, o, k, tape.grid, words=spans[1:], contrast=Contrast(None), reduce=None)
     torch.testing.assert_close(table.scores['evidence'][0, 0, layer], map_evidence(maps).nanmean(1), rtol=1e-3, atol=1e-3)
 
 

@@ -17,12 +17,12 @@ from vidlens.seam.concepts import concept_stream
 from vidlens.seam.families import tiny
 from vidlens.points.flow import motion_flow
 from vidlens.core.grid import Grid
-from vidlens.words.heads import HeadProbe
+from vidlens.words.heads import HeadChoice, HeadProbe
 from vidlens.seam.capturing import capture
 from vidlens.motion.one_site import motion_layer
 from vidlens.points.scoring import world_clips
-from vidlens.words.maps import (calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map,
-                                davies_bouldin, select_heads)
+from vidlens.words.heads import calinski_harabasz, davies_bouldin, select_heads
+from vidlens.words.maps import concept_attention_map, concept_maps, cross_attention_map
 from vidlens.points.matching import match_fields
 from vidlens.core.stats import paired_difference
 from vidlens.words.metrics import centre_prior, pointing_game
@@ -75,7 +75,7 @@ def test_words_of_the_prompt_are_joined_over_layers(family, k):
     found, want = imap(pipe, video, ['cat', 'runs'], PROMPT, k=k, **how), []
     for layer, grid, q, o, keys, _ in seen(pipe, video):
         chi = calinski_harabasz(o, grid)
-        heads = None if k is None else select_heads(chi, k)
+        heads = None if k is None else select_heads(chi, HeadChoice(k))
         text = text_of(pipe, PROMPT)
         want.append(concept_maps(q, o, keys, grid, heads, words=[text.slots('cat'), text.slots('runs')], valid=~text.pad,
                                  k_empty=keys[:, pads(pipe)]))
@@ -168,7 +168,7 @@ def test_heads_chosen_before_are_the_heads_that_are_read(family):
     kinds, probe = HeadProbe.kinds(cross=is_cross(pipe)), HeadProbe()
     with capture(pipe, kinds, probe=probe):
         renoise(pipe, video, PROMPT, step=how['step'], num_inference_steps=how['num_inference_steps'])
-    heads = probe.result().select(1)
+    heads = probe.result().select(HeadChoice(1))
     found = imap(pipe, video, 'cat', PROMPT, heads=heads, **how)
     assert found.heads == heads and torch.allclose(found.maps, imap(pipe, video, 'cat', PROMPT, k=1, **how).maps, atol=1e-6)
     layer = min(heads)
@@ -180,7 +180,7 @@ def test_other_scores_choose_other_heads(family):
     pipe, video, how = family
     found = imap(pipe, video, 'cat', PROMPT, k=1, by='dbi', **how)
     for layer, grid, _, o, _, _ in seen(pipe, video):
-        assert found.heads[layer] == select_heads(davies_bouldin(o, grid), 1, lowest=True).tolist()
+        assert found.heads[layer] == select_heads(davies_bouldin(o, grid), HeadChoice(1, 'dbi')).tolist()
 
 
 def test_negative_words_are_taken_away(family):

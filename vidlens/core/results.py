@@ -29,6 +29,7 @@ __all__ = ['FORMAT', 'RECORDS', 'pack', 'unpack', 'one_line', 'load_result', 'Re
 # Class -> its module. A class that is not listed is neither written nor read.
 RECORDS = {
     'Grid': 'core.grid', 'Interval': 'core.stats', 'BestSite': 'core.tables',
+    'HeadTable': 'words.heads', 'HeadChoice': 'words.heads', 'Contrast': 'words.maps',
 }
 _T = TypeVar('_T', bound='Result')
 

@@ -21,7 +21,7 @@ from .widgets import Chart, Chips, Task, beside, close_all, wrapped
 from .worker import Job, Worker
 from ..points.attention import ScoreTable
 from ..seam.run import text_of
-from ..words.maps import select_heads
+from ..words.heads import HeadChoice, select_heads
 from ..words.spans import motion_span
 from ..words.word_maps import ConceptMaps
 
@@ -618,7 +618,7 @@ class Heads(Explorer):
 
 def _best_heads(table: Tensor, k: int, lowest: bool) -> dict[int, list[int]]:
     "{layer: heads} of the best of a whole model."
-    found = select_heads(table.flatten(), k, lowest=lowest, strict=False).tolist()
+    found = select_heads(table.flatten(), HeadChoice(k, 'dbi' if lowest else 'chi'), strict=False).tolist()
     width = table.shape[1]
     return {n: sorted(i % width for i in found if i // width == n) for n in sorted({i // width for i in found})}
 

@@ -20,7 +20,7 @@ from ..seam.choices import Wanted, choose_numbers
 from ..seam.run import default_size, encode, generate, renoise, step_at
 from ..seam.tape import Tape
 from .heads import SCORES, HeadProbe, HeadTable
-from .maps import concept_maps
+from .maps import Contrast, concept_maps
 from .word_maps import prepare_words, watch_words, word_options
 
 # %% auto #0
@@ -58,7 +58,7 @@ class _Evidence:
 
     def _add(self, site, q: Tensor, k: Tensor, o: Tensor) -> None:
         a, empty = self.asked, k[:, self.asked.empty[:1]] if self.normalise == 'empty' else None
-        maps = concept_maps(q, o, k, site.grid, None, self.normalise, empty, None, a.spans, a.valid, reduce=None)
+        maps = concept_maps(q, o, k, site.grid, None, Contrast(self.normalise), empty, a.spans, a.valid, reduce=None)
         # against the empty token maps are in units of the mean energy: what is left of two equal maps is rounding
         found = map_evidence(maps, least=1e-5 if self.normalise == 'empty' else 0.)
         self.found.setdefault((site.step, site.layer), []).append(found.nanmean(1).cpu())
@@ -75,7 +75,7 @@ class _Evidence:
 class _Unscored(HeadProbe):
     "Knows which layers and heads there are, and nothing of them."
 
-    def _measure(self, site, qk: list[Tensor], o: Tensor) -> dict[str, Tensor]:
+    def measure(self, site, qk: list[Tensor], o: Tensor) -> dict[str, Tensor]:
         return {b: torch.full((len(o),), torch.nan) for b in self.by}
 
 
@@ -116,7 +116,7 @@ def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: s
     facts = dict(videos=len(scores[by[0]]), num_inference_steps=num_inference_steps, prompts=told, seed=seed, run=run) | _made_by(tape)
     if EVIDENCE in by:
         facts |= dict(words=[w.names for w in read], normalise=normalise, source=read[0].source)
-    return HeadTable(scores, tables[0].steps, tables[0].layers, facts)
+    return HeadTable(tables[0].steps, tables[0].sigmas, tables[0].layers, scores, facts)
 
 
 def _check_options(by: list[str], videos: Any, run: dict, **plain: tuple[Any, Any]) -> None:
@@ -234,7 +234,7 @@ def published_choice(pipe, exact: bool = False, generation: bool = False) -> dic
         told = '{} with {} layers, {} heads'.format(*shape) + ''.join(f', {n}={v}' for n, v in odd.items())
         known = ', '.join(f'{name} ({f}, {n} layers, {h} heads)' for (f, n, h), (name, *_) in _PUBLISHED.items())
         raise ValueError(f'nothing is published for {told}, only for {known}: choose by what your model shows, '
-                         'table = score_heads(pipe, videos, prompts), heads=table.select(5, layers=table.select_layers())')
+                         'table = score_heads(pipe, videos, prompts), heads=table.select(HeadChoice(5), layers=table.select_layers())')
     _, runs, k, step, num_inference_steps, source = _PUBLISHED[shape]
     chosen = dict[str, Any](layers=[n for a, b in runs for n in range(a, b + 1)], k=k, step=step, num_inference_steps=num_inference_steps, source=source)
     if generation:

@@ -33,9 +33,8 @@ from ..seam.capturing import capture
 from ..seam.choices import Wanted, choose_numbers
 from ..seam.run import Sample, check_positive, encode, generate, renoise, step_at, text_of
 from ..seam.tape import Tape
-from .heads import LOWEST_IS_BEST, HeadTable
-from .maps import (calinski_harabasz, concept_attention_map, concept_maps, cross_attention_map,
-                                select_heads, separability)
+from .heads import LOWEST_IS_BEST, HeadChoice, HeadTable, calinski_harabasz, select_heads, separability
+from .maps import Contrast, concept_attention_map, concept_maps, cross_attention_map
 from .metrics import centre_prior
 from .spans import Span, Way, camera_field, map_way, motion_span
 
@@ -126,8 +125,8 @@ class _Asked:
         "`concept_maps` of these words, from one video's tensors (heads, tokens, d) of a layer."
         free = self.concepts is not None and normalise == 'slots'
         empty = keys[:, self.empty[:1]] if normalise == 'empty' or free else None
-        slots = len(self.text) if free else None
-        return concept_maps(q, o, keys, grid, heads, normalise, empty, slots, self.spans, self.valid, pool, reduce)
+        contrast = Contrast(normalise, pool, len(self.text) if free else None)
+        return concept_maps(q, o, keys, grid, heads, contrast, empty, self.spans, self.valid, reduce)
 
 
 class MapSums:
@@ -187,7 +186,7 @@ class MapSums:
         if h.k is not None and h.k + h.skip > (n := len(scores['chi'])):
             raise ValueError(f'k={h.k} heads after skip={h.skip} are asked of each layer, but in layer {layer} there are {n}: use '
                              + (f'k={n - h.skip} or less' if n > h.skip else f'skip={n - 1} or less'))
-        found = select_heads(scores[h.by], h.k, h.threshold, h.skip, h.by in LOWEST_IS_BEST, strict=h.threshold is None)
+        found = select_heads(scores[h.by], HeadChoice(h.k, h.by, h.threshold, h.skip), strict=h.threshold is None)
         return found if len(found) else None
 
     def _sum(self, name: str, grid: Grid, maps: Tensor) -> None:
@@ -425,7 +424,7 @@ def word_options(how: dict[str, Any], normalise: str | None, k: int | None) -> S
     if odd := [r for r in h.rivals if r not in RIVALS]:
         raise ValueError(f'rivals={h.rivals}: {odd[0]!r} is unknown, use {", ".join(map(repr, RIVALS))}')
     if isinstance(h.heads, HeadTable):
-        raise TypeError('heads is a HeadTable: choose some, heads=table.select(k=5)')
+        raise TypeError('heads is a HeadTable: choose some, heads=table.select(HeadChoice(k=5))')
     _plain(h)
     _check_choice(h, how)
     if h.against and h.pool is None:
