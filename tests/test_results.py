@@ -212,7 +212,7 @@ def test_a_table_of_sites(scores, tmp_path):
     assert best['acc'] == pytest.approx(.9) and again.best('acc') == best
     with pytest.raises(ValueError, match="by='other' is unknown: use 'acc'"):
         scores.best('other')
-    with pytest.raises(ValueError, match=r'layer=3 is unknown: use 2, 4'):
+    with pytest.raises(ValueError, match=r'layer=3 is unknown: use 2 or 4'):
         scores.at(5, 3)
     with pytest.raises(KeyError, match="'pck' was not measured here: use acc"):
         best['pck']

@@ -86,14 +86,16 @@ class SiteTable(Result):
         "One score over sites, averaged over everything else."
         raise AttributeError(f'{type(self).__name__} has no `map` of its scores')
 
-    def place(self, step: int, layer: int   # numbers as in `steps` and `layers`
-              ) -> tuple[int, int]:         # (row, column)
+    def place(self, step: int,          # number of a step, as in `steps`
+              layer: int                # number of a layer, as in `layers`
+              ) -> tuple[int, int]:     # (row, column)
         "The row and the column of a site in the table. Raises ValueError."
         return (self.steps.index(one_of('step', step, self.steps)),
                 self.layers.index(one_of('layer', layer, self.layers)))
 
-    def at(self, step: int, layer: int  # numbers as in `steps` and `layers`
-           ) -> dict[str, Any]:         # name -> number; a subclass may return intervals
+    def at(self, step: int,         # number of a step, as in `steps`
+           layer: int               # number of a layer, as in `layers`
+           ) -> dict[str, Any]:     # name -> number; a subclass may return intervals
         "Every score at one site. Raises ValueError."
         return {name: float(self.map(name)[self.place(step, layer)]) for name in self.names}
 
