@@ -40,7 +40,7 @@ PUBLISHED = dict(average='logits', window=None)
 @pytest.mark.parametrize('block', [100, 2 ** 22])
 def test_published_fields(name, block, monkeypatch):
     "However small the blocks."
-    monkeypatch.setattr('vidlens.points.flow._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.flow.BLOCK', block)
     z, grid, q, k, _, _ = golden(name)
     soft = motion_flow(q, k, grid, 'all', temperature=1 / float(z['p_temp']), **PUBLISHED) / grid.stride
     best = motion_flow(q, k, grid, 'all', readout='argmax', **PUBLISHED) / grid.stride
@@ -145,7 +145,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize('average', ['weights', 'logits'])
 def test_nothing_of_tokens_by_tokens(average, monkeypatch):
     for module in ('flow', 'matching'):
-        monkeypatch.setattr(f'vidlens.{module}._BLOCK', 2 ** 16)
+        monkeypatch.setattr(f'vidlens.points.{module}.BLOCK', 2 ** 16)
     grid = Grid(5, 20, 30)
     q = torch.randn(2, grid.n, 8, generator=rng())
     with Largest() as seen:

@@ -1,4 +1,5 @@
 """The official DiffTrack code's results, reproduced by the options that are named after its quirks."""
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from vidlens.core.grid import Grid
-from vidlens.points.matching import Tracks, match, match_cost, match_features, points_on_grid, read_out
+from vidlens.points.matching import Matching, Tracks, match, match_cost, match_features, points_on_grid, read_out
 
 GOLDEN = Path(__file__).parent / 'golden'
 
@@ -102,7 +103,7 @@ def test_matching_qk(name, suffix, scale):
     grid, q, k = grid_of(z), video_tokens(z, z['in_query']), video_tokens(z, z['in_key'])
     field = argmax_field(lambda f: match_cost(q, k, grid, 0, f, symmetric=True, scale=scale), grid)
     assert torch.equal(field, tensor(z[f'out_argmax_xy{suffix}']))
-    tracks = match(q, k, grid, queries_of(z), symmetric=True, scale=scale, lookup='published')
+    tracks = match(q, k, grid, queries_of(z), matching=replace(Matching.published(), scale=scale))
     check_tracks(z, grid, tracks, suffix)
 
 
@@ -120,7 +121,8 @@ def test_matching_feature(name):
     grid, x = grid_of(z), video_tokens(z, z['in_features'])
     field = argmax_field(lambda f: match_cost(x[None], x[None], grid, 0, f, scale=1.), grid)
     assert torch.equal(field, tensor(z['out_argmax_xy']))
-    check_tracks(z, grid, match_features(x, grid, queries_of(z), similarity='softmax', lookup='published'))
+    check_tracks(z, grid, match_features(x, grid, queries_of(z), similarity='softmax',
+                                            matching=Matching(lookup='published', cycle=None)))
 
 
 @pytest.mark.parametrize('block', [64, 1000, 2 ** 22])
@@ -136,7 +138,7 @@ def test_the_default_differs_from_the_published(name):
     z = load(f'01_matching_qk__{name}')
     grid, q, k = grid_of(z), video_tokens(z, z['in_query']), video_tokens(z, z['in_key'])
     p = points_on_grid(5, grid.height, grid.width)
-    ours, theirs = (match(q, k, grid, p, symmetric=True, lookup=how).xy for how in ('nearest', 'published'))
+    ours, theirs = (match(q, k, grid, p, matching=Matching(symmetric=True, lookup=how)).xy for how in ('nearest', 'published'))
     field = tensor(z['out_argmax_xy'])
     row, col = grid.nearest(p[:, 1:])
     moved = (field[:, row, col] - torch.stack([col, row], -1)).transpose(0, 1) * grid.stride

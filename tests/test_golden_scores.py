@@ -69,7 +69,7 @@ def test_weights(name, way):
 @pytest.mark.parametrize('block', [64, 1000, 3000])
 def test_blocks_change_nothing(block, monkeypatch):
     "However small the scratch memory, the golden result stands."
-    monkeypatch.setattr('vidlens.points.attention._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.attention.BLOCK', block)
     test_attention_scores('A_cogvideox', 'ref')
 
 

@@ -5,7 +5,7 @@ from planted import rng, sliding
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidlens.core.grid import Grid
-from vidlens.points.matching import (Tracks, match, match_cost, match_features, match_fields, nearest_patch,
+from vidlens.points.matching import (Matching, Tracks, match, match_cost, match_features, match_fields, nearest_patch,
                                      points_on_grid, read_out)
 from vidlens.points.metrics import pck
 
@@ -43,12 +43,12 @@ def test_whole_token_motion_is_exact(shape, move, symmetric):
     q = sliding(grid, *move)
     queries = centres(grid)
     truth, inside = went(grid, queries, *move)
-    tracks = match(q, q, grid, queries, symmetric=symmetric)
+    tracks = match(q, q, grid, queries, matching=Matching(symmetric=symmetric))
     assert torch.equal(tracks.xy[inside], truth[inside])
     # anywhere inside of the token, too
     queries[:, 1:] += (torch.rand(len(queries), 2, generator=rng()) - .5) * 7.9
     truth, _ = went(grid, queries, *move)
-    tracks = match(q, q, grid, queries, symmetric=symmetric)
+    tracks = match(q, q, grid, queries, matching=Matching(symmetric=symmetric))
     assert (tracks.xy - truth)[inside].abs().max() < 1e-4
 
 
@@ -59,7 +59,7 @@ def test_a_still_clip_stays_still_to_the_corners(shape, lookup):
     q = sliding(grid, 0, 0)
     edge = torch.tensor([[0, x, y] for x in (0., 3., grid.width / 2, grid.width) for y in (0., 5., grid.height)])
     for queries in (points_on_grid(9, grid.height, grid.width), edge):
-        moved = match(q, q, grid, queries, lookup=lookup).xy - queries[:, None, 1:]
+        moved = match(q, q, grid, queries, matching=Matching(lookup=lookup)).xy - queries[:, None, 1:]
         assert moved.abs().max() < 1e-4 * (lookup == 'field') + 1e-9
 
 
@@ -67,7 +67,7 @@ def test_the_bilinear_lookup_needs_the_soft_readout():
     grid = Grid(3, 8, 11)
     q = waves(grid, 0, 0)
     p = points_on_grid(12, grid.height, grid.width)
-    hard, soft = ((match(q, q, grid, p, lookup='bilinear', readout=r).xy - p[:, None, 1:])[:, 1:].abs().mean()
+    hard, soft = ((match(q, q, grid, p, matching=Matching(lookup='bilinear', readout=r)).xy - p[:, None, 1:])[:, 1:].abs().mean()
                   for r in ('argmax', 'soft'))
     assert soft < hard / 2 < 4
 
@@ -77,7 +77,7 @@ def test_the_published_lookup_drifts_by_up_to_4_8_px():
     grid = Grid(2, 30, 45)
     q = sliding(grid, 0, 0, heads=1)
     p = points_on_grid(20, 480, 720)
-    drift = match(q, q, grid, p, lookup='published').xy[:, 1] - p[:, 1:]
+    drift = match(q, q, grid, p, matching=Matching(lookup='published')).xy[:, 1] - p[:, 1:]
     assert drift.abs().max().item() == pytest.approx(4.75, abs=1e-2) and (drift <= 0).all()
     assert drift[399].tolist() == pytest.approx([-4.75, -4.75], abs=1e-2)
     assert match(q, q, grid, p).xy.sub(p[:, None, 1:]).abs().max() == 0
@@ -151,11 +151,11 @@ def test_per_head_tells_the_good_from_the_bad():
     k = torch.cat([torch.randn(good.shape, generator=rng(6)), good])
     queries = centres(grid)
     truth, inside = went(grid, queries, 1, 0)
-    each = match(q, k, grid, queries, per_head=True, cycle=4, symmetric=True)
+    each = match(q, k, grid, queries, per_head=True, matching=Matching(cycle=.25, symmetric=True))
     assert each.xy.shape == (2, 48, 3, 2) and each.visible.shape == each.error.shape == (2, 48, 3)
     score = pck(each.xy, truth, inside, 4)
     assert score[0] < .2 and score[1] == 1
-    alone = match(q, k, grid, queries, heads=1, cycle=4, symmetric=True)
+    alone = match(q, k, grid, queries, heads=1, matching=Matching(cycle=.25, symmetric=True))
     assert torch.equal(alone.xy, each.xy[1]) and torch.equal(alone.error, each.error[1])
     assert 'heads' in repr(each)
 
@@ -188,13 +188,14 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize('options', [{}, {'symmetric': True}, {'symmetric': True, 'cycle': 8., 'readout': 'soft'}])
+@pytest.mark.parametrize('options', [{'cycle': None}, {'symmetric': True, 'cycle': None},
+                                     {'symmetric': True, 'cycle': .5, 'readout': 'soft'}])
 def test_nothing_of_tokens_by_tokens(options, monkeypatch):
     monkeypatch.setattr('vidlens.points.matching.BLOCK', 2 ** 18)
     grid = Grid(13, 20, 30)
     q = torch.randn(2, grid.n, 8, generator=rng())
     with Largest() as seen:
-        match(q, q, grid, points_on_grid(5, grid.height, grid.width), **options)
+        match(q, q, grid, points_on_grid(5, grid.height, grid.width), matching=Matching(**options))
     assert 0 < seen.entries <= 2 ** 18 < q.shape[0] * grid.per_frame ** 2 < grid.n ** 2
 
 
@@ -211,7 +212,7 @@ def test_soft_readout_recovers_sub_token_motion():
     q = waves(grid, .3, -.2)
     p = centres(grid).view(9, 14, 3)[3:6, 3:9].reshape(-1, 3)
     truth, _ = went(grid, p, .3, -.2)
-    error = {how: (match(q, q, grid, p, readout=how).xy - truth).norm(dim=-1)[:, 1:].mean()
+    error = {how: (match(q, q, grid, p, matching=Matching(readout=how)).xy - truth).norm(dim=-1)[:, 1:].mean()
              for how in ('argmax', 'soft')}
     assert error['soft'] < error['argmax'] / 2 and error['soft'] < 3
 
@@ -245,7 +246,8 @@ def test_ties_stay():
     flat = torch.ones(2, grid.n, 4)
     p = points_on_grid(4, grid.height, grid.width)
     for readout in ('argmax', 'soft'):
-        assert match(flat, flat, grid, p, readout=readout, cycle=1).xy.sub(p[:, None, 1:]).abs().max() < 1e-4
+        matching = Matching(readout=readout, cycle=1 / 16)
+        assert match(flat, flat, grid, p, matching=matching).xy.sub(p[:, None, 1:]).abs().max() < 1e-4
 
 
 # visibility
@@ -259,10 +261,10 @@ def test_the_way_back_flags_hidden_points():
     truth, inside = went(grid, p, 1, 0)
     token = torch.floor(truth / 16)
     under = (torch.arange(4) == 2) & (token >= torch.tensor([5, 3])).all(-1) & (token < torch.tensor([10, 7])).all(-1)
-    tracks = match(q, q, grid, p, cycle=16, min_score=.5)
+    tracks = match(q, q, grid, p, matching=Matching(min_score=.5))
     assert under.any() and not tracks.visible[under].any() and tracks.visible[inside & ~under].all()
     assert (tracks.error[inside & ~under] == 0).all() and torch.equal(tracks.occluded, ~tracks.visible)
-    everything = match(q, q, grid, p)
+    everything = match(q, q, grid, p, matching=Matching(cycle=None))
     assert everything.visible.all() and everything.error is None and torch.equal(everything.xy, tracks.xy)
 
 
@@ -301,7 +303,7 @@ def test_features(similarity, lookup):
     x = sliding(grid, 1, -1, heads=1)[0]
     p = centres(grid)
     truth, inside = went(grid, p, 1, -1)
-    tracks = match_features(x, grid, p, similarity=similarity, lookup=lookup, cycle=1, min_score=-1e-3)
+    tracks = match_features(x, grid, p, similarity=similarity, matching=Matching(lookup=lookup, cycle=1 / 16, min_score=-1e-3))
     assert (tracks.xy - truth)[inside].abs().max() < 1e-4 and tracks.visible[inside].all()
     two = match_features([x, sliding(grid, 1, -1, heads=1, d=8, seed=3)[0]], grid, p, similarity=similarity)
     assert torch.equal(two.xy[inside], truth[inside])
@@ -312,7 +314,8 @@ def test_soft_features():
     x = waves(grid, .4, 0, heads=1)[0]
     p = centres(grid).view(9, 14, 3)[3:6, 3:9].reshape(-1, 3)
     truth, _ = went(grid, p, .4, 0)
-    hard, soft = ((match_features(x, grid, p, readout=r).xy - truth).norm(dim=-1).mean() for r in ('argmax', 'soft'))
+    hard, soft = ((match_features(x, grid, p, matching=Matching(readout=r)).xy - truth).norm(dim=-1).mean()
+                  for r in ('argmax', 'soft'))
     assert soft < hard * .7
 
 
@@ -322,7 +325,7 @@ def test_nearest_patch_in_rgb_and_latents():
     video = torch.stack([frame[:, 16 - 2 * t:][:, :grid.width] for t in range(9)])     # 2 px a frame: a token a step
     p = centres(grid)
     truth, inside = went(grid, p, 1, 0)
-    tracks = nearest_patch(video, grid, p, cycle=1, min_score=-1e-6)
+    tracks = nearest_patch(video, grid, p, matching=Matching(cycle=1 / 8, min_score=-1e-6))
     assert torch.equal(tracks.xy[inside], truth[inside]) and tracks.visible[inside].all()
     assert torch.equal(nearest_patch((video * 255).round().byte(), grid, p).xy[inside], truth[inside])
     latents = video[::4].unfold(1, 4, 4).unfold(2, 4, 4).flatten(3)                      # 2x2 latents for each token
@@ -346,20 +349,21 @@ BAD = {
     'no heads': (lambda: match(Q[:0], Q[:0], GRID, P), 'it has no heads'),
     'empty heads': (lambda: match(Q, Q, GRID, P, heads=[]), r'heads=\[\] must name some of the 2 heads, 0 to 1'),
     'head 2 of 2': (lambda: match(Q, Q, GRID, P, heads=[2]), r'heads=\[2\] must name'),
-    'scale word': (lambda: match(Q, Q, GRID, P, scale='sqrt'), "scale='sqrt' does not work with 2 heads of 8 channels"),
-    'scale 0': (lambda: match(Q, Q, GRID, P, scale=0), 'a number above 0'),
-    'published scale': (lambda: match(Q.repeat(5, 1, 1), Q.repeat(5, 1, 1), GRID, P, scale='published_hunyuan'),
+    'scale word': (lambda: match(Q, Q, GRID, P, matching=Matching(scale='sqrt')), "scale='sqrt' is unknown: use None"),
+    'scale 0': (lambda: match(Q, Q, GRID, P, matching=Matching(scale=0)), 'a number above 0'),
+    'published scale': (lambda: match(*[Q.repeat(5, 1, 1)] * 2, GRID, P, matching=Matching.published('HunyuanVideo')),
                         'with 10 heads of 8 channels'),
-    'lookup': (lambda: match(Q, Q, GRID, P, lookup='linear'), "lookup='linear'.*'nearest', 'bilinear'"),
-    'readout': (lambda: match(Q, Q, GRID, P, readout='max'), "readout='max', but.*'argmax' or 'soft'"),
-    'temperature': (lambda: match(Q, Q, GRID, P, temperature=0), 'temperature must be above 0'),
-    'window': (lambda: match(Q, Q, GRID, P, window=-1), 'window a number of tokens or None'),
-    'cycle': (lambda: match(Q, Q, GRID, P, cycle=-1), 'cycle a distance'),
+    'lookup': (lambda: match(Q, Q, GRID, P, matching=Matching(lookup='linear')), "lookup='linear'.*'nearest', 'bilinear'"),
+    'readout': (lambda: match(Q, Q, GRID, P, matching=Matching(readout='max')), "readout='max' is unknown: use 'argmax' or 'soft'"),
+    'temperature': (lambda: match(Q, Q, GRID, P, matching=Matching(temperature=0)),
+                    'temperature=0 must be a number of at least 1e-09'),
+    'window': (lambda: match(Q, Q, GRID, P, matching=Matching(window=-1)), 'window=-1 must be a whole number of at least 0'),
+    'cycle': (lambda: match(Q, Q, GRID, P, matching=Matching(cycle=-1)), 'cycle=-1 must be a number of at least 0'),
     'query right of the frame': (lambda: match(Q, Q, GRID, [[0, 8., 8.], [0, 81., 8.]]),
                                  r'query 1 is \(t, x, y\) = \(0, 81, 8\).*x from 0 to 80'),
     'query above the frame': (lambda: match(Q, Q, GRID, [[0, 8., -1.]]), 'y from 0 to 64 px'),
     'query after the clip': (lambda: match(Q, Q, GRID, [[9, 8., 8.]]), 'the clip has t from 0 to 8'),
-    'published query after the clip': (lambda: match(Q, Q, GRID, [[9, 8., 8.]], lookup='published'), 't from 0 to 8'),
+    'published query after the clip': (lambda: match(Q, Q, GRID, [[9, 8., 8.]], matching=Matching.published()), 't from 0 to 8'),
     'nan query': (lambda: match(Q, Q, GRID, [[0, float('nan'), 8.]]), 'query 0 is'),
     'points without time': (lambda: match(Q, Q, GRID, [[8., 8.]]), r'shape \(1, 2\), but must be \(points, 3\)'),
     'no points': (lambda: match(Q, Q, GRID, torch.zeros(0, 3)), 'at least one'),
@@ -394,7 +398,8 @@ def test_a_gpu_gives_the_same_tracks(dtype):
     grid = Grid(4, 8, 12)
     q = sliding(grid, 1, 0).to(dtype)
     p = points_on_grid(6, grid.height, grid.width)
-    for options in ({'symmetric': True, 'cycle': 8.}, {'readout': 'soft', 'lookup': 'bilinear'}, {'per_head': True}):
+    for options in ({'matching': Matching(symmetric=True, cycle=.5)}, {'matching': Matching(readout='soft', lookup='bilinear')},
+                    {'per_head': True}):
         here, there = match(q, q, grid, p, **options), match(q.cuda(), q.cuda(), grid, p, **options)
         assert there.xy.is_cuda and torch.equal(here.visible, there.visible.cpu())
         torch.testing.assert_close(there.at_frames(13).xy.cpu(), here.at_frames(13).xy, rtol=1e-3, atol=1e-2)
@@ -421,6 +426,8 @@ def test_fields_are_the_costs_of_the_asked_tokens():
         for f in range(3):
             whole = match_cost(q, k, grid, t, f, symmetric=True, heads=1)
             torch.testing.assert_close(fields[i, f].flatten(), whole[y // 8 * 6 + x // 8])
-    for bad, says in ((dict(queries=[[0, 99, 1]]), 'query 0'), (dict(lookup='nearest'), 'no option lookup')):
+    for bad, says in ((dict(queries=[[0, 99, 1]]), 'query 0'), (dict(heads=3), 'heads=')):
         with pytest.raises(ValueError, match=says):
             match_fields(q, k, grid, **dict(queries=asked) | bad)
+    with pytest.raises(TypeError, match='lookup'):
+        match_fields(q, k, grid, asked, lookup='nearest')

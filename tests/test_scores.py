@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidlens.core.grid import Grid
 from vidlens.seam.capturing import capture
-from vidlens.points.matching import match, points_on_grid
+from vidlens.points.matching import Matching, match, points_on_grid
 from vidlens.core.stats import bootstrap, harmonic_mean
 from vidlens.points.metrics import pck
 from vidlens.points.attention import (ScoreProbe, ScoreTable, attention_scores, head_statistics, join_scores,
@@ -63,7 +63,7 @@ def test_known_weights_are_read():
 @pytest.mark.parametrize('first', [True, False])
 @pytest.mark.parametrize('block', [1, 150, 400, 2 ** 22])
 def test_against_a_dense_softmax(first, block, monkeypatch):
-    monkeypatch.setattr('vidlens.points.attention._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.attention.BLOCK', block)
     q, k = random_qk(first=first)
     w = dense(q, k if first else torch.cat([k[:, GRID.n:], k[:, :GRID.n]], 1))
     for rows, per_head in ((w, True), (w.mean(0), False)):
@@ -188,7 +188,7 @@ def test_means():
 
 @pytest.mark.parametrize('block', [1, 500, 2 ** 22])
 def test_statistics_against_a_dense_softmax(block, monkeypatch):
-    monkeypatch.setattr('vidlens.points.attention._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.attention.BLOCK', block)
     q, k = random_qk()
     w, found = dense(q, k), head_statistics(q, k, GRID)
     f, row, col = GRID.place(torch.arange(60))
@@ -258,7 +258,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_scratch_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr('vidlens.points.attention._BLOCK', 20_000)
+    monkeypatch.setattr('vidlens.points.attention.BLOCK', 20_000)
     grid = Grid(4, 10, 12)
     q = rand(4, grid.n, 8)
     with Largest() as seen:
@@ -453,14 +453,15 @@ def counted(grid, queries, truth, seen, moved=0.):
                                       dict(lookup='bilinear', readout='soft'), dict(lookup='nearest', scale=.1)])
 @pytest.mark.parametrize('block', [200, 2 ** 22])
 def test_accuracy_is_the_pck_of_match(matching, block, monkeypatch):
-    monkeypatch.setattr('vidlens.points.attention._BLOCK', block)
+    monkeypatch.setattr('vidlens.points.attention.BLOCK', block)
     q, queries, truth, seen = moving()
     q = q + rand(*q.shape, seed=5) * torch.tensor([.5, 1., 2.])[:, None, None]
-    probe = ScoreProbe(GRID, queries, truth, seen, threshold=12., matching=matching)
+    probe = ScoreProbe(GRID, queries, truth, seen, threshold=12., matching=Matching(**matching))
     probe.add(q, torch.cat([rand(3, 4, 32), q], 1), layer=2, step=5)
     t, ask = probe.result(), counted(GRID, queries, truth, seen) | dict(threshold=12.)
-    assert t.values('accuracy').item() == pytest.approx(float(pck(match(q, q, GRID, queries, **matching).xy, **ask)))
-    each = pck(match(q, q, GRID, queries, per_head=True, **matching).xy, **ask)
+    tracks = match(q, q, GRID, queries, matching=Matching(**matching))
+    assert t.values('accuracy').item() == pytest.approx(float(pck(tracks.xy, **ask)))
+    each = pck(match(q, q, GRID, queries, per_head=True, matching=Matching(**matching)).xy, **ask)
     torch.testing.assert_close(t.values('accuracy', True)[0, 0, 0], each)
     assert 0 < each[2] < 1
 
@@ -517,7 +518,7 @@ def test_the_published_accuracy():
     q = q + rand(*q.shape, seed=5)
     probe = ScoreProbe(GRID, queries, truth, seen, published=True)
     probe.add(q, q, 0, 0)
-    tracks = match(q, q, GRID, queries, symmetric=True, lookup='published').at_frames(9, time='half_pixel')
+    tracks = match(q, q, GRID, queries, matching=Matching(symmetric=True, lookup='published')).at_frames(9, time='half_pixel')
     want = pck(tracks.xy, truth, seen, 8., evaluate='published')
     assert probe.result().values('accuracy').item() == pytest.approx(float(want))
 
@@ -530,7 +531,7 @@ def test_no_truth_no_accuracy():
     assert 'accuracy' not in t.names and 'entropy' not in t.names and t.best()['layer'] == 0
 
 
-@pytest.mark.parametrize('how', [{}, dict(matching=dict(symmetric=True)), dict(matching=dict(readout='soft')),
+@pytest.mark.parametrize('how', [{}, dict(matching=Matching(symmetric=True)), dict(matching=Matching(readout='soft')),
                                  dict(published=True)])
 def test_a_truth_that_comes_later_gives_the_same_scores(how):
     q, queries, truth, seen = moving()
@@ -648,8 +649,7 @@ BAD = {
     'no clip counts': (lambda: ScoreTable([0], [0.], [0], {'accuracy': torch.full((1, 1, 1), torch.nan)}, {
         'accuracy': torch.zeros(1)}, torch.zeros(1).long(), {'accuracy': torch.full((1, 1, 1, 1), torch.nan)}).best(),
         'nothing counted. Give points that are visible'),
-    'matching option': (lambda: ScoreProbe(GRID, P, matching=dict(heads=1)), 'matching has no option heads'),
-    'readout': (lambda: ScoreProbe(GRID, P, matching=dict(readout='max')), "'argmax' or 'soft'"),
+    'readout': (lambda: ScoreProbe(GRID, P, matching=Matching(readout='max')), "'argmax' or 'soft'"),
     'threshold': (lambda: ScoreProbe(GRID, P, threshold=0), 'threshold is 0'),
     'truth of another clip': (lambda: ScoreProbe(GRID, P, TRUTH[:, :8]), r'truth is \(1, 8, 2\).*1 points, 9 RGB'),
     'nan tracks': (lambda: ScoreProbe(GRID, P, TRUTH * torch.nan), 'point 0 is not finite in RGB frame 0'),
@@ -681,7 +681,7 @@ def test_a_layer_twice():
 def test_a_gpu_gives_the_same_scores(dtype):
     q, queries, truth, seen = moving()
     q, k = q.to(dtype), torch.cat([rand(3, 4, 32), q], 1).to(dtype)
-    for matching in ({}, dict(symmetric=True)):
+    for matching in (Matching(), Matching(symmetric=True)):
         both = []
         for device in ('cpu', 'cuda'):
             probe = ScoreProbe(GRID, queries.to(device), truth.to(device), seen.to(device), matching=matching)

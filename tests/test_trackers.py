@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from vidlens import world
 from vidlens.points.tapvid import PointClip, compare, evaluate_tapvid
 from vidlens.core.grid import Grid
-from vidlens.points.matching import Tracks, points_on_grid
+from vidlens.points.matching import Matching, Tracks, points_on_grid
 from vidlens.points.trackers import (by_features, cotracker, lucas_kanade, nearest_latent, nearest_rgb, pseudo_truth,
                                      stand_still)
 from vidlens.core.video import read_video
@@ -187,7 +187,7 @@ def test_rivals_on_the_world():
     for better, worse in (('still', 'chance'), ('rgb', 'chance'), ('rgb', 'still'), ('flow', 'still'), ('flow', 'rgb')):
         assert compare(score[better], score[worse])['d_avg'].lo > 0, (better, worse)
     assert score['flow'].interval('d_avg').mean > .55 and score['flow'].interval('AJ').mean > .4
-    every = evaluate_tapvid(clips, partial(nearest_rgb, stride=16, cycle=None))
+    every = evaluate_tapvid(clips, partial(nearest_rgb, stride=16, matching=Matching(cycle=None)))
     assert compare(score['rgb'], every)['AJ'].lo > 0 and compare(score['rgb'], every)['d_avg'].mean == 0
 
 

@@ -12,7 +12,7 @@ from vidlens import world
 from vidlens.points.tapvid import PointClip, evaluate_tapvid
 from vidlens.core.grid import Grid
 from vidlens.seam.capturing import capture
-from vidlens.points.matching import match
+from vidlens.points.matching import Matching, match
 from vidlens.seam.run import renoise
 from vidlens.points.long_videos import Chunk, _from_anchor, plan_chunks, track_long, tracker
 
@@ -133,7 +133,7 @@ def test_one_chunk_is_a_plain_match(pipe, clip, encoding):
     with capture(pipe, 'q k', layers=4) as tape:
         renoise(pipe, video, step=-2, num_inference_steps=30, how=encoding)    # the default of track_long
     grid = Grid(5, 8, 8, 8, 1 if encoding == 'frames' else 4, encoding == 'causal')
-    plain = match(tape.get('q', 4)[0], tape.get('k', 4)[0], grid, ask, cycle=8.).at_frames(n)
+    plain = match(tape.get('q', 4)[0], tape.get('k', 4)[0], grid, ask, matching=Matching()).at_frames(n)
     assert torch.allclose(found.xy, plain.xy, atol=1e-4) and torch.allclose(found.score, plain.score, atol=1e-5)
     assert torch.equal(found.visible, plain.visible) and torch.allclose(found.error, plain.error, atol=1e-4)
 

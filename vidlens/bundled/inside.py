@@ -19,7 +19,7 @@ from .. import world
 from .measures import Row, fresh, log_progress
 from ..core.grid import Grid
 from ..core.stats import Interval, bootstrap, paired_difference
-from ..points.matching import match, nearest_patch
+from ..points.matching import Matching, match, nearest_patch
 from ..points.scoring import readable_caption
 from ..seam.capturing import capture
 from ..seam.run import encode, renoise
@@ -81,7 +81,7 @@ def in_layers(pipe, clip, points: Tensor, grid: Grid, **noise) -> tuple[dict[int
     found: dict[int, Tensor] = {}
 
     def probe(site: Site, q: Tensor, k: Tensor) -> None:
-        found[site.layer] = match(q[0], k[0], grid, points).xy
+        found[site.layer] = match(q[0], k[0], grid, points, matching=Matching(cycle=None)).xy
 
     with capture(pipe, 'q k', probe=probe):
         return found, renoise(pipe, None, readable_caption(pipe, clip.caption), **noise)
@@ -93,7 +93,7 @@ def in_input(clip, r, points: Tensor, grid: Grid, i: int) -> dict[str, Tensor]:
     noise = r.step.s * torch.randn(x.shape, generator=torch.Generator().manual_seed(10**6 + i))
     strong = (x - x.mean()) / x.std()
     seen = r.noisy[0].permute(0, 2, 3, 1), r.step.a * x + noise, r.step.a * strong + noise, x
-    return {name: nearest_patch(y, grid, points).xy
+    return {name: nearest_patch(y, grid, points, matching=Matching(cycle=None)).xy
             for name, y in zip((*RIVALS, 'RGB of power 1', 'clean RGB'), seen)}
 
 

@@ -8,8 +8,8 @@ __all__ = ['AttentionScores', 'attention_scores', 'HeadStatistics', 'head_statis
 
 # %% ../../nbs/points/02_attention.ipynb #7c8f5172
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +21,8 @@ from torch import Tensor
 from ..core.files import whole_file
 from ..core.grid import Grid
 from ..core.stats import Interval, bootstrap, harmonic_mean, resampled_means
-from .matching import (BLOCK, as_layers, chosen_heads, cost_rows, logit_scale, query_points, read_out,
-                                     track_by_cost)
+from .matching import (BLOCK, Matching, as_layers, chosen_heads, cost_rows, logit_scale, query_points,
+                                     reader, track_by_cost)
 
 # %% ../../nbs/points/02_attention.ipynb #f7086d2e
 _PADDING = ('excluded', 'apart', 'counted')
@@ -552,21 +552,6 @@ def load_scores(path: str | Path) -> ScoreTable:
     return ScoreTable(head['steps'], head['sigmas'], head['layers'], **parts, clip=clip, facts=head['facts'])
 
 # %% ../../nbs/points/02_attention.ipynb #baf60538
-_MATCHING: dict[str, Any] = dict(symmetric=False, lookup='nearest', readout='argmax', temperature=1., window=2,
-                                 scale=None)
-
-
-def _how_to_match(how: dict[str, Any]) -> dict[str, Any]:
-    "Options of `match` that differ from its defaults, checked."
-    if odd := how.keys() - _MATCHING:
-        raise ValueError(f'matching has no option {", ".join(sorted(odd))}: choose among {", ".join(_MATCHING)}')
-    full = _MATCHING | how
-    if full['readout'] not in ('argmax', 'soft') or not full['temperature'] > 0 or (full['window'] or 0) < 0:
-        raise ValueError(f"matching={how}, but readout must be 'argmax' or 'soft', temperature above 0 and window a "
-                         'number of tokens or None')
-    return {n: v for n, v in how.items() if v != _MATCHING[n]}
-
-
 _Cell = tuple[_Look, Tensor | None, dict[str, Tensor]]   # weights and places of points, statistics of heads
 
 
@@ -576,8 +561,8 @@ class ScoreProbe:
     queries: (points, 3) as (t, x, y) px. truth: (points, RGB frames, 2) px, visible: (points, RGB frames) bool; without
     truth there is no accuracy, without visible all is taken as visible. threshold: px, None is a token's side; moved:
     px that a point must have gone to count. valid, padding: as in `attention_scores`. sample: how many video tokens,
-    drawn with the seed, are asked for the statistics of heads; None is all, 0 leaves them out. matching: options of
-    `match` (symmetric, lookup, readout, temperature, window, scale). item: row of the batch that a capture shows.
+    drawn with the seed, are asked for the statistics of heads; None is all, 0 leaves them out. matching: how points are matched;
+    its cycle and min_score are not used. item: row of the batch that a capture shows.
     later=True: the truth is not known yet, as in a generation: the best match of each point and head in each frame is
     kept (16 bytes each), and `judge` scores it once the truth is there.
     published=True scores as the official code does: symmetric, its lookups, 8 px, every RGB frame counted, the first
@@ -585,15 +570,15 @@ class ScoreProbe:
 
     def __init__(self, grid: Grid, queries, truth=None, visible=None, *, threshold: float | None = None,
                  moved: float = 0., valid=None, padding: str = 'excluded', sample: int | None = 64, seed: int = 0,
-                 matching: Mapping[str, Any] | None = None, item: int = 0, published: bool = False,
+                 matching: Matching | None = None, item: int = 0, published: bool = False,
                  later: bool = False):
         self.grid, self.valid, self.item, self.published, self.later = grid, valid, item, published, later
         if later and (truth is not None or visible is not None):
             raise ValueError('later=True, but the truth is there already: leave later out, or give truth and visible '
                              'to judge after the run')
         self.padding = 'counted' if published else padding
-        quirks = dict(symmetric=True, lookup='published') if published else {}
-        self.matching = _how_to_match(quirks | dict(matching or {}))
+        default = Matching.published() if published else Matching()
+        self.matching = replace(default if matching is None else matching, cycle=None, min_score=None)
         self.threshold = float((8 if published else grid.stride) if threshold is None else threshold)
         if not self.threshold > 0 or not moved >= 0:
             raise ValueError(f'threshold is {threshold} and moved {moved}, but they must be px above 0 and from 0 on')
@@ -648,10 +633,10 @@ class ScoreProbe:
         if (step, layer) in self.rows or (step, layer) in self.kept:
             raise ValueError(f'layer {layer}, step {step} was scored already: use a new ScoreProbe for each run, and '
                              "capture one branch, branch='cond'")
-        j = _joint(q, k, self.grid, text, self.valid, self.padding, None, self.matching.get('scale'))
+        j = _joint(q, k, self.grid, text, self.valid, self.padding, None, self.matching.scale)
         once, again = self.once
         placed = self.later or self.truth is not None
-        quick = placed and not self.matching.keys() & {'symmetric', 'lookup'}
+        quick = placed and not self.matching.symmetric and self.matching.lookup == 'nearest'
         found = _look(j, self.grid, once.to(k.device), self._reader(once.to(k.device)) if quick else None)
         found = found.each(lambda x: x.cpu()[:, again])
         xy = None if not placed else self._quick(found.uv) if quick else self._slow(j)
@@ -676,7 +661,7 @@ class ScoreProbe:
         if self.drawn is None:
             return {}
         found = head_statistics(q, k, self.grid, self.drawn, text=text, valid=self.valid, padding=self.padding,
-                                scale=self.matching.get('scale'))
+                                scale=self.matching.scale)
         return {n: x.cpu() for n, x in found._asdict().items() if n not in ('sink_at', 'text')}
 
     def _scored(self, cells: Sequence[_Cell]) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
@@ -700,8 +685,8 @@ class ScoreProbe:
     def _reader(self, once: Tensor) -> Callable[[Tensor, slice], Tensor]:
         _, row, col = self.grid.place(once)
         near = torch.stack([col, row], -1).float()[:, None]
-        how = {n: v for n, v in self.matching.items() if n != 'scale'}
-        return lambda cost, rows: read_out(cost, self.grid, near=near[rows], **how)[0]
+        read = reader(self.matching, self.grid)
+        return lambda cost, rows: read(cost, near=near[rows])[0]
 
     def _quick(self, uv: Tensor) -> Tensor:
         "(1 + heads, points, frames, 2) px from the best token in each frame."
@@ -711,14 +696,12 @@ class ScoreProbe:
 
     def _slow(self, j: _Joint) -> Tensor:
         "The same by `match`: of the mean of heads, then head by head."
-        how = dict(self.matching)
-        symmetric, _ = how.pop('symmetric', False), how.pop('scale', None)
         layers = as_layers(j.q, j.k[:, j.video], self.grid, None, True, j.scale)
 
         def cost(frame: int, to: int, tokens: Tensor) -> Tensor:
-            each = cost_rows(layers, self.grid, True, symmetric, frame, to, tokens)
+            each = cost_rows(layers, self.grid, True, self.matching.symmetric, frame, to, tokens)
             return torch.cat([each.mean(0, keepdim=True), each])
-        tracks = track_by_cost(cost, self.grid, self.queries, j.k.device, (1 + len(j.q),), **how)
+        tracks = track_by_cost(cost, self.grid, self.queries, j.k.device, (1 + len(j.q),), matching=self.matching)
         if self.published:
             tracks = tracks.at_frames(self.grid.video_frames, time='half_pixel')
         return tracks.xy.cpu()
@@ -739,7 +722,7 @@ class ScoreProbe:
         points = {n: x.movedim(-1, 0).contiguous() for n, x in grown(0).items()}
         heads = {n: x[None] for n, x in grown(1).items()}
         facts = dict(threshold=self.threshold, padding=self.padding, published=self.published,
-                     tokens_for_statistics=0 if self.drawn is None else len(self.drawn), matching=self.matching)
+                     tokens_for_statistics=0 if self.drawn is None else len(self.drawn), matching=str(self.matching))
         return ScoreTable(steps, [self.sigmas[s] for s in steps], layers, points, self.weights,
                           torch.zeros(len(self.t), dtype=torch.long), heads, facts)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core.grid import Grid
 from ..core.video import resize
-from .matching import (Tracker, Tracks, as_layers, check_reading, cost_rows, cycle_error, follow_points,
+from .matching import (Matching, Tracker, Tracks, as_layers, cost_rows, cycle_error, follow_points,
                                      lookup_tokens, read_out)
 from .trackers import scale_tracks, tracker_queries
 from ..seam.card import card_of, model_of
@@ -146,8 +146,8 @@ class _Costs:
         self.rows[time] = self.rows.get(time, 0.) + row
         self.counts[time] = self.counts.get(time, 0) + 1
 
-    def follow_points(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        return follow_points(lambda *_: row, self.read, self.grid, self.how['lookup'], self.xy, 0, 1, self.look)
+    def _follow(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        return follow_points(lambda *_: row, self.read, self.grid, self.how['lookup'], 0, 1, self.look)
 
     def finish(self, time: int) -> tuple[Tensor, Tensor, Tensor]:
         "Pixels (n, 2), height and miss (n,) of the best match at a time; its sums are dropped."
@@ -199,7 +199,7 @@ def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], s
 
     One pass of the model for each chunk and step, to the last of the layers. Raises ValueError for what does not fit."""
     v, t, xy = tracker_queries(video, queries)
-    check_reading(lookup, readout, temperature, window, cycle)
+    Matching(symmetric, scale, lookup, readout, temperature, window, cycle, min_score)   # raises
     layers = _several('layers', layers)
     grid = layers_grid(pipe, layers, _chunk_grid(pipe, len(v), encoding, size, chunk))
     at = [step_at(pipe, s, num_inference_steps=num_inference_steps).index for s in _several('steps', steps)]

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..core.grid import Grid
 from ..core.video import as_video, resize
-from .matching import Tracker, Tracks, match_features, nearest_patch, points_on_grid, queries_in_video
+from .matching import (Matching, Tracker, Tracks, match_features, nearest_patch, points_on_grid,
+                                     queries_in_video)
 
 # %% auto #0
 __all__ = ['tracker_queries', 'stand_still', 'scale_tracks', 'nearest_rgb', 'require_opencv', 'lucas_kanade', 'by_features',
@@ -60,15 +61,14 @@ def _per_frame(follow: Callable[[Tensor, Grid, Tensor], Tracks], video: Tensor, 
     return scale_tracks(follow(v, grid, torch.cat([t[:, None].float(), xy / scale], 1)), scale)
 
 
-def nearest_rgb(video: Tensor, queries: Tensor, stride: int = 8, cycle: float | None = 1., **options: Any) -> Tracks:
+def nearest_rgb(video: Tensor, queries: Tensor, stride: int = 8, similarity: str = 'l2',
+                matching: Matching = Matching()) -> Tracks:
     """Track by the most similar patch of `stride` x `stride` pixels in RGB, each frame against the query's.
 
-    A frame that does not divide is resized to the nearest multiple. cycle: patches by which the way back may miss the
-    query and the point is still called visible; None calls all of them visible, as published evaluations do. options:
-    as in `matching.match_features`, e.g. readout='soft'."""
+    A frame that does not divide is resized to the nearest multiple. similarity, matching: as in
+    `match_features`; cycle=None calls all points visible, as published evaluations do."""
     v, t, xy = tracker_queries(video, queries)
-    back = None if cycle is None else cycle * stride
-    return _per_frame(lambda x, grid, q: nearest_patch(x, grid, q, cycle=back, **options), v, t, xy, stride)
+    return _per_frame(lambda x, grid, q: nearest_patch(x, grid, q, similarity, matching), v, t, xy, stride)
 
 # %% ../../nbs/points/04_trackers.ipynb #4ac301f1
 def require_opencv() -> Any:
@@ -171,32 +171,28 @@ def _features(function: Callable[[Tensor], Tensor], x: Tensor, grid: Grid, batch
 
 
 def by_features(function: Callable[[Tensor], Tensor], stride: int, size: tuple[int, int] | None = None, batch: int = 8,
-                cycle: float | None = 1., **options: Any) -> Tracker:
+                similarity: str = 'cosine', matching: Matching = Matching()) -> Tracker:
     """A tracker by the most similar feature vector, each frame against the query's.
 
     function: frames (n, height, width, 3) in [0, 1] -> (n, height/stride, width/stride, channels), called without
     gradient on `batch` frames at a time. stride: px per vector (DINOv2: 14). size: (height, width) that the frames are
-    brought to first, at the nearest multiple of stride; None: their own. cycle as in `nearest_rgb`; options as in
-    `matching.match_features`. The tracker raises ValueError if the function gives another shape."""
-    back = None if cycle is None else cycle * stride
-
+    brought to first, at the nearest multiple of stride; None: their own. similarity, matching: as in
+    `match_features`. The tracker raises ValueError if the function gives another shape."""
     def tracker(video: Tensor, queries: Tensor) -> Tracks:
         v, t, xy = tracker_queries(video, queries)
-        return _per_frame(lambda x, grid, q: match_features(_features(function, x, grid, batch), grid, q, cycle=back,
-                                                            **options), v, t, xy, stride, size)
+        return _per_frame(lambda x, grid, q: match_features(_features(function, x, grid, batch), grid, q,
+                                                            similarity=similarity, matching=matching), v, t, xy, stride, size)
     return tracker
 
 # %% ../../nbs/points/04_trackers.ipynb #aef65b10
-def nearest_latent(latents: Tensor | Callable[[Tensor], Tensor], grid: Grid, cycle: float | None = 1.,
-                   **options: Any) -> Tracker:
+def nearest_latent(latents: Tensor | Callable[[Tensor], Tensor], grid: Grid, similarity: str = 'l2',
+                   matching: Matching = Matching()) -> Tracker:
     """A tracker by the most similar patch of latents.
 
     latents: (frames, rows*p, cols*p, channels) of one video, channels last, or a function that encodes a video to
     them. grid: the token grid of that video; queries and places are in pixels of the video that the tracker is given,
-    whatever its size. cycle and options as in `nearest_rgb`. The tracker raises ValueError on a video of another
+    whatever its size. similarity, matching: as in `match_features`. The tracker raises ValueError on a video of another
     length than the grid's."""
-    back = None if cycle is None else cycle * grid.stride
-
     def tracker(video: Tensor, queries: Tensor) -> Tracks:
         v, t, xy = tracker_queries(video, queries)
         if len(v) != grid.video_frames:
@@ -205,7 +201,7 @@ def nearest_latent(latents: Tensor | Callable[[Tensor], Tensor], grid: Grid, cyc
         scale = torch.tensor([v.shape[2] / grid.width, v.shape[1] / grid.height])
         z = latents if isinstance(latents, Tensor) else latents(v)
         q = torch.cat([t[:, None].float(), xy / scale], 1)
-        return scale_tracks(nearest_patch(z, grid, q, cycle=back, **options).at_frames(len(v)), scale)
+        return scale_tracks(nearest_patch(z, grid, q, similarity, matching).at_frames(len(v)), scale)
     return tracker
 
 # %% ../../nbs/points/04_trackers.ipynb #245947e0

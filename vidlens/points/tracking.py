@@ -14,7 +14,7 @@ from torch import Tensor
 from ..core.grid import Grid
 from ..core.video import as_video
 from .long_videos import common_grid, layers_grid, number_list, track_long
-from .matching import Tracks, match, points_on_grid
+from .matching import Matching, Tracks, match, points_on_grid
 from .scoring import best_layer
 from ..seam.card import card_of, model_of
 from ..seam.capturing import capture
@@ -71,7 +71,9 @@ def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = 
     if queries is None:
         queries = points_on_grid(6, grid.height, grid.width)
     q, k = ([tape_item(tape, kind, n, item, s) for n in layers for s in steps] for kind in 'qk')
-    return match(q, k, grid, queries, **dict(cycle=float(grid.stride)) | how).at_frames(grid.video_frames)
+    which, cycle = {n: how.pop(n) for n in ('heads', 'per_head') if n in how}, how.pop('cycle', grid.stride)
+    matching = Matching(**how, cycle=None if cycle is None else cycle / grid.stride)
+    return match(q, k, grid, queries, **which, matching=matching).at_frames(grid.video_frames)
 
 
 def check_tape(pipe, tape: Tape) -> None:
