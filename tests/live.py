@@ -160,9 +160,9 @@ def said(x):
         found.append(eval(rest if is_set and name.isidentifier() else line, known))
         known[name] = found[-1]
     first, last = found[0], found[-1]
-    if hasattr(last, 'rivals'):
+    if hasattr(last, 'baselines'):
         ways = getattr(x, 'ways', None)
-        by = dict(GramCol=first.maps, IMAP=last.maps, **{v: first.rivals.get(n) for v, n in WAYS.items() if n != 'maps'})
+        by = dict(GramCol=first.maps, IMAP=last.maps, **{v: first.baselines.get(n) for v, n in WAYS.items() if n != 'maps'})
         return torch.cat([by[v] for v in (ways.value if ways else ['IMAP'])])
     return last[None] if torch.is_tensor(last) and last.ndim == 3 else getattr(last, 'video', last)
 

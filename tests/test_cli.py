@@ -325,7 +325,7 @@ def short(tmp_path_factory):
 @pytest.mark.parametrize('given', [['{clip}', '--prompt', 'a red circle moves right', '--word', 'red', '--word', 'moves right'],
                                    ['{clip}', '--free', '--word', 'red', '--word', 'moves right', '--k', '2', '--edges'],
                                    ['--prompt', 'a red circle moves right', '--word', 'red', '--word', 'moves right',
-                                    '--step', '-2', '--rival', 'cross', '--rival', 'flow']])
+                                    '--step', '-2', '--baseline', 'cross', '--baseline', 'flow']])
 def test_imap_writes_where_when_and_which_way(short, tmp_path, capsys, given):
     from vidlens.words.pictures import WORD_FILES
     from vidlens.words.word_maps import ConceptMaps
@@ -336,12 +336,12 @@ def test_imap_writes_where_when_and_which_way(short, tmp_path, capsys, given):
     assert main(line) == 0
     told = json.loads(capsys.readouterr().out)
     made = set() if '{clip}' in given else {'video.mp4'}        # what is in no other file is written, too
-    assert {p.name for p in out.iterdir()} == {*WORD_FILES, 'rivals.png'} | made == {Path(p).name for p in told['files']}
+    assert {p.name for p in out.iterdir()} == {*WORD_FILES, 'baselines.png'} | made == {Path(p).name for p in told['files']}
     maps = ConceptMaps.load(out / 'maps.npz')
     assert maps.words == ['red', 'moves right'] and maps.facts['source'] == ('concepts' if '--free' in given else 'prompt')
     rows = list(csv.DictReader(open(out / 'words.csv')))
     assert [r['word'] for r in rows] == maps.words and all(0 <= int(r['start']) <= int(r['end']) <= 16 for r in rows)
-    way = maps.way().mean
+    way = maps.displacement().mean
     assert [float(r['dx']) for r in rows] == pytest.approx(way[:, 0].tolist(), abs=1e-3)
     assert told['words'][0]['way'] == pytest.approx(way[0].tolist()) and told['facts']['steps'] == [2]
     assert main(line) == 2 and '--force' in capsys.readouterr().err
@@ -356,7 +356,7 @@ def test_imap_tells_frames_and_pixels_of_the_file(tmp_path, capsys):
     for name, place in (('small', '16,40,32'), ('large', '50,80,64')):
         out = tmp_path / name
         line = ['imap', str(tmp_path / f'{name}.mp4'), '--prompt', 'a red circle moves right', '--word', 'moves right', '--num-inference-steps', '4']
-        assert main([*line, '--step', '-2', '--rival', 'flow', '--rival', 'tracks', '--place', place, '--out', str(out), '--json',
+        assert main([*line, '--step', '-2', '--baseline', 'flow', '--baseline', 'tracks', '--place', place, '--out', str(out), '--json',
                      '--quiet']) == 0
         told[name] = json.loads(capsys.readouterr().out)
         seconds = probe_video(out / 'maps.mp4').seconds
@@ -391,8 +391,8 @@ def test_imap_asks_no_flow_of_one_frame(tmp_path):
     write_video(world.clip('a red circle moves right', seed=1).video[:1], tmp_path / 'one.mp4', fps=8)
     line = ['imap', str(tmp_path / 'one.mp4'), '--prompt', 'a red circle', '--word', 'red', '--num-inference-steps', '4', '--step', '-2', '--quiet']
     assert main([*line, '--out', str(tmp_path / 'o')]) == 0
-    assert ConceptMaps.load(tmp_path / 'o' / 'maps.npz').rivals == {}
-    assert main([*line, '--out', str(tmp_path / 'p'), '--rival', 'flow']) == 2
+    assert ConceptMaps.load(tmp_path / 'o' / 'maps.npz').baselines == {}
+    assert main([*line, '--out', str(tmp_path / 'p'), '--baseline', 'flow']) == 2
 
 
 @pytest.mark.parametrize('said, instead', [
@@ -456,13 +456,13 @@ def test_a_video_to_explore_is_given_either_way(kind, given, tmp_path, capsys, m
 @pytest.mark.parametrize('given, says', [
     ([], 'nothing says what to look for'), (['{clip}'], 'nothing says what to look for'), (['{clip}', '--free'], 'nothing says'),
     (['{clip}', '--prompt', 'a red circle', '--word', 'star'], 'or ask for it as a free word, --free\n'),
-    (['{clip}', '--prompt', 'a red circle', '--rival', 'daam'], "'daam' is unknown"),
+    (['{clip}', '--prompt', 'a red circle', '--baseline', 'daam'], "'daam' is unknown"),
     (['no.mp4', '--prompt', 'a red circle'], 'no.mp4'), (['{clip}', '--prompt', 'a red dragon'], 'dragon'),
     (['{clip}', '--prompt', 'a red circle', '--k', '99'], 'there are 4: use --k 4 or less\n'),
     (['{clip}', '--prompt', 'circle', '--against', 'circle'], 'is taken away by --against circle'),
     (['{clip}', '--prompt', 'a red circle', '--skip', '1'], '--skip choose among heads, but all are read: say how many with --k 5'),
     (['{clip}', '--prompt', 'a red circle', '--together'], '--together is of free words'),
-    (['{clip}', '--prompt', 'a red circle', '--rival', 'moft', '--place', '17,3,3'], 'frame 17 is outside of the file'),
+    (['{clip}', '--prompt', 'a red circle', '--baseline', 'moft', '--place', '17,3,3'], 'frame 17 is outside of the file'),
     (['{clip}', '--prompt', 'a red circle', '--layer', '9'], 'outside')])
 def test_imap_refuses_in_one_sentence(short, tmp_path, capsys, given, says):
     line = ['imap', *(g.format(clip=short) for g in given), '--num-inference-steps', '4', '--step', '-2', '--out', str(tmp_path / 'o'), '--quiet']

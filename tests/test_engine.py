@@ -108,12 +108,12 @@ def test_points_words_heads_and_features_are_those_of_the_verbs(small):
     assert torch.equal(engine.features(-2, 1), features(pipe, video, PROMPT, layer=1, **at))
     found, same = engine.heads(-2).scores, score_heads(pipe, video, PROMPT, steps=[2], num_inference_steps=4, by=('chi', 'fisher', 'dbi')).scores
     assert all(torch.equal(found[n].nan_to_num(-1), same[n].nan_to_num(-1)) for n in same)
-    rivals = ['cross', 'flow', 'moft', 'centre'] + ['concept'] * (card_of(pipe).text != 'cross')
-    for how in (dict(words=['cat', 'runs'], k=1, rivals=rivals), dict(words='cat', rivals=['tracks', 'moft'], place=(4, 20, 9)),
+    baselines = ['cross', 'flow', 'moft', 'centre'] + ['concept'] * (card_of(pipe).text != 'cross')
+    for how in (dict(words=['cat', 'runs'], k=1, baselines=baselines), dict(words='cat', baselines=['tracks', 'moft'], place=(4, 20, 9)),
                 dict(words=['dog', 'a cat'], source='concepts', layers=[0, 1])):
         got, want = engine.words(step=-2, **how), imap(pipe, video, prompt=PROMPT, **at, **how)
         assert torch.equal(got.maps, want.maps) and got.heads == want.heads and got.facts == want.facts
-        assert all(torch.equal(got.rivals[n], x) for n, x in want.rivals.items())
+        assert all(torch.equal(got.baselines[n], x) for n, x in want.baselines.items())
 
 
 def test_scores_against_the_truth_are_those_of_the_verb(pipe, clip, engine):
@@ -189,11 +189,11 @@ def test_points_of_a_unet_are_matched_on_the_layers_own_grid(unet, layer, side):
 def test_all_layers_of_a_unet_are_those_that_can_answer(unet):
     pipe, clip = unet
     engine, at = hold(pipe, clip, num_inference_steps=4), dict(prompt='a cat', step=-2, num_inference_steps=4)
-    for how in (dict(words='cat', rivals=['cross', 'moft', 'centre']), dict(words='dog', source='concepts'),
+    for how in (dict(words='cat', baselines=['cross', 'moft', 'centre']), dict(words='dog', source='concepts'),
                 dict(words='cat', layers=range(10))):
         got, want = engine.words(step=-2, **how), imap(pipe, clip.video, **at, **how)
         assert torch.equal(got.maps, want.maps) and got.heads == want.heads and got.grid == want.grid
-        assert all(torch.equal(got.rivals[n], x) and x.shape == got.maps.shape for n, x in want.rivals.items())
+        assert all(torch.equal(got.baselines[n], x) and x.shape == got.maps.shape for n, x in want.baselines.items())
     got, want = engine.heads(-2, ['chi']), score_heads(pipe, clip.video, 'a cat', steps=[2], num_inference_steps=4, by='chi')
     assert got.layers == want.layers == SPATIAL
     assert torch.equal(got.scores['chi'].nan_to_num(-1), want.scores['chi'].nan_to_num(-1))
@@ -224,8 +224,8 @@ def test_layers_are_told_that_can_answer(unet):
         with pytest.raises(ValueError, match=r'layer 30 \(up_blocks.1\) shows hidden, .*: ask layers 0, 4, 8, 15, 24, 27, 31'):
             ask(UP)
     both = ['flow', 'tracks']       # read where q and k are, though motion is looked for in a whole block
-    asked, want = engine.words('cat', -2, rivals=both), imap(unet[0], unet[1].video, 'cat', 'a cat', step=-2, num_inference_steps=4, rivals=both)
-    assert all(torch.allclose(asked.rivals[n], want.rivals[n], atol=1e-4) for n in both)
+    asked, want = engine.words('cat', -2, baselines=both), imap(unet[0], unet[1].video, 'cat', 'a cat', step=-2, num_inference_steps=4, baselines=both)
+    assert all(torch.allclose(asked.baselines[n], want.baselines[n], atol=1e-4) for n in both)
     with pytest.raises(ValueError, match=r'layer 1 .* shows tq tk to, and .features. needs hidden: ask layers 0, 2, 3'):
         engine.features(-2, 1)
     with pytest.raises(ValueError, match='ask layers 0, 4, 8'):

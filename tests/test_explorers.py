@@ -146,11 +146,11 @@ def test_words_are_those_of_the_call(engine):
             assert words.state.words == box.split(', ') and words.asked['source'] == ('concepts' if 'square' in box else 'prompt')
             n = len(words.state.words)
             assert viewer.shape[0] == n * len(ways) and viewer.maps[:2 * n * engine.grid.n] == _packed(said.maps)[0]
-            assert set(said.rivals) == {WAYS[v] for v in ways} - {'maps'}
+            assert set(said.baselines) == {WAYS[v] for v in ways} - {'maps'}
             assert len(words.spans.figure.data) == n and viewer.message == ''
-        rival = engine.words(['red', 'moves right'], 12, [3], rivals=['cross']).rivals['cross']
+        baseline = engine.words(['red', 'moves right'], 12, [3], baselines=['cross']).baselines['cross']
         words.box.value, words.ways.value = 'red, moves right', ['cross-attention']
-        assert shown(words).maps == _packed(rival)[0]
+        assert shown(words).maps == _packed(baseline)[0]
         assert [c.description for c in words.chips.children if c.value] == ['red', 'moves right']
         next(c for c in words.chips.children if c.description == 'circle').value = True
         assert words.state.words == ['red', 'moves right', 'circle'] and words.box.value == 'red, moves right, circle'
@@ -251,7 +251,7 @@ def test_what_the_curve_is_of_is_what_is_shown(engine):
         shown(words)
         plain, selected = (eval(line, dict(engine=engine)) for line in words.viewer.code.splitlines())
         assert torch.equal(words.viewer.shown['red: IMAP'], selected.maps[0])
-        assert torch.equal(words.viewer.shown['red: cross-attention'], plain.rivals['cross'][0])
+        assert torch.equal(words.viewer.shown['red: cross-attention'], plain.baselines['cross'][0])
 
 
 def test_a_click_is_asked_as_the_call_says_it(engine, match):

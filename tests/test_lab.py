@@ -313,7 +313,7 @@ def test_words_and_ways_are_pressed_and_written(page, kernel):
     for way in ('cross-attention', 'ConceptAttention'):
         button(page, way).click()
         told = changed(page, kernel, 'Words', f'{way!r} in x.ways.value')
-        assert 'rivals=' in told['code']
+        assert 'baselines=' in told['code']
         expect(page.get_by_text(f'red: {way}', exact=True)).to_be_visible()
     for way in ('GramCol', 'ConceptAttention'):
         button(page, way).click()

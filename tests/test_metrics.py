@@ -310,7 +310,7 @@ BAD = {
     'undefined': (lambda: harmonic_mean(torch.ones(2), undefined='zero'), "use 'local' or 'published'"),
     'energy shape': (lambda: energy(torch.zeros(3, 4), torch.zeros(4, 3).bool()), r'\(3, 4\).*\(4, 3\).*same rows'),
     'energy shares': (lambda: energy(torch.ones(3, 4), torch.full((3, 4), 2.)), 'from 2 to 2, but must be bool'),
-    'energy signs': (lambda: energy(torch.ones(3, 4), -torch.ones(3, 4)), 'go from -1 to -1'),
+    'energy signs': (lambda: energy(torch.ones(3, 4), -torch.ones(3, 4)), 'run from -1 to -1'),
     'energy floor': (lambda: energy(torch.ones(3, 4), torch.ones(3, 4), 'mean'), "'mean' is unknown"),
     'order': (lambda: altered_order('slow', 3), "'slow' is unknown"),
     'map shape': (lambda: pointing_game(torch.zeros(3, 4), torch.zeros(4, 3).bool()), r'\(3, 4\).*\(4, 3\).*same rows'),

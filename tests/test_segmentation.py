@@ -243,9 +243,9 @@ GRID = Grid(4, 3, 4, 4, 1, False)
 
 
 def planted(video, words):
-    "Maps by the words themselves, and a rival."
+    "Maps by the words themselves, and a baseline."
     maps = torch.stack([torch.rand(GRID.shape, generator=torch.Generator().manual_seed(sum(map(ord, w)))) for w in words])
-    return SimpleNamespace(maps=maps, grid=GRID, rivals=dict(concept=maps.flip(0)), facts=dict(rivals=dict(concept='prompt words')))
+    return SimpleNamespace(maps=maps, grid=GRID, baselines=dict(concept=maps.flip(0)), facts=dict(baselines=dict(concept='prompt words')))
 
 
 @pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
@@ -319,7 +319,7 @@ def test_a_clip_that_cannot_be_read_is_skipped_and_the_rest_goes_on(folder):
 def test_a_method_with_one_map_for_all_words_has_no_row_by_classes(folder):
     def same(video, words):
         found = planted(video, words)
-        found.rivals['flow'] = found.maps[:1].expand_as(found.maps)
+        found.baselines['flow'] = found.maps[:1].expand_as(found.maps)
         return found
     found = evaluate_segmentation(read_segmentation(folder), same)
     assert set(found.rows) == {'GramCol', 'prompt words'} and list(found.skipped) == ['flow']

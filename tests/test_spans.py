@@ -1,9 +1,9 @@
-"""When a word happens and which way it goes: planted spans, and motions under planted cameras."""
+"""When a word is expressed and how it moves: planted spans, and motions under planted cameras."""
 import pytest
 import torch
 
 from vidlens.core.grid import Grid
-from vidlens.words.spans import camera_field, evidence, map_way, motion_span
+from vidlens.words.spans import camera_field, evidence, map_displacement, motion_span
 
 GRID = Grid(9, 6, 8, 8, 4)
 
@@ -45,19 +45,19 @@ def cameras(case, steps=8):
 
 
 @pytest.mark.parametrize('case', ['still', 'pan', 'zoom', 'roll', 'all'])
-@pytest.mark.parametrize('way', [(8., 0.), (0., -4.), (0., 0.)])
-def test_the_way_inside_a_map_is_without_the_cameras(case, way):
+@pytest.mark.parametrize('moved', [(8., 0.), (0., -4.), (0., 0.)])
+def test_the_displacement_inside_a_map_is_without_the_cameras(case, moved):
     field = cameras(case)
     flow = field + noise(*field.shape, seed=1)
-    flow[:, 1:4, 2:5] += torch.tensor(way)
+    flow[:, 1:4, 2:5] += torch.tensor(moved)
     maps = torch.zeros(GRID.shape)
     maps[:, 1:4, 2:5] = 1
-    found = map_way(maps, flow, GRID, share=9 / 48)
+    found = map_displacement(maps, flow, GRID, share=9 / 48)
     assert (camera_field(flow, GRID) - field).abs().mean() < .25
-    assert (found.mean - torch.tensor(way) / GRID.temporal).norm() < .15 and found.each.shape == (8, 2)
-    raw = map_way(maps, flow, GRID, share=9 / 48, camera=False)
+    assert (found.mean - torch.tensor(moved) / GRID.temporal).norm() < .15 and found.each.shape == (8, 2)
+    raw = map_displacement(maps, flow, GRID, share=9 / 48, camera=False)
     here = field[:, 1:4, 2:5].mean((0, 1, 2))
-    assert (raw.mean - (torch.tensor(way) + here) / GRID.temporal).norm() < .1
+    assert (raw.mean - (torch.tensor(moved) + here) / GRID.temporal).norm() < .1
 
 
 def test_words_are_told_apart():
@@ -66,7 +66,7 @@ def test_words_are_told_apart():
     flow[:, 4:6, 6:8] += torch.tensor([0., 8.])
     maps = torch.zeros(3, *GRID.shape)
     maps[0, :, 0:2, 0:2] = maps[1, :, 4:6, 6:8] = maps[2, :, 2:4, 3:5] = 1
-    found = map_way(maps, flow, GRID, share=4 / 48)
+    found = map_displacement(maps, flow, GRID, share=4 / 48)
     assert (found.mean - torch.tensor([[2., 0.], [0., 2.], [0., 0.]])).abs().max() < .1
 
 
@@ -76,8 +76,8 @@ def test_words_are_told_apart():
     (lambda: evidence(torch.zeros(GRID.shape), GRID, 0), 'share=0'),
     (lambda: motion_span(torch.zeros(2, *GRID.shape), GRID), 'one word'),
     (lambda: motion_span(torch.zeros(GRID.shape), GRID, level=1), 'level=1'),
-    (lambda: map_way(torch.zeros(GRID.shape), torch.zeros(9, 6, 8, 2), GRID), '9 steps'),
-    (lambda: map_way(torch.zeros(GRID.shape), torch.zeros(8, 6, 7, 2), GRID), 'steps, rows, cols, 2')])
+    (lambda: map_displacement(torch.zeros(GRID.shape), torch.zeros(9, 6, 8, 2), GRID), '9 steps'),
+    (lambda: map_displacement(torch.zeros(GRID.shape), torch.zeros(8, 6, 7, 2), GRID), 'steps, rows, cols, 2')])
 def test_bad_input(ask, says):
     with pytest.raises(ValueError, match=says):
         ask()

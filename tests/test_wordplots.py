@@ -6,22 +6,22 @@ import torch
 
 from vidlens.core.grid import Grid
 from vidlens.core.video import VideoFacts, probe_video, read_video
-from vidlens.words.pictures import WORD_FILES, Origin, map_rows, rivals_figure, span_figure, write_words
+from vidlens.words.pictures import WORD_FILES, Origin, map_rows, baselines_figure, span_figure, write_words
 from vidlens.words.word_maps import ConceptMaps
 
 GRID, VIDEO = Grid(5, 8, 8, 8, 4), torch.rand(17, 64, 64, 3, generator=torch.Generator().manual_seed(0))
 LONG = VideoFacts(97, 64, 64, 24., 97 / 24, 'h264', 'yuv420p')      # the clip has every sixth frame
 
 
-def planted(rivals=False):
+def planted(baselines=False):
     "A word that is there in token frames 2 and 3, RGB frames 5 to 12."
     x = torch.zeros(1, *GRID.shape)
     x[0, 2:4, 1, 1] = 1.
-    return ConceptMaps(['red'], x, GRID, {}, torch.zeros(1, 1), rivals=dict(centre=x) if rivals else {})
+    return ConceptMaps(['red'], x, GRID, {}, torch.zeros(1, 1), baselines=dict(centre=x) if baselines else {})
 
 
 def test_pictures_name_the_frames_of_the_file():
-    maps, origin = planted(rivals=True), Origin.of(LONG, VIDEO)
+    maps, origin = planted(baselines=True), Origin.of(LONG, VIDEO)
     ax = span_figure(maps, origin=origin).axes[0]
     assert ax.get_title('left') == 'red: 30 to 72' and ax.get_xlabel() == 'frame of the file'
     assert ax.lines[0].get_xdata().tolist() == pytest.approx((6 * GRID.times()).tolist())
@@ -29,7 +29,7 @@ def test_pictures_name_the_frames_of_the_file():
     assert (shaded.x0, shaded.x1) == pytest.approx((27, 75))
     mine = span_figure(maps).axes[0]
     assert mine.get_title('left') == 'red: 5 to 12' and mine.get_xlabel() == 'RGB frame'
-    for draw, what in ((map_rows, ({'red': maps['red']}, GRID)), (rivals_figure, (maps, 'red'))):
+    for draw, what in ((map_rows, ({'red': maps['red']}, GRID)), (baselines_figure, (maps, 'red'))):
         ours, told = ([a.get_title() for a in draw(VIDEO, *what, **how).axes[:5]] for how in ({}, dict(origin=origin)))
         assert ours == [f'frame {int(t)}' for t in GRID.times()] and told == [f'frame {6 * int(t)}' for t in GRID.times()]
 
@@ -37,11 +37,11 @@ def test_pictures_name_the_frames_of_the_file():
 def test_table_and_pictures_agree(tmp_path, monkeypatch):
     origin, drawn = Origin.of(LONG, VIDEO), []
     monkeypatch.setattr('vidlens.words.pictures.figure_bytes', lambda f: drawn.append(f) or b'')
-    write_words(planted(rivals=True), VIDEO, tmp_path, origin=origin)
+    write_words(planted(baselines=True), VIDEO, tmp_path, origin=origin)
     row = next(csv.DictReader((tmp_path / 'words.csv').open()))
-    words, spans, rivals = drawn
+    words, spans, baselines = drawn
     assert spans.axes[0].get_title('left') == f"red: {row['start']} to {row['end']}" == 'red: 30 to 72'
-    assert words.axes[4].get_title() == rivals.axes[4].get_title() == f'frame {6 * int(GRID.times()[4])}'
+    assert words.axes[4].get_title() == baselines.axes[4].get_title() == f'frame {6 * int(GRID.times()[4])}'
 
 
 def test_an_origin_of_another_clip_is_refused():
@@ -53,17 +53,17 @@ def test_an_origin_of_another_clip_is_refused():
 
 
 def test_nothing_of_another_run_stays(tmp_path):
-    write_words(planted(rivals=True), VIDEO, tmp_path)
-    assert (tmp_path / 'rivals.png').is_file()
+    write_words(planted(baselines=True), VIDEO, tmp_path)
+    assert (tmp_path / 'baselines.png').is_file()
     files = write_words(planted(), VIDEO, tmp_path, force=True)
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in files} == {*WORD_FILES, 'video.mp4'}
 
 
-def test_another_runs_rivals_are_not_removed_without_force(tmp_path):
-    (tmp_path / 'rivals.png').write_bytes(b'mine')
-    with pytest.raises(FileExistsError, match='rivals.png exists'):
+def test_another_runs_baselines_are_not_removed_without_force(tmp_path):
+    (tmp_path / 'baselines.png').write_bytes(b'mine')
+    with pytest.raises(FileExistsError, match='baselines.png exists'):
         write_words(planted(), VIDEO, tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ['rivals.png']
+    assert [p.name for p in tmp_path.iterdir()] == ['baselines.png']
 
 
 @pytest.mark.parametrize('video, smooth', [(VIDEO[:9], True), (VIDEO[:, :32], True), (VIDEO, 'sharp')])

@@ -29,8 +29,8 @@ from vidlens.words.metrics import centre_prior, pointing_game
 from vidlens.core.pictures import overlay
 from vidlens.seam.run import generate, renoise, step_at, text_of
 from vidlens.core.video import VideoFacts, probe_video, read_video
-from vidlens.words.pictures import Origin, map_rows, rivals_figure, span_figure, word_rows, write_words
-from vidlens.words.word_maps import ConceptMaps, MapSums, RIVALS, imap, imap_generation, word_options
+from vidlens.words.pictures import Origin, map_rows, baselines_figure, span_figure, word_rows, write_words
+from vidlens.words.word_maps import ConceptMaps, MapSums, BASELINES, imap, imap_generation, word_options
 
 PROMPT = 'a cat runs'
 
@@ -114,19 +114,19 @@ def test_several_steps_are_averaged(family):
 
 
 def test_flow_is_averaged_over_steps_and_others_say_their_step(pipe, clip):
-    asked = dict(rivals=['flow', 'moft', 'tracks'], place=(0, 9., 9.), num_inference_steps=4)
+    asked = dict(baselines=['flow', 'moft', 'tracks'], place=(0, 9., 9.), num_inference_steps=4)
     one, two, both = (imap(pipe, clip.video, 'red', clip.caption, step=s, **asked) for s in (1, 2, [1, 2]))
     torch.testing.assert_close(both.flow, (one.flow + two.flow) / 2)
-    assert not torch.allclose(one.flow, two.flow) and 'rivals_step' not in two.facts
-    assert both.facts['rivals_step'] == dict(moft=2, tracks=2)
-    assert all(torch.equal(both.rivals[n], two.rivals[n]) for n in ('moft', 'tracks'))
+    assert not torch.allclose(one.flow, two.flow) and 'baselines_step' not in two.facts
+    assert both.facts['baselines_step'] == dict(moft=2, tracks=2)
+    assert all(torch.equal(both.baselines[n], two.baselines[n]) for n in ('moft', 'tracks'))
 
 
-def test_rivals_of_a_unet_lie_on_the_grid_of_its_maps():
+def test_baselines_of_a_unet_lie_on_the_grid_of_its_maps():
     pipe, video = tiny('animatediff'), torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    found = imap(pipe, video, ['cat', 'runs'], PROMPT, step=2, num_inference_steps=4, rivals=['flow', 'moft', 'tracks'])
-    assert found.flow.shape == (8, 8, 8, 2) and found.way().mean.shape == (2, 2)
-    assert all(x.shape == found.maps.shape == (2, 9, 8, 8) and x.isfinite().all() for x in found.rivals.values())
+    found = imap(pipe, video, ['cat', 'runs'], PROMPT, step=2, num_inference_steps=4, baselines=['flow', 'moft', 'tracks'])
+    assert found.flow.shape == (8, 8, 8, 2) and found.displacement().mean.shape == (2, 2)
+    assert all(x.shape == found.maps.shape == (2, 9, 8, 8) and x.isfinite().all() for x in found.baselines.values())
     with capture(pipe, 'q k', layers=31) as tape:                       # the first behind up_blocks.1, which has no attention
         renoise(pipe, video, PROMPT, step=2, num_inference_steps=4)
     own = tape.grid_of(31)
@@ -185,23 +185,23 @@ def test_other_scores_choose_other_heads(family):
 
 def test_negative_words_are_taken_away(family):
     pipe, video, how = family
-    plain = imap(pipe, video, ['cat', 'runs'], PROMPT, rivals='cross', **how)
-    less = imap(pipe, video, ['cat'], PROMPT, against='runs', rivals='cross', **how)
+    plain = imap(pipe, video, ['cat', 'runs'], PROMPT, baselines='cross', **how)
+    less = imap(pipe, video, ['cat'], PROMPT, against='runs', baselines='cross', **how)
     assert less.words == ['cat'] and torch.allclose(less.maps[0], plain.maps[0] - plain.maps[1], atol=1e-5)
-    assert torch.allclose(less.rivals['cross'][0], plain.rivals['cross'][0] - plain.rivals['cross'][1], atol=1e-5)
+    assert torch.allclose(less.baselines['cross'][0], plain.baselines['cross'][0] - plain.baselines['cross'][1], atol=1e-5)
 
 
 def test_negative_words_leave_alone_what_is_not_of_words(family):
     pipe, video, how = family
-    asked = dict(prompt=PROMPT, rivals=['cross', 'flow', 'moft', 'tracks', 'centre'], place=(0, 9., 9.))
+    asked = dict(prompt=PROMPT, baselines=['cross', 'flow', 'moft', 'tracks', 'centre'], place=(0, 9., 9.))
     plain = imap(pipe, video, ['cat'], **asked, **how)
     less = imap(pipe, video, ['cat'], against=['runs'], **asked, **how)
-    assert not torch.equal(less.maps, plain.maps) and not torch.equal(less.rivals['cross'], plain.rivals['cross'])
+    assert not torch.equal(less.maps, plain.maps) and not torch.equal(less.baselines['cross'], plain.baselines['cross'])
     for name in ('flow', 'moft', 'tracks', 'centre'):
-        assert torch.equal(less.rivals[name], plain.rivals[name]) and less.rivals[name].any(), name
-    free = imap(pipe, video, ['cat'], PROMPT, against=['runs'], rivals='tracks', **how)
-    field = imap(pipe, video, ['cat'], PROMPT, rivals='tracks', place=at_peaks(free)[0].tolist(), **how)
-    torch.testing.assert_close(free.rivals['tracks'], field.rivals['tracks'])       # from the peak of the map that is shown
+        assert torch.equal(less.baselines[name], plain.baselines[name]) and less.baselines[name].any(), name
+    free = imap(pipe, video, ['cat'], PROMPT, against=['runs'], baselines='tracks', **how)
+    field = imap(pipe, video, ['cat'], PROMPT, baselines='tracks', place=at_peaks(free)[0].tolist(), **how)
+    torch.testing.assert_close(free.baselines['tracks'], field.baselines['tracks'])       # from the peak of the map that is shown
 
 
 def test_tokens_one_by_one(family):
@@ -212,12 +212,12 @@ def test_tokens_one_by_one(family):
     torch.testing.assert_close(each.maps[:n].mean(0), pooled.maps[0], rtol=1e-4, atol=1e-5)
 
 
-# -- rivals
+# -- baselines
 
-def test_rivals_are_those_of_single_calls(family):
+def test_baselines_are_those_of_single_calls(family):
     pipe, video, how = family
-    asked = [r for r in RIVALS if r != 'concept' or not is_cross(pipe)]
-    found, cross, concept = imap(pipe, video, ['cat', 'runs'], PROMPT, rivals=asked, **how), [], []
+    asked = [r for r in BASELINES if r != 'concept' or not is_cross(pipe)]
+    found, cross, concept = imap(pipe, video, ['cat', 'runs'], PROMPT, baselines=asked, **how), [], []
     text = text_of(pipe, PROMPT)
     spans = [text.slots('cat'), text.slots('runs')]
     for layer, grid, q, o, keys, tape in seen(pipe, video):
@@ -225,30 +225,30 @@ def test_rivals_are_those_of_single_calls(family):
         if not is_cross(pipe):
             each = concept_attention_map(tape.get('o', layer, tokens='text')[0], o, grid, reduce='mean')
             concept.append(torch.stack([each[s].mean(0) for s in spans]))
-    torch.testing.assert_close(found.rivals['cross'], torch.stack(cross).mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.baselines['cross'], torch.stack(cross).mean(0), rtol=1e-4, atol=1e-5)
     if concept:
-        torch.testing.assert_close(found.rivals['concept'], torch.stack(concept).mean(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.baselines['concept'], torch.stack(concept).mean(0), rtol=1e-4, atol=1e-5)
     with capture(pipe, 'q k', layers=motion_layer(pipe), tokens='video') as tape:
         renoise(pipe, video, PROMPT, step=how['step'], num_inference_steps=how['num_inference_steps'])
     flow = motion_flow(*(tape.get(n, motion_layer(pipe))[0].float() for n in 'qk'), tape.grid)
     torch.testing.assert_close(found.flow, flow)
-    assert found.rivals.keys() == set(asked) and torch.equal(found.rivals['centre'][1], centre_prior(found.grid))
-    assert all(x.shape == found.maps.shape and x.isfinite().all() for x in found.rivals.values())
+    assert found.baselines.keys() == set(asked) and torch.equal(found.baselines['centre'][1], centre_prior(found.grid))
+    assert all(x.shape == found.maps.shape and x.isfinite().all() for x in found.baselines.values())
     peak = np.unravel_index(int(found.maps[0].argmax()), found.grid.shape)
     field = match_fields(*(tape.get(n, motion_layer(pipe))[0].float() for n in 'qk'), tape.grid, at_peaks(found))
-    torch.testing.assert_close(found.rivals['tracks'], field)
-    assert abs(float(found.rivals['moft'][0][peak]) - 1) < 1e-5, 'a place is most like itself'
-    assert found.way().mean.shape == (2, 2) and found.when().keys() == {'cat', 'runs'}
+    torch.testing.assert_close(found.baselines['tracks'], field)
+    assert abs(float(found.baselines['moft'][0][peak]) - 1) < 1e-5, 'a place is most like itself'
+    assert found.displacement().mean.shape == (2, 2) and found.spans().keys() == {'cat', 'runs'}
 
 
 def test_outputs_of_the_prompts_words_are_not_called_concept_attention(pipe, clip):
     said = {}
     for source, name in (('prompt', 'prompt words'), ('concepts', 'ConceptAttention')):
-        found = imap(pipe, clip.video, 'blue', clip.caption, source=source, rivals=['cross', 'concept'])
-        assert found.facts['rivals'] == dict(cross='cross-attention', concept=name)
-        rows = [ax.get_ylabel() for ax in rivals_figure(clip.video, found, 'blue').axes]
+        found = imap(pipe, clip.video, 'blue', clip.caption, source=source, baselines=['cross', 'concept'])
+        assert found.facts['baselines'] == dict(cross='cross-attention', concept=name)
+        rows = [ax.get_ylabel() for ax in baselines_figure(clip.video, found, 'blue').axes]
         assert {'GramCol', 'cross-attention', name} <= set(rows)
-        said[source] = found.rivals['concept'].flatten()
+        said[source] = found.baselines['concept'].flatten()
     assert torch.corrcoef(torch.stack(list(said.values())))[0, 1] < .95, 'they are two maps'
 
 
@@ -261,7 +261,7 @@ def at_peaks(found):
 def test_moft_and_tracks_start_at_the_place(family):
     pipe, video, how = family
     place = (5, 13., 30.)
-    found = imap(pipe, video, ['cat', 'runs'], PROMPT, rivals=['moft', 'tracks'], place=place, **how)
+    found = imap(pipe, video, ['cat', 'runs'], PROMPT, baselines=['moft', 'tracks'], place=place, **how)
     with capture(pipe, 'q k hidden', layers=motion_layer(pipe), tokens='video') as tape:
         renoise(pipe, video, PROMPT, step=how['step'], num_inference_steps=how['num_inference_steps'])
     grid, layer = tape.grid, motion_layer(pipe)
@@ -269,17 +269,17 @@ def test_moft_and_tracks_start_at_the_place(family):
     row, col = (int(v) for v in grid.nearest(torch.tensor(place[1:])))
     alike = similarity(remove_content(grid.unflatten(tape.get('hidden', layer)[0].float())), grid.frame_of(5), row, col)
     for word in (0, 1):
-        torch.testing.assert_close(found.rivals['tracks'][word], field[0])
-        torch.testing.assert_close(found.rivals['moft'][word], alike)
-    assert found.facts['place'] == list(place) and found.flow is None and set(found.rivals) == {'moft', 'tracks'}
-    figure = rivals_figure(video, found, 'cat')
+        torch.testing.assert_close(found.baselines['tracks'][word], field[0])
+        torch.testing.assert_close(found.baselines['moft'][word], alike)
+    assert found.facts['place'] == list(place) and found.flow is None and set(found.baselines) == {'moft', 'tracks'}
+    figure = baselines_figure(video, found, 'cat')
     assert {ax.get_ylabel() for ax in figure.axes} >= {'video', 'GramCol', 'tracks'}
 
 
 def test_tracks_follow_what_moves_in_planted_queries_and_keys():
     grid = Grid(4, 6, 7, 8, 4)
     x = sliding(grid, 1, -1)
-    joiner = MapSums(None, word_options(dict(rivals='tracks', place=(4, 3 * 8 + 2, 4 * 8 + 6)), None, None))
+    joiner = MapSums(None, word_options(dict(baselines='tracks', place=(4, 3 * 8 + 2, 4 * 8 + 6)), None, None))
     joiner.kept['flow'] = x, x, grid
     found = joiner._others(torch.zeros(2, *grid.shape), None, grid)['tracks']
     peaks = found.flatten(2).argmax(-1)
@@ -291,9 +291,9 @@ def test_tracks_stay_on_the_object_they_start_on(pipe):
     hits, area = [], []
     for clip in world_clips(pipe, 8, seed=31, shapes=['circle', 'square', 'star', 'triangle']):
         x, y = (float(v.float().mean()) for v in clip.masks[0][0].nonzero().T.flip(0))
-        found = imap(pipe, clip.video, 'a', clip.caption, rivals='tracks', place=(0, x, y), step=-2)
+        found = imap(pipe, clip.video, 'a', clip.caption, baselines='tracks', place=(0, x, y), step=-2)
         inside = torch.nn.functional.avg_pool2d(clip.masks[0][::4].float()[:, None], 8)[:, 0] > .5
-        hits.append(pointing_game(found.rivals['tracks'][0], inside)[1:].nanmean())
+        hits.append(pointing_game(found.baselines['tracks'][0], inside)[1:].nanmean())
         area.append(inside.float().mean())
     assert paired_difference(torch.stack(hits), torch.stack(area)).lo > .2
 
@@ -308,7 +308,7 @@ def test_maps_of_a_generation_are_those_of_its_tape(pipe):
     made = imap_generation(pipe, prompt, ['red', 'left'], steps=4, num_inference_steps=6, **how)
     assert torch.equal(made.sample.video, plain.video)
     torch.testing.assert_close(made.maps.maps, imap(pipe, words=['red', 'left'], tape=tape).maps, rtol=1e-4, atol=1e-5)
-    every = imap_generation(pipe, prompt, 'red', num_inference_steps=6, k=2, source='concepts', rivals=['flow', 'moft'], **how)
+    every = imap_generation(pipe, prompt, 'red', num_inference_steps=6, k=2, source='concepts', baselines=['flow', 'moft'], **how)
     assert torch.equal(every.sample.video, plain.video) and every.maps.facts['steps'] == [2, 3, 4]
     assert imap_generation(pipe, prompt, 'red', num_inference_steps=2, steps='all').maps.facts['steps'] == [0, 1]
 
@@ -392,12 +392,12 @@ def test_a_map_does_not_depend_on_what_else_is_asked(pipe, clip, source):
 
 @pytest.mark.parametrize('source', ['prompt', 'concepts'])
 def test_a_word_asked_twice_is_asked_once(pipe, clip, source, tmp_path):
-    maps = imap(pipe, clip.video, ['red', 'red', 'blue'], clip.caption, source=source, rivals='flow')
-    assert maps.words == ['red', 'blue'] == list(maps.when()) and len(maps.maps) == len(maps.way().mean) == 2
+    maps = imap(pipe, clip.video, ['red', 'red', 'blue'], clip.caption, source=source, baselines='flow')
+    assert maps.words == ['red', 'blue'] == list(maps.spans()) and len(maps.maps) == len(maps.displacement().mean) == 2
     assert len(span_figure(maps).axes) == 2
     write_words(maps, clip.video, tmp_path)
     rows = list(csv.DictReader((tmp_path / 'words.csv').open()))
-    assert [float(r['dx']) for r in rows] == pytest.approx(maps.way().mean[:, 0].tolist(), abs=1e-3)
+    assert [float(r['dx']) for r in rows] == pytest.approx(maps.displacement().mean[:, 0].tolist(), abs=1e-3)
     with pytest.raises(ValueError, match='zip'):       # made by hand: no row is told of another word
         write_words(replace(maps, words=['red', 'red', 'blue'], maps=maps.maps[[0, 0, 1]]), clip.video, tmp_path, force=True)
 
@@ -446,9 +446,9 @@ def test_words_of_a_file_are_told_in_its_frames_seconds_and_pixels(tmp_path):
         assert probe_video(tmp_path / name).seconds == pytest.approx(17 / 8, rel=.02)        # 17 frames at 24 / 3 a second
     write_words(maps, video, tmp_path, True, fps=4, origin=origin)
     assert probe_video(tmp_path / 'maps.mp4').fps == 4
-    assert origin.place((46, 128, 64)) == (15., 32., 32.)
+    assert origin.point((46, 128, 64)) == (15., 32., 32.)
     with pytest.raises(ValueError, match='frame 49 is outside of the file, whose frames are 0 to 48'):
-        origin.place((49, 0, 0))
+        origin.point((49, 0, 0))
     with pytest.raises(ValueError, match='the origin is of a clip of 9 frames'):
         word_rows(maps, Origin.of(facts, video[:9]))
 
@@ -464,10 +464,10 @@ def test_pace_of_a_clip_that_nobody_knows_is_8(tmp_path):
 def test_all_pictures_are_enlarged_alike(clip, tmp_path, monkeypatch, smooth):
     grid, asked = Grid(5, 8, 8, 8, 4), []
     x = torch.rand(2, *grid.shape, generator=torch.Generator().manual_seed(0))
-    maps = ConceptMaps(['red', 'blue'], x, grid, {}, torch.zeros(1, 1), rivals=dict(centre=x))
+    maps = ConceptMaps(['red', 'blue'], x, grid, {}, torch.zeros(1, 1), baselines=dict(centre=x))
     monkeypatch.setattr(wordplots, 'overlay', lambda *a, smooth, **how: asked.append(smooth) or overlay(*a, smooth=smooth, **how))
     write_words(maps, clip.video, tmp_path, smooth=smooth)
-    assert asked == [smooth] * (2 + 2 + 2)                                             # the videos, the words, a word and its rival
+    assert asked == [smooth] * (2 + 2 + 2)                                             # the videos, the words, a word and its baseline
 
 
 @pytest.mark.parametrize('grid, smooth', [(Grid(5, 8, 8, 8, 4), 'edges'), (Grid(17, 8, 8, 8, 1, False), True)])
@@ -488,10 +488,10 @@ def test_rows_show_the_overlay_of_the_whole_clip(clip, grid, smooth):
 
 
 def test_files(pipe, clip, tmp_path):
-    maps = imap(pipe, clip.video, ['blue', 'red'], clip.caption, rivals=['flow', 'centre'], k=2)
+    maps = imap(pipe, clip.video, ['blue', 'red'], clip.caption, baselines=['flow', 'centre'], k=2)
     again = ConceptMaps.load(maps.save(tmp_path / 'maps.npz'))
     assert again.words == maps.words and again.grid == maps.grid and again.heads == maps.heads and again.facts == maps.facts
-    assert torch.equal(again.maps, maps.maps) and torch.equal(again.flow, maps.flow) and again.rivals.keys() == maps.rivals.keys()
+    assert torch.equal(again.maps, maps.maps) and torch.equal(again.flow, maps.flow) and again.baselines.keys() == maps.baselines.keys()
     with pytest.raises(FileExistsError):
         maps.save(tmp_path / 'maps.npz')
     (tmp_path / 'no.npz').write_bytes(b'nothing')
@@ -503,7 +503,7 @@ def test_files(pipe, clip, tmp_path):
 
 @pytest.mark.parametrize('how, says', [
     (dict(words='star'), "source='concepts'"), (dict(words='dragon', source='concepts'), 'dragon'),
-    (dict(words='red', source='web'), 'unknown'), (dict(words='red', rivals='daam'), 'unknown'),
+    (dict(words='red', source='web'), 'unknown'), (dict(words='red', baselines='daam'), 'unknown'),
     (dict(words='red', normalise='mean'), 'unknown'), (dict(words='red', by='best'), 'unknown'),
     (dict(words='red', k=1, threshold=1e9), 'no head is left'), (dict(words='red', skip=2), r'imap\(..., k=5, skip=2\)'),
     (dict(words='red', by='dbi', skip=0), r"imap\(..., k=5, by='dbi'\)"),
@@ -523,14 +523,14 @@ def test_files(pipe, clip, tmp_path):
  (dict(words='red', normalise='concepts'), 'at least 2'),
     (dict(words='red', against='blue', pool=None), 'one map a word'), (dict(words='red', layers=9), 'outside this run'),
     (dict(words='red', step=99), '99'), (dict(words='red', place=(0, 9, 9)), 'ask for one'),
-    (dict(words='red', place=(0, 9), rivals='tracks'), r'one place \(t, x, y\)'),
+    (dict(words='red', place=(0, 9), baselines='tracks'), r'one place \(t, x, y\)'),
     (dict(words=[None]), 'the word None is no text: give each'), (dict(words=3), 'the word 3 is no text'),
     (dict(words='red', against=[None]), 'the word None is no text'), (dict(words='red', num_inference_steps=0), 'num_inference_steps=0, but must be .* at least 1'),
     (dict(words='red', item=1), 'item=1 is one of the videos of a tape, but there is no tape'),
     (dict(words=['']), "'' is blank: give each as text"), (dict(words=['red', ' '], source='concepts'), "' ' is blank"),
     (dict(words=['red'], against=['red']), "'red' is asked for and taken away"),
     (dict(words=['red'], against='red', source='concepts'), "'red' is asked for and taken away"),
-    (dict(words='red', place=(17, 9, 9), rivals='tracks'), 't goes from 0 to 16')])
+    (dict(words='red', place=(17, 9, 9), baselines='tracks'), 't goes from 0 to 16')])
 def test_bad_input(pipe, clip, how, says):
     with pytest.raises(ValueError, match=says):
         imap(pipe, clip.video, prompt=clip.caption, **how)
@@ -538,11 +538,11 @@ def test_bad_input(pipe, clip, how, says):
 
 def test_one_frame_has_maps_but_no_motion(pipe, clip):
     still = clip.video[:1]
-    found = imap(pipe, still, ['blue', 'red'], clip.caption, rivals=['cross', 'tracks', 'centre'])
+    found = imap(pipe, still, ['blue', 'red'], clip.caption, baselines=['cross', 'tracks', 'centre'])
     assert found.maps.shape == (2, 1, 8, 8) and found.maps.isfinite().all() and found.separability.isnan().all()
-    assert found.when()['red'].whole and found.rivals['tracks'].isfinite().all()
-    for how, says in ((dict(k=2), 'k=2 needs a video of at least 5 frames'), (dict(rivals='flow'), "rivals='flow' needs a video"),
-                      (dict(threshold=1.), 'threshold=1.0 needs'), (dict(rivals=['moft']), "rivals='moft' needs")):
+    assert found.spans()['red'].whole and found.baselines['tracks'].isfinite().all()
+    for how, says in ((dict(k=2), 'k=2 needs a video of at least 5 frames'), (dict(baselines='flow'), "baselines='flow' needs a video"),
+                      (dict(threshold=1.), 'threshold=1.0 needs'), (dict(baselines=['moft']), "baselines='moft' needs")):
         with pytest.raises(ValueError, match=says):
             imap(pipe, still, 'red', clip.caption, **how)
 
@@ -609,7 +609,7 @@ def test_more_bad_input(pipe, clip):
     with capture(pipe, 'q k o', steps=0) as tape:
         generate(pipe, 'a red circle moves left', num_inference_steps=1)
     with pytest.raises(ValueError, match='a tape holds words of its prompt only'):
-        imap(pipe, words='red', tape=tape, rivals='flow')
+        imap(pipe, words='red', tape=tape, baselines='flow')
     wan = tiny('wan')
     with pytest.raises(ValueError, match='Wan has none'):
-        imap(wan, torch.rand(9, 32, 32, 3), 'cat', PROMPT, rivals='concept', num_inference_steps=4, step=1)
+        imap(wan, torch.rand(9, 32, 32, 3), 'cat', PROMPT, baselines='concept', num_inference_steps=4, step=1)

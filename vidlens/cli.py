@@ -51,7 +51,7 @@ def habit() -> argparse.ArgumentParser:
     return p
 
 
-_OPTIONS = dict(layers='layer', steps='step', words='word', rivals='rival') | {n: n for n in (
+_OPTIONS = dict(layers='layer', steps='step', words='word', baselines='baseline') | {n: n for n in (
     'layer step of frames k by skip threshold normalise against place seed rate keep noises kinds device dtype').split()}
 _PHRASES = ((r'(?<!\w)steps=(-?\w+), but', r'--num-inference-steps \1, but'), (r'or None for all', 'or leave it out for all'),
             (r"source='concepts'", '--free'), (r'imap\(\.\.\., words=\["dog"\]\)', '--word dog'),
@@ -243,7 +243,7 @@ def run_imap(args: argparse.Namespace) -> dict[str, Any]:
     from vidlens.words.word_maps import imap, imap_generation
 
     out, say = args.out or Path('vidlens-words'), _teller(args)
-    refuse_existing(out, [*WORD_FILES, 'rivals.png', *(['video.mp4'] if args.clip is None else [])], args.force)
+    refuse_existing(out, [*WORD_FILES, 'baselines.png', *(['video.mp4'] if args.clip is None else [])], args.force)
     if not args.prompt and not (args.clip and args.free and args.word):
         raise ValueError('nothing says what to look for: give --prompt, or for a clip --free with each --word')
     if args.edges and find_spec('kornia') is None:
@@ -258,9 +258,9 @@ def run_imap(args: argparse.Namespace) -> dict[str, Any]:
     else:
         video = fit_video(pipe, clip)
         origin = Origin.of(replace(probe_video(args.clip), frames=len(clip)), video)
-        how['place'] = args.place and origin.place(args.place)
-        if not args.rival and len(video) == 1:
-            how['rivals'] = ()      # nothing moves
+        how['place'] = args.place and origin.point(args.place)
+        if not args.baseline and len(video) == 1:
+            how['baselines'] = ()      # nothing moves
         maps = imap(pipe, video, args.word or (), args.prompt or '', step=args.step, **how)
     say(f'writing {out}')
     files = write_words(maps, video, out, args.force, smooth='edges' if args.edges else True, origin=origin)
@@ -273,7 +273,7 @@ def run_imap(args: argparse.Namespace) -> dict[str, Any]:
 
 def _words_asked(args: argparse.Namespace) -> dict[str, Any]:
     "Options of `imap` on the command line; how heads are chosen goes along only if it is said."
-    how: dict[str, Any] = dict(layers=args.layer, k=args.k, num_inference_steps=args.num_inference_steps, seed=args.seed, rivals=args.rival or ['flow'],
+    how: dict[str, Any] = dict(layers=args.layer, k=args.k, num_inference_steps=args.num_inference_steps, seed=args.seed, baselines=args.baseline or ['flow'],
                                place=args.place, source='concepts' if args.free else 'prompt', together=args.together,
                                against=args.against or (), threshold=args.threshold,
                                normalise=None if args.normalise == 'none' else args.normalise)
@@ -303,9 +303,9 @@ def _add_imap(commands) -> None:
     p.add_argument('--step', type=int, action='append', help='step to look at; repeatable, negative from the end (default: -12 '
                    'of a clip, from .4 to .9 of a generation)')
     p.add_argument('--num-inference-steps', type=int, default=30, metavar='STEPS', help='steps of a generation (default 30)')
-    p.add_argument('--rival', action='append', help='cross, concept, flow, moft, tracks, centre; repeatable (default flow, which '
+    p.add_argument('--baseline', action='append', help='cross, concept, flow, moft, tracks, centre; repeatable (default flow, which '
                    'tells which way words go)')
-    p.add_argument('--place', type=point, metavar='T,X,Y', help='where the rivals moft and tracks start, frame and pixels of the '
+    p.add_argument('--place', type=point, metavar='T,X,Y', help='where the baselines moft and tracks start, frame and pixels of the '
                    'clip (default: the peak of each map)')
     p.add_argument('--edges', action='store_true', help='pictures of the maps follow the edges of the video (needs kornia)')
     p.set_defaults(run=run_imap)

@@ -168,7 +168,7 @@ class Explorer(w.VBox):
 
     @property
     def _mine(self) -> str:
-        "Its questions' place at the worker: two explorers of a kind are no rivals."
+        "Its questions' place at the worker: two explorers of a kind do not supersede each other."
         return f'{self.slot} {id(self)}'
 
     def _drop(self) -> None:
@@ -469,16 +469,16 @@ class Words(Explorer):
 
     def answer(self, asked: dict[str, Any], job: Job) -> dict[str, ConceptMaps]:
         how, ways = {n: v for n, v in asked.items() if n != 'ways'}, asked['ways']
-        rivals = [r for r in ('cross', 'concept') if r in {WAYS[n] for n in ways}]
+        baselines = [r for r in ('cross', 'concept') if r in {WAYS[n] for n in ways}]
         found = {n: self.engine.words(**how, k=2, job=job) for n in ways if n == 'IMAP'}
         if len(found) < len(ways):
-            plain = self.engine.words(**how, rivals=rivals, job=job)
+            plain = self.engine.words(**how, baselines=baselines, job=job)
             found |= {n: plain for n in ways if n != 'IMAP'}
         return {n: found[n] for n in ways}
 
     def paint(self, asked: dict[str, Any], found: dict[str, ConceptMaps]) -> None:
         self.maps = found
-        panels = {f'{word}: {way}' if len(found) > 1 else word: (m.maps if WAYS[way] == 'maps' else m.rivals[WAYS[way]])[i]
+        panels = {f'{word}: {way}' if len(found) > 1 else word: (m.maps if WAYS[way] == 'maps' else m.baselines[WAYS[way]])[i]
                   for way, m in found.items() for i, word in enumerate(m.words)}
         way, first = next(iter(found.items()))
         self.viewer.show_maps(panels, first.grid)
@@ -490,8 +490,8 @@ class Words(Explorer):
 
     def code(self, asked: dict[str, Any]) -> str:
         rest, ways = dict(asked), asked['ways']
-        words, rivals = rest.pop('words'), [WAYS[n] for n in rest.pop('ways') if WAYS[n] != 'maps']
-        calls: list[dict[str, Any]] = [] if ways == ['IMAP'] else [dict(rivals=rivals or None)]
+        words, baselines = rest.pop('words'), [WAYS[n] for n in rest.pop('ways') if WAYS[n] != 'maps']
+        calls: list[dict[str, Any]] = [] if ways == ['IMAP'] else [dict(baselines=baselines or None)]
         calls += [dict(k=2)] if 'IMAP' in ways else []
         return '\n'.join(f'engine.words({words!r}, {options_text(rest | more)})' for more in calls)
 

@@ -404,7 +404,7 @@ class Engine(_Held):
         given.steps, joiner = {self._step(step)}, MapSums(asked, given)
         for n, *tensors in read:
             joiner.add(n, self.grid_of(n), *tensors)
-        self._rivals(joiner, step)
+        self._baselines(joiner, step)
         return joiner.result()
 
     def word_heads(self, words: str, step: int = -12, layer: int = -1, normalise: str | None = 'empty',
@@ -464,13 +464,13 @@ class Engine(_Held):
             return found
         return self._free.get((self._step(step), tuple(asked.names), tuple(layers), together), made)
 
-    def _rivals(self, joiner: MapSums, step: int) -> None:
-        "What the rivals that are read in one layer need."
-        if {'flow', 'tracks'} & set(joiner.how.rivals):
+    def _baselines(self, joiner: MapSums, step: int) -> None:
+        "What the baselines that are read in one layer need."
+        if {'flow', 'tracks'} & set(joiner.how.baselines):
             at = matching_layer(self.pipe)
             tape, _ = self._one('match', step, at)
             joiner.kept['flow'] = tape.get('q', at)[0], tape.get('k', at)[0], self.grid_of(at)
-        if 'moft' in joiner.how.rivals:
+        if 'moft' in joiner.how.baselines:
             joiner.kept['moft'] = self.features(step, motion_layer(self.pipe))
 
 # %% ../../nbs/live/03_trace.ipynb #4100000c

@@ -387,7 +387,7 @@ def evaluate_segmentation(clips: Iterable[Segmented], maps_of: Callable[[Tensor,
     """Zero-shot segmentation of clips by maps of words (IMAP, section 3.3), a row for each method.
 
     clips        of `read_segmentation(folder, frames=, size=)` at the size that the model sees, or others
-    maps_of      (video, words) -> `ConceptMaps`: lambda video, words: imap(pipe, video, words, ', '.join(words)); its rivals have
+    maps_of      (video, words) -> `ConceptMaps`: lambda video, words: imap(pipe, video, words, ', '.join(words)); its baselines have
                  rows too, by classes only those with maps of each word (not: flow, centre, MOFT and tracks with place=)
     names        of labels, {1: 'dog'} for all clips or {clip: {1: 'dog'}}, beside the layout's own (VSPW: all; DAVIS, MeViS: 0
                  is 'background', a word like others). Pixels of labels without a name do not count, but in the
@@ -475,8 +475,8 @@ def _methods(found: Any, clip: Segmented, words: list[str]) -> dict[str, Tensor]
     if size != tuple(clip.labels.shape):
         raise ValueError(f'{clip.name} is {tuple(clip.labels.shape)} (frames, height, width), but its maps are of {size}: '
                          f'read_segmentation(folder, frames={size[0]}, size={size[1:]})')
-    told = getattr(found, 'facts', {}).get('rivals', {})
-    methods = {'GramCol': found.maps} | {told.get(n, n): x for n, x in getattr(found, 'rivals', {}).items()}
+    told = getattr(found, 'facts', {}).get('baselines', {})
+    methods = {'GramCol': found.maps} | {told.get(n, n): x for n, x in getattr(found, 'baselines', {}).items()}
     named = list(getattr(found, 'words', words))
     odd = [f'maps are of {named}'] if named != words else []
     odd += [f'{m} has {len(x)} maps' for m, x in methods.items() if len(x) != len(words)]
