@@ -135,14 +135,15 @@ import base64, io, json
 import torch
 from PIL import Image
 from ipywidgets.widgets.widget import _instances
-from vidlens.live.tabs import Explorers, silenced
-from vidlens.live.explorers import WAYS
+from vidlens.live.steer_explorer import ablated
+from vidlens.live.tabs import Explorers
+from vidlens.live.words_explorer import METHODS
 from vidlens.motion.one_site import moft
 from vidlens.points.tracking import track
 from vidlens.core.pictures import overlay
 from vidlens.motion.steering import Region, control
 from vidlens.core.video import read_video
-from vidlens.live.viewer import _packed
+from vidlens.live.viewer import pack_maps
 
 def every():
     return [x for x in _instances.values() if isinstance(x, Explorers)][-1]
@@ -152,7 +153,7 @@ def made(name):
     return every().made[name]
 
 def said(x):
-    known = dict(engine=x.engine, pipe=x.engine.pipe, control=control, Region=Region, silenced=silenced, moft=moft,
+    known = dict(engine=x.engine, pipe=x.engine.pipe, control=control, Region=Region, ablated=ablated, moft=moft,
                  mask=getattr(x, 'mask', None))
     found = []
     for line in x.viewer.code.splitlines():
@@ -161,9 +162,9 @@ def said(x):
         known[name] = found[-1]
     first, last = found[0], found[-1]
     if hasattr(last, 'baselines'):
-        ways = getattr(x, 'ways', None)
-        by = dict(GramCol=first.maps, IMAP=last.maps, **{v: first.baselines.get(n) for v, n in WAYS.items() if n != 'maps'})
-        return torch.cat([by[v] for v in (ways.value if ways else ['IMAP'])])
+        methods = getattr(x, 'methods', None)
+        by = dict(GramCol=first.maps, IMAP=last.maps, **{v: first.baselines.get(n) for v, n in METHODS.items() if n != 'maps'})
+        return torch.cat([by[v] for v in (methods.value if methods else ['IMAP'])])
     return last[None] if torch.is_tensor(last) and last.ndim == 3 else getattr(last, 'video', last)
 
 def png(frame):
@@ -177,7 +178,7 @@ def told(name):
         x.job.result(120)
     v, want = x.viewer, said(x)
     if v.shown:
-        same, drawn = (v.maps, v.ranges) == _packed(want), overlay(v.pixels, want[0], v.grid, v.alpha, v.cmap, smooth=v.smooth)
+        same, drawn = (v.maps, v.ranges) == pack_maps(want), overlay(v.pixels, want[0], v.grid, v.alpha, v.cmap, smooth=v.smooth)
     else:
         same, drawn = torch.equal(want, v.pixels if getattr(x, 'video', None) is None else x.video), v.pixels
     paths = [[p[:2] for p in path[:v.frame + 1]] for path in [*v.tracks, *v.truth]]

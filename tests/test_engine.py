@@ -453,7 +453,7 @@ def test_two_engines_of_a_model_wait_for_each_other(pipe, clip):
     for _ in range(2):
         engines = hold(pipe, clip), hold(pipe, world.clip('a blue square moves up', seed=5))
         with Worker() as a, Worker() as b:
-            jobs = [w.ask('x', lambda job, e=e: e.features(15, 4)) for w, e in zip((a, b), engines)]
+            jobs = [w.submit('x', lambda job, e=e: e.features(15, 4)) for w, e in zip((a, b), engines)]
             assert all(torch.equal(j.result(60), x) for j, x in zip(jobs, want))
 
 
@@ -502,7 +502,7 @@ def test_a_forward_can_be_stopped(pipe, clip, engine):
             started.set()
             go.wait(10)
             return engine.tape(5, None, job)
-        job = worker.ask('step', look)
+        job = worker.submit('step', look)
         started.wait(10)
         job.cancel()
         go.set()
@@ -510,8 +510,8 @@ def test_a_forward_can_be_stopped(pipe, clip, engine):
             job.result(30)
     assert not hooks.OPEN_SEAMS and engine.tape(5).whole
     with Worker() as worker:
-        job = worker.ask('make', lambda job: hold(pipe, prompt='a red circle moves right', num_inference_steps=20, job=job),
-                         tell=lambda job: job.cancel() if job.done == 2 else None)
+        job = worker.submit('make', lambda job: hold(pipe, prompt='a red circle moves right', num_inference_steps=20, job=job),
+                         on_progress=lambda job: job.cancel() if job.done == 2 else None)
         with pytest.raises(CancelledError):
             job.result(60)
         assert job.done in (2, 3) and job.total == 20 and not hooks.OPEN_SEAMS
@@ -529,11 +529,11 @@ def test_the_newest_request_counts():
             return i
         return work
     with Worker() as worker:
-        jobs = [worker.ask('layer', slow(i), then=lambda job: finished.append(job.value)) for i in range(40)]
+        jobs = [worker.submit('layer', slow(i), on_done=lambda job: finished.append(job.value)) for i in range(40)]
         assert jobs[-1].result(30) == 39
     assert 39 in ran and len(ran) <= 2 and finished == [39]
     with pytest.raises(RuntimeError, match='after shutdown'):
-        worker.ask('layer', slow(0))
+        worker.submit('layer', slow(0))
 
 
 def test_errors_wait_for_the_result():
@@ -541,10 +541,10 @@ def test_errors_wait_for_the_result():
         raise ValueError('no layer 99')
     told = []
     with Worker() as worker:
-        job = worker.ask('layer', broken, then=lambda job: told.append(str(job.error)))
+        job = worker.submit('layer', broken, on_done=lambda job: told.append(str(job.error)))
         with pytest.raises(ValueError, match='no layer 99'):
             job.result(10)
-        assert worker.ask('layer', lambda job: 7).result(10) == 7
+        assert worker.submit('layer', lambda job: 7).result(10) == 7
     assert told == ['no layer 99']
 
 
@@ -605,9 +605,9 @@ def test_a_layer_asked_for_during_the_first_forward_waits_for_its_grid(pipe, cli
                 within.set()
                 go.wait(30)
     with Worker() as worker, Worker() as other:
-        first = worker.ask('first', lambda job: engine.tape(2, None, Waits('waits')))
+        first = worker.submit('first', lambda job: engine.tape(2, None, Waits('waits')))
         within.wait(30)
-        second = other.ask('second', lambda job: engine.match((0, 20., 20.), 2, 0))
+        second = other.submit('second', lambda job: engine.match((0, 20., 20.), 2, 0))
         time.sleep(.2)
         go.set()
         assert first.result(60).whole and torch.equal(second.result(60), engine.match((0, 20., 20.), 2, 0))
@@ -621,7 +621,7 @@ def test_a_turn_that_ends_in_an_error_gives_the_model_back(pipe):
         def work(job):
             with job.turn(hooks.lock_of(pipe)):
                 return 1
-        job = worker.ask('x', work, tell=fails)
+        job = worker.submit('x', work, on_progress=fails)
         while not job.note:
             time.sleep(.01)
         go.set()
@@ -638,7 +638,7 @@ def test_a_turn_leaves_the_note_of_the_work(pipe):
             job.step(1, 2, 'steps')
             with job.turn(hooks.lock_of(pipe)):
                 return job.note
-        job = worker.ask('x', work, tell=lambda job: told.append(job.note))
+        job = worker.submit('x', work, on_progress=lambda job: told.append(job.note))
         while len(told) < 2:
             time.sleep(.01)
         go.set()
@@ -656,17 +656,17 @@ def test_what_is_held_answers_while_others_run_the_model(pipe, clip):
     want, words = engine.match((0, 20., 20.), 20, 3), engine.words('circle', 20, 3, source='concepts')
     told = []
     with Worker() as worker, model_elsewhere(pipe) as go:
-        assert torch.equal(worker.ask('held', lambda job: engine.match((0, 20., 20.), 20, 3)).result(10), want)
-        again = worker.ask('held', lambda job: engine.words('circle', 20, 3, source='concepts', job=job)).result(10)
+        assert torch.equal(worker.submit('held', lambda job: engine.match((0, 20., 20.), 20, 3)).result(10), want)
+        again = worker.submit('held', lambda job: engine.words('circle', 20, 3, source='concepts', job=job)).result(10)
         assert torch.equal(again.maps, words.maps)
-        job = worker.ask('not held', lambda job: engine.tape(5, 3, job), tell=lambda job: told.append(job.note))
+        job = worker.submit('not held', lambda job: engine.tape(5, 3, job), on_progress=lambda job: told.append(job.note))
         while not told:
             time.sleep(.01)
         assert 'waiting for the model' in told[0]
         job.cancel()            # it waits for the model, and lets go at once
-        assert worker.ask('next', lambda job: 7).result(10) == 7 and not go.is_set()
+        assert worker.submit('next', lambda job: 7).result(10) == 7 and not go.is_set()
         told.clear()
-        job = worker.ask('not held', lambda job: engine.tape(5, 3, job), tell=lambda job: told.append(job.note))
+        job = worker.submit('not held', lambda job: engine.tape(5, 3, job), on_progress=lambda job: told.append(job.note))
         while not told:         # what does not wait says nothing
             time.sleep(.01)
         go.set()

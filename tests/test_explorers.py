@@ -8,8 +8,12 @@ from seam import model_elsewhere
 
 from vidlens import world
 from vidlens.live.trace import Engine, hold
-from vidlens.live.explorers import CRITERIA, WAYS, Explorer, Heads, Match, State, Video, Words
-from vidlens.live.viewer import _packed
+from vidlens.live.explorer import Explorer, State
+from vidlens.live.heads_explorer import CRITERIA, HeadsExplorer
+from vidlens.live.match_explorer import MatchExplorer
+from vidlens.live.video_explorer import VideoExplorer
+from vidlens.live.viewer import pack_maps
+from vidlens.live.words_explorer import METHODS, WordsExplorer
 from vidlens.live.worker import Worker
 
 
@@ -21,7 +25,7 @@ def engine(pipe):
 @pytest.fixture
 def match(engine):
     with Worker() as worker:
-        yield Match(engine, worker=worker)
+        yield MatchExplorer(engine, worker=worker)
 
 
 def shown(explorer):
@@ -37,8 +41,8 @@ def test_what_is_shown_is_what_the_call_says(engine, match):
         viewer = shown(match)
         track, said = (eval(line, dict(engine=engine)) for line in match.call.splitlines())
         assert torch.equal(track.xy, match.track.xy)
-        assert viewer.maps == _packed(said[None])[0] and viewer.frame == 4
-        track = engine.track([match.asked['point']], match.state.step, match.state.layer, heads=match.asked['heads'])
+        assert viewer.maps == pack_maps(said[None])[0] and viewer.frame == 4
+        track = engine.track([match.options['point']], match.state.step, match.state.layer, heads=match.options['heads'])
         assert torch.allclose(torch.tensor(viewer.tracks)[..., :2], track.xy) and not viewer.busy and viewer.message == ''
 
 
@@ -47,7 +51,7 @@ def test_the_other_layers_of_a_step_are_run_meanwhile(pipe, engine):
     for budget, all_of_them in (('2 GiB', True), ('3 MiB', False)):
         few = hold(pipe, engine.clip, budget=budget)
         with Worker() as worker:
-            match = Match(few, State(step=7, layer=2), worker)
+            match = MatchExplorer(few, State(step=7, layer=2), worker)
             shown(match)
             assert worker._jobs['ahead'].result(60) == all_of_them
             assert ({n for s, n in few.held if s == 7} == set(range(6))) == all_of_them
@@ -65,16 +69,16 @@ def test_a_click_is_a_question(engine, match):
     assert match.state.point == [0, x, y] and torch.allclose(torch.tensor(viewer.truth)[0, :, :2], engine.clip.tracks[-1])
     said = []
     match.viewer.observe(lambda change: said.append(change['new']), 'pending')
-    match.both.value = True
+    match.symmetric.value = True
     shown(match)
-    assert [v for v in said if v][0] == 'the way back is on its way' and match.line.value.startswith('step 18, layer 4: 1.00')
+    assert [v for v in said if v][0] == 'computing the symmetric map' and match.score_line.value.startswith('step 18, layer 4: 1.00')
     assert torch.equal(match.field, engine.match((0, x, y), match.state.step, match.state.layer, symmetric=True))
 
 
 def test_explorers_of_one_video_move_together(engine):
     with Worker() as worker:
         state = State(step=18, layer=4)
-        one, other = Match(engine, state, worker), Match(engine, state, worker)
+        one, other = MatchExplorer(engine, state, worker), MatchExplorer(engine, state, worker)
         plain = Explorer(engine, state, worker)
         one.state.layer, one.viewer.frame = 2, 7
         assert other.state.layer == 2 and other.viewer.frame == plain.viewer.frame == 7
@@ -95,7 +99,7 @@ def test_an_error_is_a_sentence_and_the_next_answer_clears_it(engine, match):
 
 def test_the_budget_is_said_in_the_widget(pipe, engine):
     with Worker() as worker:
-        match = Match(hold(pipe, world.clip('a red circle moves right', seed=3), budget=1000), worker=worker)
+        match = MatchExplorer(hold(pipe, world.clip('a red circle moves right', seed=3), budget=1000), worker=worker)
         with pytest.raises(RuntimeError):
             match.job.result(60)
         assert 'alone leaves' in match.viewer.message and 'budget=' in match.viewer.message
@@ -104,14 +108,14 @@ def test_the_budget_is_said_in_the_widget(pipe, engine):
 def test_all_steps_are_scored_and_clicked(engine):
     few = Engine(engine.pipe, engine.clip, engine.plan[::10], lambda i: engine._inputs(10 * i))
     with Worker() as worker:
-        match = Match(few, worker=worker)
+        match = MatchExplorer(few, worker=worker)
         match.score_all().result(120)
-        assert not match.scores.isnan().any() and match.all.stop.disabled and not match.all.running
+        assert not match.scores.isnan().any() and match.score_task.cancel_button.disabled and not match.score_task.running
         for step in range(3):
             assert torch.equal(match.scores[step], few.score(step).map('accuracy')[0])
         match.go_to(1, 2)
-        assert (match.state.step, match.state.layer) == (1, 2) and match.map.said.value.startswith('highest: step')
-        match.best.click()
+        assert (match.state.step, match.state.layer) == (1, 2) and match.score_map.maximum.value.startswith('highest: step')
+        match.best_button.click()
         assert match.scores[match.state.step, match.state.layer] == match.scores.max()
 
 
@@ -119,44 +123,44 @@ def test_without_true_tracks_steps_are_scored_by_how_sure_they_are(pipe, engine)
     untold = hold(pipe, engine.video, num_inference_steps=3)
     xy = untold.grid.centres().flatten(0, 1)
     with Worker() as worker:
-        match = Match(untold, worker=worker)
-        assert shown(match) and match.line.value == ''
+        match = MatchExplorer(untold, worker=worker)
+        assert shown(match) and match.score_line.value == ''
         match.score_all().result(120)
         want = untold.score(1, points=torch.cat([torch.zeros(len(xy), 1), xy], 1)).map('confidence_cross')[0]
         assert torch.equal(match.scores[1], want) and 0 < want.min() and want.max() < 1
-        match.best.click()
+        match.best_button.click()
         shown(match)
         best = match.scores.max()
-        assert match.scores[match.state.step, match.state.layer] == best and f'{best:.2f} of a point' in match.line.value
-        assert 'confidence' in match.map.said.value
+        assert match.scores[match.state.step, match.state.layer] == best and f'{best:.2f} confidence' in match.score_line.value
+        assert 'confidence' in match.score_map.maximum.value
 
 
 # Words and heads
 
 def test_words_are_those_of_the_call(engine):
     with Worker() as worker:
-        words = Words(engine, State(step=12, layer=3), worker)
+        words = WordsExplorer(engine, State(step=12, layer=3), worker)
         shown(words)
-        assert words.box.value == 'red, circle' and words.asked['source'] == 'prompt'
+        assert words.box.value == 'red, circle' and words.options['source'] == 'prompt'
         for box, ways in (('red, moves right', ['GramCol', 'cross-attention', 'ConceptAttention']), ('square, red', ['IMAP'])):
             words.box.value = box
-            words.ways.value = ways
+            words.methods.value = ways
             viewer = shown(words)
             said = eval(words.call, dict(engine=engine))
-            assert words.state.words == box.split(', ') and words.asked['source'] == ('concepts' if 'square' in box else 'prompt')
+            assert words.state.words == box.split(', ') and words.options['source'] == ('concepts' if 'square' in box else 'prompt')
             n = len(words.state.words)
-            assert viewer.shape[0] == n * len(ways) and viewer.maps[:2 * n * engine.grid.n] == _packed(said.maps)[0]
-            assert set(said.baselines) == {WAYS[v] for v in ways} - {'maps'}
+            assert viewer.shape[0] == n * len(ways) and viewer.maps[:2 * n * engine.grid.n] == pack_maps(said.maps)[0]
+            assert set(said.baselines) == {METHODS[v] for v in ways} - {'maps'}
             assert len(words.spans.figure.data) == n and viewer.message == ''
         baseline = engine.words(['red', 'moves right'], 12, [3], baselines=['cross']).baselines['cross']
-        words.box.value, words.ways.value = 'red, moves right', ['cross-attention']
-        assert shown(words).maps == _packed(baseline)[0]
+        words.box.value, words.methods.value = 'red, moves right', ['cross-attention']
+        assert shown(words).maps == pack_maps(baseline)[0]
         assert [c.description for c in words.chips.children if c.value] == ['red', 'moves right']
         next(c for c in words.chips.children if c.description == 'circle').value = True
         assert words.state.words == ['red', 'moves right', 'circle'] and words.box.value == 'red, moves right, circle'
         shown(words)
         words.box.value = ' , '
-        assert words.ask() is None and 'give a word, for example red' in words.viewer.message
+        assert words.request() is None and 'enter a word, for example red' in words.viewer.message
         words.box.value = 'zebra'
         with pytest.raises(ValueError):
             words.job.result(60)
@@ -165,7 +169,7 @@ def test_words_are_those_of_the_call(engine):
 
 def test_chosen_heads_are_read(engine):
     with Worker() as worker:
-        heads = Heads(engine, State(step=12, words=['red']), worker)
+        heads = HeadsExplorer(engine, State(step=12, words=['red']), worker)
         shown(heads)
         best = heads.table.flatten().argmax()
         assert int(best % 4) in heads.chosen[int(best // 4)] and sum(map(len, heads.chosen.values())) == 5
@@ -184,7 +188,7 @@ def test_chosen_heads_are_read(engine):
         shown(heads)
         for h in range(4):                                          # each head of the layer, small
             alone = engine.words('red', 12, heads={2: [h]}).maps[0]
-            assert torch.allclose(heads.small.shown[f'2.{h}' + (' chosen' if h in heads.chosen[2] else '')], alone, atol=1e-5)
+            assert torch.allclose(heads.small.shown[f'2.{h}' + (' selected' if h in heads.chosen[2] else '')], alone, atol=1e-5)
         heads.small.picked = [0, 5., 5., 1, 3]                      # a click on the last of them
         shown(heads)
         assert 3 not in heads.chosen.get(2, [])
@@ -201,10 +205,10 @@ def test_words_in_other_families():
     from seam import pipe_of
     video = torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     with Worker() as worker:
-        words = Words(hold(pipe_of('wan'), video, 'a cat runs', num_inference_steps=4), worker=worker)
-        assert 'ConceptAttention' not in [c.description for c in words.ways.chips] and shown(words).panels == ['cat', 'runs']
-        heads = Heads(words.engine, words.state, worker)
-        assert shown(heads).panels[0].startswith('runs, heads') and 'matching of the true tracks' not in heads.by.options
+        words = WordsExplorer(hold(pipe_of('wan'), video, 'a cat runs', num_inference_steps=4), worker=worker)
+        assert 'ConceptAttention' not in [c.description for c in words.methods.chips] and shown(words).panels == ['cat', 'runs']
+        heads = HeadsExplorer(words.engine, words.state, worker)
+        assert shown(heads).panels[0].startswith('runs, heads') and 'matching accuracy on the known tracks' not in heads.by.options
 
 
 def test_a_unet_is_explored_by_its_own_layers():
@@ -213,17 +217,17 @@ def test_a_unet_is_explored_by_its_own_layers():
     engine = hold(tiny('animatediff'), torch.rand(4, 32, 32, 3, generator=torch.Generator().manual_seed(0)), 'a cat runs', num_inference_steps=4)
     with Worker() as worker:
         able = engine.layers_for('words')
-        heads = Heads(engine, State.of(engine), worker)
+        heads = HeadsExplorer(engine, State.of(engine), worker)
         for by in heads.by.options:
             heads.by.value = by
             assert shown(heads).message == '' and set(heads.chosen) <= set(able), by
             rows = {n for n in range(len(engine.stacks)) if not heads.table[n].isnan().all()}
             assert rows and rows <= set(able)
         heads.state.layer = next(n for n in range(len(engine.stacks)) if n not in able)
-        assert shown(heads).message == '' and not heads.small.shown and 'shows no words' in heads.small.pending
+        assert shown(heads).message == '' and not heads.small.shown and 'cannot map words' in heads.small.pending
         heads.small.picked = [0, 1., 1., 1, 0]
         assert not heads._by_hand
-        assert shown(Words(engine, State.of(engine), worker)).message == ''
+        assert shown(WordsExplorer(engine, State.of(engine), worker)).message == ''
 
 
 def test_free_words_where_few_layers_read_them():
@@ -232,7 +236,7 @@ def test_free_words_where_few_layers_read_them():
     with Worker() as worker:
         state = State.of(engine)
         assert state.layer in engine.layers_for('concepts')
-        for kind in (Heads, Words):
+        for kind in (HeadsExplorer, WordsExplorer):
             each = kind(engine, State(step=2, layer=state.layer, words=['cat']), worker)
             assert shown(each).message == '' and each.viewer.panels
 
@@ -240,14 +244,14 @@ def test_free_words_where_few_layers_read_them():
 def test_what_the_curve_is_of_is_what_is_shown(engine):
     from vidlens.words.spans import motion_span
     with Worker() as worker:
-        words = Words(engine, State(step=12, layer=3, words=['red']), worker)
+        words = WordsExplorer(engine, State(step=12, layer=3, words=['red']), worker)
         shown(words)
-        words.ways.value = ['cross-attention']
+        words.methods.value = ['cross-attention']
         shown(words)
         want = motion_span(words.viewer.shown['red'], engine.grid).curve
         assert torch.allclose(torch.tensor(words.spans.figure.data[0].y), want.float())
         assert words.spans.figure.layout.yaxis.title.text == 'evidence, cross-attention'
-        words.ways.value = ['IMAP', 'cross-attention']
+        words.methods.value = ['IMAP', 'cross-attention']
         shown(words)
         plain, selected = (eval(line, dict(engine=engine)) for line in words.viewer.code.splitlines())
         assert torch.equal(words.viewer.shown['red: IMAP'], selected.maps[0])
@@ -259,7 +263,7 @@ def test_a_click_is_asked_as_the_call_says_it(engine, match):
     match.viewer.picked = [0, 15.97, 63.999, 1, 0]
     viewer = shown(match)
     assert match.state.point == [0, 15.9, 63.9] and '(0, 15.9, 63.9)' in viewer.code
-    assert viewer.maps == _packed(eval(viewer.code.splitlines()[-1], dict(engine=engine))[None])[0]
+    assert viewer.maps == pack_maps(eval(viewer.code.splitlines()[-1], dict(engine=engine))[None])[0]
 
 
 def test_a_path_is_never_that_of_another_question(engine, match, monkeypatch):
@@ -274,42 +278,42 @@ def test_a_path_is_never_that_of_another_question(engine, match, monkeypatch):
 
 def test_an_older_answer_does_not_take_a_sentence_away(engine):
     with Worker() as worker:
-        words = Words(engine, State(step=12, layer=3, words=['red']), worker)
+        words = WordsExplorer(engine, State(step=12, layer=3, words=['red']), worker)
         shown(words)
-        worker.ask('wait', lambda job: time.sleep(.3))
+        worker.submit('wait', lambda job: time.sleep(.3))
         words.state.layer = 2
         words.box.value = ''
-        worker.ask('end', lambda job: None).result(10)
-        assert 'give a word' in words.viewer.message and not words.viewer.busy
+        worker.submit('end', lambda job: None).result(10)
+        assert 'enter a word' in words.viewer.message and not words.viewer.busy
 
 
 def test_a_tab_that_is_left_lets_go_of_the_thread(engine):
     with Worker() as worker:
-        match, words = Match(engine, worker=worker), Words(engine, State(step=12, layer=3, words=['red']), worker)
+        match, words = MatchExplorer(engine, worker=worker), WordsExplorer(engine, State(step=12, layer=3, words=['red']), worker)
         shown(match), shown(words)
-        worker.ask('wait', lambda job: time.sleep(.2))
+        worker.submit('wait', lambda job: time.sleep(.2))
         words.state.layer = 2
-        words.shown = False
+        words.visible = False
         assert words.job.cancelled and not words.viewer.busy
-        words.shown = True
+        words.visible = True
         assert shown(words).message == '' and not words.job.cancelled
 
 
 def test_typing_leaves_no_widgets_behind(engine):
     from ipywidgets.widgets.widget import _instances
     with Worker() as worker:
-        words = Words(engine, State(step=12, layer=3, words=['red']), worker)
+        words = WordsExplorer(engine, State(step=12, layer=3, words=['red']), worker)
         shown(words)
         counts = []
         for typed in ('red, circle', 'a', 'b, c', 'red', 'moves', 'red'):
             words.box.value = typed
-            worker.ask('end', lambda job: None).result(60)
+            worker.submit('end', lambda job: None).result(60)
             counts.append(len(_instances))
         assert counts[-1] == counts[3] and [c.description for c in words.chips.chips] == words.known
         state = words.state
         words.close()
         for _ in range(2):
-            Match(engine, state, worker).close()
+            MatchExplorer(engine, state, worker).close()
         assert not any(x for kinds in state._trait_notifiers.values() for x in kinds.get('change', []))
 
 
@@ -318,29 +322,29 @@ def test_typing_leaves_no_widgets_behind(engine):
 def test_a_place_is_that_of_all(engine):
     state = State.of(engine)
     with Worker() as worker:
-        match, words, video = (kind(engine, state, worker) for kind in (Match, Words, Video))
+        match, words, video = (kind(engine, state, worker) for kind in (MatchExplorer, WordsExplorer, VideoExplorer))
         words.viewer.picked = [4, 20.04, 30.9, 1, 0]
         assert state.point == [4, 20., 30.9] == match.viewer.point == video.viewer.point
-        assert match.asked['point'] == (4, 20., 30.9) and shown(match).message == ''
+        assert match.options['point'] == (4, 20., 30.9) and shown(match).message == ''
         video.viewer.picked = [0, 8., 8., 1, 0]
-        assert match.asked['point'] == (0, 8., 8.)
+        assert match.options['point'] == (0, 8., 8.)
 
 
 def test_a_head_that_is_taken_in_is_looked_at(engine):
     state = State(step=12, layer=3, words=['red'])
     with Worker() as worker:
-        heads, match = Heads(engine, state, worker), Match(engine, state, worker)
+        heads, match = HeadsExplorer(engine, state, worker), MatchExplorer(engine, state, worker)
         shown(heads)
         free = next((n, h) for n in (5, 1) for h in range(4) if h not in heads.chosen.get(n, []))
         heads.choose(free).result(60)
-        assert (state.layer, state.head) == free and match.asked['heads'] == [free[1]] and heads._drawn == free[0]
+        assert (state.layer, state.head) == free and match.options['heads'] == [free[1]] and heads._drawn == free[0]
         heads.choose((3, 1) if 1 in heads.chosen.get(3, []) else free).result(60)   # out: nothing to look at
         assert (state.layer, state.head) == free
 
 
 def test_the_atlas_is_not_measured_again_for_heads_or_words(engine, monkeypatch):
     with Worker() as worker:
-        heads = Heads(engine, State(step=12, layer=3, words=['red']), worker)
+        heads = HeadsExplorer(engine, State(step=12, layer=3, words=['red']), worker)
         shown(heads)
         measured = []
         measure = engine.heads
@@ -359,11 +363,11 @@ def test_a_model_without_text(pipe, engine, monkeypatch):
     untold = hold(pipe, engine.video, num_inference_steps=4)
     with Worker() as worker, monkeypatch.context() as without:
         without.setattr(pipe, 'tokenizer', None)
-        for asked in (lambda: hold(pipe, engine.video), lambda: Words(untold, worker=worker), lambda: untold.match((0, 8, 8), 0)):
+        for asked in (lambda: hold(pipe, engine.video), lambda: WordsExplorer(untold, worker=worker), lambda: untold.match((0, 8, 8), 0)):
             with pytest.raises(ValueError, match='has no tokenizer, so it reads no words'):
                 asked()
         assert State.of(engine).words == []
-        match = Match(untold, worker=worker)
+        match = MatchExplorer(untold, worker=worker)
         with pytest.raises(ValueError):
             match.job.result(60)
         assert 'has no tokenizer' in match.viewer.message and not match.viewer.busy
@@ -372,19 +376,19 @@ def test_a_model_without_text(pipe, engine, monkeypatch):
 def test_a_video_wears_what_another_shows(engine):
     state = State.of(engine)
     with Worker() as worker:
-        match, words, video = (kind(engine, state, worker) for kind in (Match, Words, Video))
+        match, words, video = (kind(engine, state, worker) for kind in (MatchExplorer, WordsExplorer, VideoExplorer))
         for each in (match, words):
             shown(each)
         match.viewer.cmap, match.viewer.alpha = 'viridis', .3
         worn = video.viewer
         video.offer(dict(Match=match, Words=words, Video=video))
-        assert list(video.over.options) == ['the video alone', 'Match', 'Words'] and not worn.shown and worn.tool == 'none'
+        assert list(video.over.options) == ['video only', 'Match', 'Words'] and not worn.shown and worn.tool == 'none'
         video.over.value = 'Match'
         assert worn.maps == match.viewer.maps != b'' and worn.tracks == match.viewer.tracks != [] and worn.tool == 'point'
         assert worn.code == match.viewer.code == video.call and (worn.cmap, worn.alpha) == ('viridis', .3)
-        match.shown = False                  # its tab is left
+        match.visible = False                  # its tab is left
         worn.picked = [0, 10., 50., 1, 0]    # a click asks what is worn
-        video.ask()
+        video.request()
         shown(match)
         assert worn.point == [0, 10., 50.] and '(0, 10, 50)' in worn.code and worn.maps == match.viewer.maps
         worn.picked = [0, 10., 90., 2, 0]
@@ -392,34 +396,34 @@ def test_a_video_wears_what_another_shows(engine):
             shown(match)
         assert 'query 0' in worn.message and not worn.busy
         video.over.value = 'Words'
-        assert not match.shown and worn.panels == words.viewer.panels and worn.tracks == [] and worn.tool == 'none'
+        assert not match.visible and worn.panels == words.viewer.panels and worn.tracks == [] and worn.tool == 'none'
         state.layer = 1
         shown(words)
         video.offer(dict(Words=words))
         assert worn.maps == words.viewer.maps and worn.message == ''
-        worker.ask('end', lambda job: None).result(60)   # other layers were run meanwhile
+        worker.submit('end', lambda job: None).result(60)   # other layers were run meanwhile
         assert worn.pending == words.viewer.pending == ''
-        video.over.value = 'the video alone'
+        video.over.value = 'video only'
         assert worn.panels == [] and worn.code == 'engine.video' and not worn.busy
 
 
 def test_sliders_are_always_what_the_state_is(engine):
     with Worker() as worker:
-        match = Match(engine, State.of(engine), worker)
+        match = MatchExplorer(engine, State.of(engine), worker)
         state, sliders = match.state, {x.description: x for x in match.children[0].children}
         state.step, state.layer, state.frame = -3, -1, -2
         assert (state.step, state.layer, state.frame) == (len(engine.plan) - 3, 5, len(engine.video) - 2)
         assert sliders['step'].value == state.step and sliders['layer'].value == 5
         for name, value in dict(step=len(engine.plan), layer=6, head=-2, frame=-99).items():
             before = getattr(state, name)
-            with pytest.raises(ValueError, match=f'{name}={value} is outside: there are'):
+            with pytest.raises(ValueError, match=f'{name}={value} is out of range: there are'):
                 setattr(state, name, value)
             assert getattr(state, name) == before
         assert sliders['head'].value == -1
         shown(match)
         assert f"step {len(engine.plan) - 3}, layer 5" in match.viewer.panels[0]
-    with pytest.raises(ValueError, match='step=99 is outside'):
-        Match(engine, State(step=99))
+    with pytest.raises(ValueError, match='step=99 is out of range'):
+        MatchExplorer(engine, State(step=99))
     state, less = State.of(engine), hold(engine.pipe, engine.video, engine.prompt, num_inference_steps=4)
     with pytest.raises(ValueError, match='there are 4'):
         state.within(less)
@@ -439,19 +443,19 @@ def test_what_is_no_place_is_refused(engine, point):
 def test_words_are_spelled_as_in_the_box(engine):
     state = State.of(engine)
     with Worker() as worker:
-        words = Words(engine, state, worker)
+        words = WordsExplorer(engine, state, worker)
         for asked in (['red,circle'], ['red ', ' ', 'circle'], ['red', 'circle', 'red']):
             state.words = asked
             assert state.words == ['red', 'circle'] == words.chips.value and words.box.value == 'red, circle'
         state.words = [3]
         assert state.words == ['3']
         state.words = ['  ']
-        assert state.words == [] and 'give a word' in words.viewer.message
+        assert state.words == [] and 'enter a word' in words.viewer.message
 
 
 def test_the_call_of_heads_is_never_that_of_another_measure(engine):
     with Worker() as worker:
-        heads = Heads(engine, State.of(engine), worker)
+        heads = HeadsExplorer(engine, State.of(engine), worker)
         assert 'heads={}' not in heads.call
         heads.by.value = next(n for n in heads.by.options if n.startswith('compactness'))
         said = heads.call
@@ -462,13 +466,13 @@ def test_a_clip_without_tracks_is_matched(pipe):
     clip = world.clip('a red circle moves right', seed=3)
     engine = hold(pipe, SimpleNamespace(video=clip.video, caption=clip.caption, tracks=clip.tracks[:0], visible=clip.visible[:0]))
     with Worker() as worker:
-        match = Match(engine, worker=worker)
-        assert shown(match).tracks and not match.viewer.truth and match.viewer.message == '' and match.by[1] == 'confidence'
+        match = MatchExplorer(engine, worker=worker)
+        assert shown(match).tracks and not match.viewer.truth and match.viewer.message == '' and match.unit == 'confidence'
 
 
 def test_why_there_is_no_answer_yet_is_said(pipe, engine):
     with Worker() as worker:
-        match = Match(engine, State.of(engine), worker)
+        match = MatchExplorer(engine, State.of(engine), worker)
         shown(match)
         with model_elsewhere(pipe):
             match.state.step = 2

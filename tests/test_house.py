@@ -14,7 +14,9 @@ from guards import (ENV, GLOSSARY, KB, LIB, NBS, ROOMS, ROOT, TOP, code_cells, d
 
 import vidlens
 
-EXPLORERS = {'live.widgets', 'live.explorers', 'live.tabs', 'live.viewer'}  # their classes are widgets, which need a base
+# their classes are widgets, which need a base
+EXPLORERS = {'live.tabs', 'live.viewer', 'live.widgets', 'live.explorer'} | {
+    f'live.{m}_explorer' for m in ('match', 'words', 'heads', 'video', 'channels', 'steer')}
 
 
 def test_top_level():

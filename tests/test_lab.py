@@ -25,9 +25,9 @@ explore(pipe, clip)
 '''
 SMALL = '''
 from vidlens.live.trace import hold
-from vidlens.live.explorers import Match
+from vidlens.live.match_explorer import MatchExplorer
 
-Match(hold(pipe, clip, budget=1000))
+MatchExplorer(hold(pipe, clip, budget=1000))
 '''
 
 
@@ -111,12 +111,12 @@ def clip_kernel(lab, clip):
 def waits_at(kernel, task, step):
     "The task's thread stays at this step meanwhile, so that a press finds it at work however fast the machine is."
     kernel.told("globals().update(gate=__import__('threading').Event())")
-    kernel.told(f"globals().update(stay=lambda far: far['new'].startswith('{step} of') and gate.wait(120))")
-    kernel.told(f"{task}.far.observe(stay, 'value')")
+    kernel.told(f"globals().update(stay=lambda change: change['new'].startswith('{step} of') and gate.wait(120))")
+    kernel.told(f"{task}.progress.observe(stay, 'value')")
     try:
         yield
     finally:
-        kernel.told(f"[gate.set(), {task}.far.unobserve(stay, 'value')]")
+        kernel.told(f"[gate.set(), {task}.progress.unobserve(stay, 'value')]")
 
 
 def changed(page, kernel, name, expression):
@@ -229,12 +229,12 @@ def test_matches_follow_sliders_and_the_second_way(page, kernel):
     pressed(page, 'head', 'ArrowRight', 'ArrowRight')
     assert 'heads=[1]' in changed(page, kernel, 'Match', 'x.state.head == 1')['code']
     page.locator(VIEWER).first.evaluate(HEARD)
-    ways = page.get_by_label('both ways')
+    ways = page.get_by_label('symmetric')
     ways.check()
-    assert 'symmetric=True' in changed(page, kernel, 'Match', 'x.both.value')['code']
-    assert 'the way back is on its way' in page.evaluate('heard')
+    assert 'symmetric=True' in changed(page, kernel, 'Match', 'x.symmetric.value')['code']
+    assert 'computing the symmetric map' in page.evaluate('heard')
     ways.uncheck()
-    assert 'symmetric' not in changed(page, kernel, 'Match', 'not x.both.value')['code']
+    assert 'symmetric' not in changed(page, kernel, 'Match', 'not x.symmetric.value')['code']
     pressed(page, 'head', 'Home')
     changed(page, kernel, 'Match', 'x.state.head == -1')
 
@@ -276,10 +276,10 @@ def test_a_fast_hand_ends_on_the_last_place(page, kernel, name):
 def test_heads_are_chosen_by_a_measure_and_by_hand(page, kernel):
     tab(page, 'Heads')
     stepped(page, kernel, 'Heads', 'step', 'layer')
-    by, five = page.locator('.vidlens-tabs').get_by_label('by', exact=True), "sum(map(len, x.chosen.values())) == 5"
-    for label, code in (('compactness (Davies-Bouldin, low is good)', 'dbi'), ('distance of attention, tokens', 'distance')):
+    by, five = page.locator('.vidlens-tabs').get_by_label('criterion', exact=True), "sum(map(len, x.chosen.values())) == 5"
+    for label, code in (('compactness (Davies-Bouldin, lower is better)', 'dbi'), ('attention distance, tokens', 'distance')):
         by.select_option(label)
-        changed(page, kernel, 'Heads', f'x.asked["by"] == {code!r} and {five} and not x.job.running')
+        changed(page, kernel, 'Heads', f'x.options["by"] == {code!r} and {five} and not x.job.running')
     row, col = kernel.told("next([n, h] for n in range(6) for h in (2, 1, 3) if h not in made('Heads').chosen.get(n, []))")
     click_chart(page, row, col)
     told = changed(page, kernel, 'Heads', f'{col} in x.chosen.get({row}, []) and not x.job.running')
@@ -288,12 +288,12 @@ def test_heads_are_chosen_by_a_measure_and_by_hand(page, kernel):
     head = kernel.told("next(h for h in (3, 2, 1) if h not in made('Heads').chosen.get(made('Heads').state.layer, []))")
     small = page.locator('.vidlens-tabs .vidlens-bare:visible figure > canvas').nth(head)
     small.scroll_into_view_if_needed()
-    alone = kernel.told(f"png(overlay(made('Heads').small.pixels, made('Heads').engine.word_heads(made('Heads').asked['word'], "
+    alone = kernel.told(f"png(overlay(made('Heads').small.pixels, made('Heads').engine.word_heads(made('Heads').options['word'], "
                         f"made('Heads').state.step, {layer})[{head}], made('Heads').small.grid, smooth=False)[0])")
     live.until(lambda: (np.abs(live.at_centres(drawn(small), 64) - live.picture(alone)).max(-1) <= 3.01 / 255).mean() > .99, 20)
     small.click()
     changed(page, kernel, 'Heads', f'{head} in x.chosen.get({layer}, []) and not x.job.running')
-    expect(page.get_by_text(f'{layer}.{head} chosen', exact=True)).to_be_visible()
+    expect(page.get_by_text(f'{layer}.{head} selected', exact=True)).to_be_visible()
     button(page, 'Best five').click()
     changed(page, kernel, 'Heads', f'{five} and not x._by_hand and not x.job.running')
 
@@ -312,31 +312,31 @@ def test_words_and_ways_are_pressed_and_written(page, kernel):
     expect(box).to_have_value('moves right, red, circle')
     for way in ('cross-attention', 'ConceptAttention'):
         button(page, way).click()
-        told = changed(page, kernel, 'Words', f'{way!r} in x.ways.value')
+        told = changed(page, kernel, 'Words', f'{way!r} in x.methods.value')
         assert 'baselines=' in told['code']
         expect(page.get_by_text(f'red: {way}', exact=True)).to_be_visible()
     for way in ('GramCol', 'ConceptAttention'):
         button(page, way).click()
-        changed(page, kernel, 'Words', f'{way!r} not in x.ways.value')
+        changed(page, kernel, 'Words', f'{way!r} not in x.methods.value')
     button(page, 'IMAP').click()
     button(page, 'cross-attention').click()
-    assert 'k=2' in changed(page, kernel, 'Words', "x.ways.value == ['IMAP']")['code']
+    assert 'k=2' in changed(page, kernel, 'Words', "x.methods.value == ['IMAP']")['code']
     button(page, 'cross-attention').click()
-    assert changed(page, kernel, 'Words', "x.ways.value == ['IMAP', 'cross-attention']")['code'].count('engine.words') == 2
+    assert changed(page, kernel, 'Words', "x.methods.value == ['IMAP', 'cross-attention']")['code'].count('engine.words') == 2
     button(page, 'cross-attention').click()
     page.get_by_label('all layers').check()
     assert 'layers' not in changed(page, kernel, 'Words', 'x.every.value')['code']
     page.get_by_label('all layers').uncheck()
     button(page, 'GramCol').click()
     button(page, 'IMAP').click()
-    changed(page, kernel, 'Words', "x.ways.value == ['GramCol'] and not x.every.value")
+    changed(page, kernel, 'Words', "x.methods.value == ['GramCol'] and not x.every.value")
     expect(page.locator('.vidlens-tabs .js-plotly-plot:visible .scatterlayer .trace')).to_have_count(3)
 
 
 def test_a_strange_word_is_a_sentence(page, kernel):
     tab(page, 'Words')
     box = page.locator('.vidlens-tabs').get_by_label('words', exact=True)
-    for word, sentence in (('zebra', "does not know 'zebra'"), (' , ', 'give a word, for example red')):
+    for word, sentence in (('zebra', "does not know 'zebra'"), (' , ', 'enter a word, for example red')):
         box.fill(word)
         box.press('Enter')
         alerted(page, sentence)
@@ -391,7 +391,7 @@ def test_a_painted_part_and_an_arrow_steer(page, kernel):
     kernel.until("made('Steer').viewer.arrow")
     assert np.allclose(kernel.told("made('Steer').viewer.arrow"), [32, 32, 48, 32], atol=.3)
     pressed(page, 'strength', 'ArrowRight')
-    pressed(page, 'steps', 'ArrowLeft')
+    pressed(page, 'last step', 'ArrowLeft')
     kernel.until("(made('Steer').strength.value, made('Steer').last.value) == (.35, 5)")
     button(page, 'Run').click()
     told = changed(page, kernel, 'Steer', 'x.video is not None and not x.run.running')
@@ -422,8 +422,8 @@ def test_heads_off_are_silent_and_what_is_none_is_said(page, kernel):
     tab(page, 'Steer')
     button(page, 'Clear').click()
     kernel.until("made('Steer').viewer.painted is None and not made('Steer').viewer.arrow")
-    box = page.locator('.vidlens-tabs').get_by_label('heads off', exact=True)
-    for bad, sentence in (('x', 'names no head or layer'), ('9.9', 'layers=9 is outside')):
+    box = page.locator('.vidlens-tabs').get_by_label('ablate', exact=True)
+    for bad, sentence in (('x', 'is neither a head nor a layer'), ('9.9', 'layers=9 is outside')):
         box.fill(bad)
         box.press('Enter')
         button(page, 'Run').click()
@@ -432,7 +432,7 @@ def test_heads_off_are_silent_and_what_is_none_is_said(page, kernel):
     box.press('Enter')
     kernel.until("made('Steer').off.value == '4.0, 4.1 2'")
     button(page, 'Run').click()
-    told = changed(page, kernel, 'Steer', "x.viewer.code.startswith('silenced') and not x.run.running")
+    told = changed(page, kernel, 'Steer', "x.viewer.code.startswith('ablated') and not x.run.running")
     assert '{4: [0, 1], 2: None}' in told['code'] and told['message'] == ''
 
 
@@ -466,12 +466,12 @@ def test_the_video_wears_what_another_explorer_shows(page, kernel):
     tab(page, 'Match')
     stepped(page, kernel, 'Match', 'layer')
     tab(page, 'Video')
-    page.locator('.vidlens-tabs').get_by_label('shown', exact=True).select_option('Match')
+    page.locator('.vidlens-tabs').get_by_label('show', exact=True).select_option('Match')
     told = changed(page, kernel, 'Video', "x.viewer.shown and not x.viewer.busy")
     assert told['code'] == kernel.told("made('Match').call")
     page.locator(VIEWER).first.get_by_label('Opacity of the map').press('End')
     changed(page, kernel, 'Video', 'x.viewer.alpha == 1')
-    page.locator('.vidlens-tabs').get_by_label('shown', exact=True).select_option('the video alone')
+    page.locator('.vidlens-tabs').get_by_label('show', exact=True).select_option('video only')
     assert changed(page, kernel, 'Video', 'not x.viewer.shown')['code'] == 'engine.video'
 
 
@@ -487,7 +487,7 @@ def test_all_fits_and_nothing_jumps(page, kernel, width, height):
     try:
         for name in TABS:
             tab(page, name)
-            changed(page, kernel, name, 'x.shown and not x._stale and not x.viewer.busy')
+            changed(page, kernel, name, 'x.visible and not x._stale and not x.viewer.busy')
             assert not page.locator('.vidlens-tabs').evaluate(STICKS_OUT), name
         tab(page, 'Match')
         stepped(page, kernel, 'Match', 'layer')
@@ -552,23 +552,23 @@ def test_a_budget_too_small_is_a_sentence(clip):
 def test_scoring_is_cancelled_and_the_best_is_gone_to(clip, clip_kernel):
     agreed(clip, clip_kernel, 'Match')
     expect(button(clip, 'Cancel')).to_be_disabled()
-    with waits_at(clip_kernel, "made('Match').all", 3):
+    with waits_at(clip_kernel, "made('Match').score_task", 3):
         button(clip, 'Score all steps').click()
         clip.get_by_text('3 of 30 steps', exact=True).wait_for(timeout=60_000)
         button(clip, 'Cancel').click()
-        clip_kernel.until("not made('Match').all.running")
-    clip_kernel.until("not made('Match').all.job.running")
+        clip_kernel.until("not made('Match').score_task.running")
+    clip_kernel.until("not made('Match').score_task.job.running")
     scored = clip_kernel.told("(~made('Match').scores.isnan()).all(1).nonzero().flatten().tolist()")
     assert scored == [0, 1, 2]
     expect(button(clip, 'Score all steps')).to_be_enabled()
-    button(clip, 'Go to the best').click()
+    button(clip, 'Go to best').click()
     best = "divmod(int(x.scores.nan_to_num(-1).argmax()), x.scores.shape[1])"
     changed(clip, clip_kernel, 'Match', f'(x.state.step, x.state.layer) == {best}')
     click_chart(clip, 1, 2)
     told = changed(clip, clip_kernel, 'Match', '(x.state.step, x.state.layer) == (1, 2)')
     assert 'step=1, layer=2' in told['code']
     score = clip_kernel.told("made('Match').engine.score(1, [2]).map('accuracy')[0, 0].item()")
-    clip.get_by_text(f'step 1, layer 2: {score:.2f} of the true tracks', exact=False).wait_for()
+    clip.get_by_text(f'step 1, layer 2: {score:.2f} of the ground-truth points', exact=False).wait_for()
     shot(clip, 'lab-scored')
 
 

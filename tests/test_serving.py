@@ -23,7 +23,7 @@ def test_texts_stay_texts(tmp_path):
     model.mkdir()
     (model / 'model_index.json').write_text('{}')
     ours = {'vidlens', 'load', 'pipe', 'video', 'fit_video', 'read_video', 'tabs', 'engine', 'vidlens.live.tabs', 'explore',
-            'silenced', 'vidlens.motion.one_site', 'moft', 'vidlens.motion.steering', 'Region', 'control'}
+            'ablated', 'vidlens.live.steer_explorer', 'vidlens.motion.one_site', 'moft', 'vidlens.motion.steering', 'Region', 'control'}
     for given in (dict(prompt=HOSTILE), dict(prompt=HOSTILE, video=video), dict(model=str(model), prompt='a')):
         made = explorer_notebook(tmp_path / 'x.ipynb', force=True, **given)
         code = '\n'.join(c['source'] for c in json.loads(made.read_text())['cells'] if c['cell_type'] == 'code')
@@ -78,7 +78,7 @@ def test_words_are_read_before_anything_is_served(tmp_path, capsys, monkeypatch)
 def test_a_request_to_end_reaches_the_server(tmp_path):
     slow = ('import signal, sys, time\n'
             'signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\nprint("up", flush=True)\ntime.sleep(60)')
-    code = f'import sys; from vidlens.live.serving import waited; sys.exit(waited([sys.executable, "-c", {slow!r}]))'
+    code = f'import sys; from vidlens.live.serving import run_to_end; sys.exit(run_to_end([sys.executable, "-c", {slow!r}]))'
     it = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
     assert it.stdout.readline() == b'up\n'
     it.terminate()
@@ -90,7 +90,7 @@ def test_a_server_that_is_interrupted_ends_by_itself(tmp_path):
     slow = ('import signal, sys, time\n'
             'def stop(*_):\n    time.sleep(1)\n    sys.exit(7)\n'
             'signal.signal(signal.SIGINT, stop)\nprint("up", flush=True)\ntime.sleep(60)')
-    code = f'import sys; from vidlens.live.serving import waited; sys.exit(waited([sys.executable, "-c", {slow!r}]))'
+    code = f'import sys; from vidlens.live.serving import run_to_end; sys.exit(run_to_end([sys.executable, "-c", {slow!r}]))'
     it = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, start_new_session=True)
     assert it.stdout.readline() == b'up\n'
     os.killpg(it.pid, signal.SIGINT)

@@ -13,7 +13,7 @@ from vidlens import world
 from vidlens.core.grid import Grid
 from vidlens.core.pictures import colour_table
 from vidlens.core.video import read_video
-from vidlens.live.viewer import Viewer, _frames, viewer_page
+from vidlens.live.viewer import Viewer, encode_frames, viewer_page
 
 GRID = Grid(5, 8, 8, stride=8)
 VIDEO = torch.rand(17, 64, 64, 3, generator=torch.Generator().manual_seed(0))
@@ -26,7 +26,7 @@ def maps(n=2, seed=1):
 
 def test_small_frames_are_exact_and_large_ones_are_close():
     for video, kind, far in ((VIDEO, 'WEBP', .5 / 255 + 1e-6), (torch.full((2, 480, 720, 3), .3), 'JPEG', .02)):
-        data, cuts = _frames(video)
+        data, cuts = encode_frames(video)
         assert len(cuts) == len(video) + 1 and cuts[-1] == len(data)
         for i in (0, len(video) - 1):
             image = Image.open(io.BytesIO(data[cuts[i]:cuts[i + 1]]))
@@ -62,7 +62,7 @@ def test_bad_maps_are_refused():
     with pytest.raises(ValueError, match='cmap='):
         Viewer(VIDEO, cmap='rainbows')
     viewer.show_maps(maps(2), GRID)
-    with pytest.raises(ValueError, match='those shown are'):
+    with pytest.raises(ValueError, match='but the maps shown have'):
         viewer_page(viewer, {'0': maps(1)})
 
 
@@ -187,11 +187,11 @@ def test_keyboard_and_pointer_ask_for_the_place_under_them(page):
     assert said.startswith('x 20, y 45, frame 1: ') and said.endswith('cos')
     assert abs(float(said.split(': ')[1].split()[0]) - value) < .005 * abs(value) + .001
     here.mouse.down()
-    assert here.locator('.vidlens-says').inner_text() == 'asked for x 21, y 46 in frame 1'
+    assert here.locator('.vidlens-says').inner_text() == 'selected x 21, y 46 in frame 1'
     here.locator('canvas').first.focus()
     for key in ('ArrowRight', 'ArrowUp', 'Enter'):
         here.keyboard.press(key)
-    assert here.locator('.vidlens-says').inner_text() == 'asked for x 40, y 24 in frame 1'
+    assert here.locator('.vidlens-says').inner_text() == 'selected x 40, y 24 in frame 1'
 
 
 @pytest.mark.browser

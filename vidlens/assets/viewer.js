@@ -1,5 +1,5 @@
-// Frames and maps on canvases: the video stays in the browser, a map arrives as 16-bit numbers and is coloured here.
-// Plain ES module. `model` is anywidget's; the static page gives it a stand-in with get, set, save_changes, on and off.
+// Draws frames and maps on canvases: the video stays in the browser, maps arrive as 16-bit numbers and are coloured here.
+// A plain ES module. `model` is anywidget's; the static page has a stand-in with get, set, save_changes, on and off.
 
 const bytes = (view) => new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength);
 const clamp = (v, lo, hi) => Math.min(hi, Math.max(lo, v));
@@ -9,7 +9,7 @@ function element(kind, parent, { text = "", cls = "", ...attributes } = {}) {
   const made = document.createElement(kind);
   made.textContent = text; // never markup
   if (cls) made.className = cls;
-  // else JupyterLab takes keys for itself, such as the arrows of a slider: it asks the element that has the focus
+  // keeps JupyterLab from using keys of the focused element as shortcuts, such as the arrow keys of a slider
   if (/^(input|button|select|canvas)$/.test(kind)) made.dataset.lmSuppressShortcuts = true;
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   parent?.append(made);
@@ -24,7 +24,7 @@ async function decoded(model) {
   return Promise.all(cuts.slice(1).map((_, i) => one(i)));
 }
 
-// The maps of all panels as numbers from 0 to 65535, with their real range.
+// The maps of all panels as numbers from 0 to 65535, with the range of values that they stand for.
 function mapsOf(model) {
   const [panels, frames, rows, cols] = model.get("shape");
   const raw = bytes(model.get("maps"));
@@ -47,7 +47,7 @@ function painted(maps, panel, frame, lut) {
   return canvas;
 }
 
-// Okabe and Ito's colours: told apart by the colour-blind too.
+// The Okabe-Ito palette, which colour-blind readers can tell apart.
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff"];
 
 // The chosen one of the colour maps, 256 times red, green, blue.
@@ -56,7 +56,7 @@ function lutOf(model) {
   return bytes(model.get("luts")).subarray(768 * at, 768 * (at + 1));
 }
 
-const KEYS = "arrows move the cursor, Enter asks or paints there, comma and full stop change the frame, space plays";
+const KEYS = "arrow keys move the cursor, Enter selects or paints there, comma and full stop change the frame, Space plays";
 
 function drawPath(c, path, frame, colour, dashed, unit) {
   c.lineWidth = unit;
@@ -79,7 +79,7 @@ function drawPath(c, path, frame, colour, dashed, unit) {
   c.stroke();
 }
 
-// ipywidgets gives the handles of its sliders no name, and tips to labels alone, or to nothing: pass both on.
+// ipywidgets gives slider handles no name, and tooltips only to labels or not at all: add both.
 function nameControls(explorer, tips) {
   for (const label of explorer.querySelectorAll(".jupyter-widgets > label")) {
     const control = label.parentElement;
@@ -88,12 +88,12 @@ function nameControls(explorer, tips) {
     for (const part of control.querySelectorAll("[title]")) if (part.title === label.textContent) part.title = tip;
     for (const handle of control.querySelectorAll(".noUi-handle")) {
       handle.setAttribute("aria-label", label.textContent);
-      handle.dataset.lmSuppressShortcuts = true; // Notebook would take its arrows
+      handle.dataset.lmSuppressShortcuts = true; // otherwise Notebook uses its arrow keys
     }
   }
 }
 
-// What a chart shows, for those who do not see it: its axes and lines.
+// A description of each chart for screen readers: its axes and lines.
 function nameCharts(explorer) {
   for (const chart of explorer.querySelectorAll(".js-plotly-plot")) {
     const { xaxis, yaxis } = chart.layout ?? {};
@@ -110,7 +110,7 @@ class Viewer {
   constructor(model, root) {
     Object.assign(this, { model, root, frame: model.get("frame"), cursor: null, stroke: null, timer: 0, images: [], off: [] });
     root.classList.add("vidlens-viewer");
-    this.bar = element("div", root, { cls: "vidlens-progress", role: "progressbar", "aria-label": `${model.get("label")}: how far` });
+    this.bar = element("div", root, { cls: "vidlens-progress", role: "progressbar", "aria-label": `${model.get("label")}: progress` });
     this.stage = element("div", root, { cls: "vidlens-stage" });
     this.controls();
     this.root.classList.toggle("vidlens-bare", model.get("bare"));
@@ -123,7 +123,7 @@ class Viewer {
     this.on(["alpha", "tracks", "truth", "point", "smooth", "arrow", "mask", "tool"], () => this.draw());
     this.on(["frame"], () => this.show(model.get("frame"), false));
     this.on(["message", "busy", "progress", "pending", "code"], () => this.status());
-    this.on(["tool", "arrow"], () => (this.from = null)); // an arrow that was begun by keyboard
+    this.on(["tool", "arrow"], () => (this.from = null)); // an arrow started by keyboard
     this.on(["size"], () => this.sized());
     this.on(["tips"], () => (this.named ??= this.nameAll()));
     this.files();
@@ -137,12 +137,12 @@ class Viewer {
     this.status();
   }
 
-  // A kernel that died answers no more: say so, where the front end can know (JupyterLab and Notebook can).
+  // Report a dead kernel, where the front end knows of it (JupyterLab and Notebook do).
   watch(kernel) {
     const heard = (_, status) => {
       if (!/dead|restart|terminating/.test(status)) return;
       this.root.setAttribute("aria-busy", false);
-      this.alert.textContent = "The kernel has stopped, so nothing here will change: run the notebook again.";
+      this.alert.textContent = "The kernel has stopped: run the notebook again.";
     };
     if (!kernel?.statusChanged?.connect) return;
     kernel.statusChanged.connect(heard);
@@ -150,7 +150,7 @@ class Viewer {
   }
 
   on(names, f) {
-    let waiting = false; // several traits of one message: once
+    let waiting = false; // several traits of one message cause one update
     const later = () => {
       if (waiting) return;
       waiting = true;
@@ -164,21 +164,21 @@ class Viewer {
 
   controls() {
     const bar = element("div", this.root, { cls: "vidlens-bar" });
-    this.play = element("button", bar, { text: "▶", title: "Play or pause (space)", "aria-label": "Play" });
+    this.play = element("button", bar, { text: "▶", title: "Play or pause (Space)", "aria-label": "Play" });
     this.play.onclick = () => this.toggle();
     this.slider = element("input", bar, { type: "range", min: 0, step: 1, title: "Frame (comma and full stop)", "aria-label": "Frame" });
     this.slider.oninput = () => this.show(+this.slider.value);
     this.count = element("output", bar, { cls: "vidlens-count" });
-    const label = element("label", bar, { text: "map", title: "How strongly the map covers the video" });
-    this.ofMaps = [label]; // controls that mean nothing without a map
+    const label = element("label", bar, { text: "opacity", title: "Opacity of the map" });
+    this.ofMaps = [label]; // controls without effect unless there is a map
     this.cover = element("input", label, { type: "range", min: 0, max: 1, step: 0.05, "aria-label": "Opacity of the map" });
     this.cover.oninput = () => (this.set({ alpha: +this.cover.value }), this.draw());
-    this.colours = element("select", bar, { title: "Colours of the map, from low to high", "aria-label": "Colour map" });
+    this.colours = element("select", bar, { title: "Colour map, from low to high values", "aria-label": "Colour map" });
     this.ofMaps.push(this.colours);
     this.colours.onchange = () => (this.set({ cmap: this.colours.value }), this.newColours());
-    const kinds = { PNG: "this frame, as you see it", GIF: "all frames, as a picture that moves", MP4: "all frames, as a video" };
+    const kinds = { PNG: "this frame as a picture", GIF: "all frames as an animated picture", MP4: "all frames as a video" };
     for (const [kind, what] of Object.entries(kinds)) {
-      if (kind !== "PNG" && !this.model.send) continue; // the kernel writes those
+      if (kind !== "PNG" && !this.model.send) continue; // the kernel writes these
       const save = element("button", bar, { text: kind, title: `Save ${what}`, "aria-label": `Save as ${kind}` });
       save.onclick = () => (kind === "PNG" ? this.download() : this.askFor(kind.toLowerCase()));
     }
@@ -191,9 +191,9 @@ class Viewer {
     this.code = element("code", root);
     const copy = element("button", root, { text: "Copy", title: "Copy this Python call", "aria-label": "Copy the Python call" });
     copy.onclick = async () => {
-      getSelection().selectAllChildren(this.code); // stays chosen where the clipboard is closed
+      getSelection().selectAllChildren(this.code); // stays selected where the clipboard is not available
       const done = await navigator.clipboard?.writeText(this.code.textContent).then(() => true, () => false);
-      this.says.textContent = done ? "copied" : "chosen: press Ctrl+C to copy it";
+      this.says.textContent = done ? "copied" : "selected: press Ctrl+C to copy";
     };
   }
 
@@ -216,7 +216,7 @@ class Viewer {
     this.off.push(() => this.model.off("msg:custom", came));
   }
 
-  // How wide the column is: charts beside the viewer are drawn by the kernel, which cannot know.
+  // Report the width of the column: charts beside the viewer are laid out by the kernel, which cannot measure it.
   measure() {
     const tell = () => {
       const width = Math.round(this.root.clientWidth);
@@ -225,16 +225,16 @@ class Viewer {
     const seen = new ResizeObserver(() => {
       this.named ??= this.nameAll();
       clearTimeout(this.resting);
-      this.resting = setTimeout(tell, 100); // once it rests
+      this.resting = setTimeout(tell, 100); // once the width is stable
     });
     seen.observe(this.root);
     this.off.push(() => (seen.disconnect(), clearTimeout(this.resting)));
   }
 
-  // The controls around the viewer, those of now and those to come.
+  // Name the controls around the viewer, now and whenever more are added.
   nameAll() {
     const explorer = this.root.closest(".vidlens-explorer");
-    if (!explorer || !Object.keys(this.model.get("tips")).length) return null; // of two viewers one knows the tips
+    if (!explorer || !Object.keys(this.model.get("tips")).length) return null; // only one of two viewers has the tips
     const name = () => (nameControls(explorer, this.model.get("tips")), nameCharts(explorer));
     name();
     this.on(["tips"], name);
@@ -275,7 +275,7 @@ class Viewer {
     this.show(this.frame);
   }
 
-  // A decoded frame is as large as its pixels: not left to the collector.
+  // Free decoded frames at once instead of leaving them to the garbage collector.
   free() {
     for (const each of this.images) each.close();
     this.images = [];
@@ -302,7 +302,7 @@ class Viewer {
     this.canvases = Array.from({ length: this.count_ }, (_, i) => {
       const figure = element("figure", this.stage);
       this.titles.push(element("figcaption", figure, { text: this.model.get("panels")[i] ?? "" }));
-      // an application, so that a screen reader hands the keys on
+      // role application: a screen reader passes keys on to it
       const canvas = element("canvas", figure, { tabindex: 0, role: "application", "aria-description": KEYS });
       canvas.width = width * this.scale;
       canvas.height = height * this.scale;
@@ -318,7 +318,7 @@ class Viewer {
     if (!this.maps || i >= this.maps.panels) return;
     const [lo, hi] = this.maps.ranges[i];
     element("span", root, { text: short(lo) });
-    const strip = element("canvas", root, { role: "img", "aria-label": `colours from ${short(lo)} to ${short(hi)}` });
+    const strip = element("canvas", root, { role: "img", "aria-label": `colour scale from ${short(lo)} to ${short(hi)}` });
     Object.assign(strip, { width: 256, height: 1 });
     const image = new ImageData(256, 1);
     const lut = lutOf(this.model);
@@ -361,7 +361,7 @@ class Viewer {
     }
     this.drawOver(c);
     const title = this.model.get("panels")[i] ?? "";
-    const at = this.timer ? "playing" : `frame ${this.frame + 1} of ${this.images.length}`; // not read out at each frame
+    const at = this.timer ? "playing" : `frame ${this.frame + 1} of ${this.images.length}`; // so that not every frame is read out
     canvas.setAttribute("aria-label", `${this.model.get("label")} ${title}, ${at}`);
   }
 
@@ -390,7 +390,7 @@ class Viewer {
     if (this.cursor) this.square(c, this.cursor, unit);
   }
 
-  // A place that is asked about, or would be: seen on black and on white.
+  // The selected point or the cursor, visible on black and on white.
   square(c, [x, y], unit) {
     c.setLineDash([]);
     c.lineWidth = unit;
@@ -434,7 +434,7 @@ class Viewer {
   }
 
   begin(canvas, event) {
-    if (event.button) return; // only the first one
+    if (event.button) return; // only the primary button
     const at = this.place(canvas, event);
     const tool = this.model.get("tool");
     if (tool === "point") return this.pick(at, this.canvases.indexOf(canvas));
@@ -449,7 +449,7 @@ class Viewer {
     if (stroke.arrow) stroke.arrow.splice(2, 2, x, y);
     else {
       const [x0, y0] = stroke.at ?? [x, y];
-      const n = Math.ceil(Math.hypot(x - x0, y - y0) / (this.images[0].width / 40)) || 1; // a fast hand leaves no gaps
+      const n = Math.ceil(Math.hypot(x - x0, y - y0) / (this.images[0].width / 40)) || 1; // no gaps in a fast stroke
       for (let i = 1; i <= n; i++) this.touch(x0 + ((x - x0) * i) / n, y0 + ((y - y0) * i) / n);
       stroke.at = [x, y];
     }
@@ -471,7 +471,7 @@ class Viewer {
     this.set(arrow ? { arrow } : { mask: new DataView(mask.buffer) });
   }
 
-  // What a click would do, at the cursor; an arrow takes two.
+  // Do at the cursor what a click would do; an arrow takes two.
   enter(shift, i) {
     const tool = this.model.get("tool");
     if (tool === "point") return this.pick(this.cursor, i);
@@ -479,11 +479,11 @@ class Viewer {
     if (tool === "mask") (this.brush(this.cursor, shift), this.finish());
     else if (this.from) (this.set({ arrow: [...this.from, ...this.cursor] }), (this.from = null));
     else this.from = [...this.cursor];
-    this.says.textContent = tool === "mask" ? "painted" : this.from ? "the arrow begins here" : "the arrow ends here";
+    this.says.textContent = tool === "mask" ? "painted" : this.from ? "the arrow starts here" : "the arrow ends here";
     this.draw();
   }
 
-  // A stroke begins on what is painted already; shift erases.
+  // Start a stroke on the existing mask; Shift erases.
   brush(at, shift) {
     const { width, height } = this.images[0];
     const old = bytes(this.model.get("mask"));
@@ -494,10 +494,10 @@ class Viewer {
   pick([x, y], panel) {
     const before = this.model.get("picked");
     this.set({ picked: [this.frame, x, y, (before[3] ?? 0) + 1, panel] });
-    this.says.textContent = `asked for x ${Math.round(x)}, y ${Math.round(y)} in frame ${this.frame + 1}`;
+    this.says.textContent = `selected x ${Math.round(x)}, y ${Math.round(y)} in frame ${this.frame + 1}`;
   }
 
-  // The map's own number under a place, in words.
+  // Show the value of the map under the pointer.
   read(i, [x, y]) {
     let said = `x ${Math.floor(x)}, y ${Math.floor(y)}, frame ${this.frame + 1}`;
     const maps = this.maps;
@@ -543,7 +543,7 @@ class Viewer {
     this.draw();
   }
 
-  // While it plays the kernel is not told, so the viewers beside it are.
+  // During playback the kernel is not informed; the other viewers are.
   next() {
     this.show((this.frame + 1) % this.images.length, false);
     const others = this.root.closest(".vidlens-explorer")?.querySelectorAll(".vidlens-viewer") ?? [];
@@ -559,7 +559,7 @@ class Viewer {
     this.root.setAttribute("aria-busy", this.model.get("busy"));
     this.bar.hidden = !this.model.get("busy");
     this.bar.style.width = `${100 * (part < 0 ? 1 : part)}%`;
-    if (part < 0) this.bar.removeAttribute("aria-valuenow"); // nobody knows
+    if (part < 0) this.bar.removeAttribute("aria-valuenow"); // unknown
     else this.bar.setAttribute("aria-valuenow", Math.round(100 * part));
   }
 
@@ -577,7 +577,7 @@ class Viewer {
 
   close() {
     clearInterval(this.timer);
-    this.loading = null; // frames that are decoded later are dropped
+    this.loading = null; // drop frames that are decoded later
     for (const f of this.off) f();
     this.free();
   }

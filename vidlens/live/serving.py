@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,87 +22,111 @@ from ..core.video import probe_video
 from ..seam.loading import BUNDLED, pipeline_path
 
 # %% auto #0
-__all__ = ['explorer_notebook', 'serve_command', 'waited', 'serve']
+__all__ = ['explorer_notebook', 'serve_command', 'serve', 'run_to_end']
 
 # %% ../../nbs/live/20_serving.ipynb #46000006
-_CELLS = (('markdown', '# Look inside a video\n\nDrag a slider, click into the video, change the tab (in JupyterLab, run all cells '
-                       'first).'),
-          ('code', 'import vidlens\nfrom vidlens.live.tabs import explore, silenced\nfrom vidlens.motion.one_site import moft\n'
-                   'from vidlens.motion.steering import Region, control\n\n'
+_CELLS = (('markdown', '# Look inside a video\n\nDrag a slider, click into the video, or change the tab. '
+                       '(In JupyterLab, run all cells first.)'),
+          ('code', 'import vidlens\nfrom vidlens.live.steer_explorer import ablated\nfrom vidlens.live.tabs import explore\n'
+                   'from vidlens.motion.one_site import moft\nfrom vidlens.motion.steering import Region, control\n\n'
                    'pipe = vidlens.load({model!r}, {device!r}, {dtype!r})\n{video}'),
           ('code', 'tabs = explore(pipe, video, {prompt!r}, num_inference_steps={num_inference_steps!r}, seed={seed!r})\ntabs'),
-          ('markdown', 'Below each picture stands the call that gives what it shows: copy it into a cell of your own, below '
-                       '`engine = tabs.engine`. What is painted for the result of *Steer* is '
+          ('markdown', 'Below each picture is the Python call that computes it. To run it, copy it into a new cell below '
+                       '`engine = tabs.engine`. In a call of *Steer*, `mask` is the painted region: '
                        '`mask = tabs.select("Steer").mask`.'))
 
 
-def explorer_notebook(path: str | os.PathLike, model: str = 'bundled', video: str | os.PathLike | None = None, prompt: str = '',
-                      num_inference_steps: int = 30, seed: int = 0, device: str | None = None, dtype: str | None = None,
-                      force: bool = False) -> Path:
-    """Write a notebook with the explorers of a video, or of one made from a prompt.
-
-    Raises FileNotFoundError for a missing video or model, FileExistsError unless `force`, ValueError for neither video nor prompt,
-    a file that is no video, and for less than one step."""
+def _check(video: str | os.PathLike | None, prompt: str, num_inference_steps: int) -> None:
     if video is None and not prompt:
-        raise ValueError('give a video, or a prompt to make one from: --prompt "a red circle moves right"')
+        raise ValueError('give a video, or a prompt to generate one: --prompt "a red circle moves right"')
     if video is not None and not Path(video).exists():
-        raise FileNotFoundError(f'{video} does not exist: give a video file or a folder of frames, or a prompt alone')
+        raise FileNotFoundError(f'{video} does not exist: give a video file or a folder of frames, or only a prompt')
     if video is not None:
-        probe_video(video)  # what cannot be read is said here, not in a page
+        probe_video(video)  # report an unreadable file here, not in a page
     if num_inference_steps < 1:
-        raise ValueError(f'num_inference_steps={num_inference_steps} steps: give 1 or more, such as --num-inference-steps 30')
-    if model != BUNDLED and Path(found := pipeline_path(model)).is_dir():
-        model = str(Path(found).resolve())  # the kernel will start elsewhere
-    read = 'video = None' if video is None else (
-        f'video = vidlens.fit_video(pipe, vidlens.read_video({str(Path(video).resolve())!r}))')
-    given = dict(model=model, device=device, dtype=dtype, video=read, prompt=prompt, num_inference_steps=num_inference_steps, seed=seed)
+        raise ValueError(f'num_inference_steps={num_inference_steps}, but must be at least 1, such as --num-inference-steps 30')
+
+# %% ../../nbs/live/20_serving.ipynb #46000007
+def _as_notebook(given: dict[str, Any]) -> str:
     cells: list[dict[str, Any]] = [
         dict(cell_type=kind, id=f'cell-{i}', metadata={}, source=text if kind == 'markdown' else text.format(**given))
         | (dict(execution_count=None, outputs=[]) if kind == 'code' else {}) for i, (kind, text) in enumerate(_CELLS)]
     spec = dict(name='python3', display_name='Python 3', language='python')
-    Path(path).parent.mkdir(parents=True, exist_ok=True)  # only now, when nothing is amiss
+    return json.dumps(dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=spec), cells=cells), indent=1)
+
+# %% ../../nbs/live/20_serving.ipynb #46000008
+def explorer_notebook(path: str | os.PathLike,                         # file to write
+                      model: str = 'bundled',                          # 'bundled', a folder, or a model of the hub
+                      video: str | os.PathLike | None = None,          # a video file or a folder of frames; None: generate one
+                      prompt: str = '',                                # the prompt, or what the video shows
+                      num_inference_steps: int = 30,                   # length of the run
+                      seed: int = 0,                                   # of the initial noise
+                      device: str | None = None,                       # 'cuda' ...; None: chosen by `load`
+                      dtype: str | None = None,                        # 'float16' ...; None: chosen by `load`
+                      force: bool = False,                             # whether to overwrite the file
+                      ) -> Path:                                       # the file
+    """Write a notebook that explores a video, or a video generated from a prompt.
+
+    Raises FileNotFoundError for a missing video or model, FileExistsError unless `force`, ValueError for neither a video nor a
+    prompt, a file that is not a video, and fewer than one step."""
+    _check(video, prompt, num_inference_steps)
+    if model != BUNDLED and Path(found := pipeline_path(model)).is_dir():
+        model = str(Path(found).resolve())  # the kernel will start in another folder
+    read = 'video = None' if video is None else (
+        f'video = vidlens.fit_video(pipe, vidlens.read_video({str(Path(video).resolve())!r}))')
+    text = _as_notebook(dict(model=model, device=device, dtype=dtype, video=read, prompt=prompt,
+                             num_inference_steps=num_inference_steps, seed=seed))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)  # only after all checks
     with whole_file(path, force) as part:
-        Path(part).write_text(json.dumps(dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=spec), cells=cells), indent=1),
-                              encoding='utf-8')
+        Path(part).write_text(text, encoding='utf-8')
     return Path(path)
 
-# %% ../../nbs/live/20_serving.ipynb #46000009
-def serve_command(kind: str, notebook: Path, port: int | None = None, browser: bool = True) -> list[str]:
-    "The command line of a server, 'lab' or 'app', on a notebook. Raises ValueError if Voila is not installed."
+# %% ../../nbs/live/20_serving.ipynb #4600000b
+def serve_command(kind: str,                      # 'lab' or 'app'
+                  notebook: Path,                 # to open
+                  port: int | None = None,        # None: Jupyter's choice
+                  browser: bool = True,           # whether to open a browser
+                  ) -> list[str]:                 # program and arguments
+    "The command line of a server for a notebook. Raises ValueError if Voila is needed and not installed."
     known = dict(lab=('jupyterlab', f'/lab/tree/{notebook.name}'), app=('jupyter_server', f'/voila/render/{notebook.name}'))
     module, url = known[kind]
     if kind == 'app' and importlib.util.find_spec('voila') is None:
         raise ValueError('vidlens app needs Voila: pip install "vidlens[app]", or use vidlens lab')
     return [sys.executable, '-m', module, f'--ServerApp.root_dir={notebook.parent.resolve()}', '--ServerApp.ip=127.0.0.1',
             f'--{"LabApp" if kind == "lab" else "ServerApp"}.default_url={url}', f'--ServerApp.open_browser={browser}',
-            *(['--VoilaConfiguration.show_tracebacks=True'] if kind == 'app' else []),  # else a page hides what was wrong
+            *(['--VoilaConfiguration.show_tracebacks=True'] if kind == 'app' else []),  # otherwise a page hides errors
             *([f'--ServerApp.port={port}'] if port else [])]
 
+# %% ../../nbs/live/20_serving.ipynb #4600000c
+def serve(kind: str,                                            # 'lab' or 'app'
+          notebook: Path,                                       # to open
+          port: int | None = None,                              # None: Jupyter's choice
+          browser: bool = True,                                 # whether to open a browser
+          run: Callable[[list[str]], int] | None = None,        # runs the command; None: `run_to_end`
+          ) -> int:                                             # the server's exit status
+    "Serve a notebook until the server is stopped."
+    return (run or run_to_end)(serve_command(kind, notebook, port, browser))
 
-def waited(line: list[str]) -> int:
-    """Run a command to its end, and its exit status. Ctrl+C is the command's own affair: a server asks, and stops its kernels; a
-    request to end is handed on."""
-    with subprocess.Popen(line) as it, _handed_on(signal.SIGTERM, it):
+# %% ../../nbs/live/20_serving.ipynb #4600000e
+def run_to_end(line: list[str],      # program and arguments
+               ) -> int:             # its exit status
+    "Run a command until it ends, through Ctrl+C; SIGTERM is passed on to it."
+    with subprocess.Popen(line) as process, _passed_on(signal.SIGTERM, process):
         while True:
             try:
-                return it.wait()
+                return process.wait()
             except KeyboardInterrupt:
                 continue
 
 
 @contextmanager
-def _handed_on(number: int, it: subprocess.Popen) -> Iterator[None]:
-    "A signal goes to a process, for a while; only the main thread hears signals."
+def _passed_on(number: int, process: subprocess.Popen) -> Iterator[None]:
+    "Within the block a signal is passed on to a process; only the main thread receives signals."
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(number, lambda *_: it.send_signal(number))
+    before = signal.signal(number, lambda *_: process.send_signal(number))
     try:
         yield
     finally:
         signal.signal(number, before)
-
-
-def serve(kind: str, notebook: Path, port: int | None = None, browser: bool = True, run: Any = waited) -> int:
-    "Serve a notebook until it is stopped; the server's exit status."
-    return run(serve_command(kind, notebook, port, browser))

@@ -42,8 +42,8 @@ def test_an_error_is_a_sentence_and_the_button_is_ready_again(task_of, heard):
     task = task_of(fails)
     with pytest.raises(RuntimeError):
         task.start().result(5)
-    assert heard == [('said', 'no room')] and not task.running and not task.go.disabled
-    task._begin = lambda: lambda job: 'again'
+    assert heard == [('said', 'no room')] and not task.running and not task.start_button.disabled
+    task._prepare = lambda: lambda job: 'again'
     task.start().result(5)                   # takes its own sentence away, and nobody else's
     task.start().result(5)
     assert heard[1:] == [('said', ''), ('done', 'again'), ('done', 'again')]
@@ -64,11 +64,11 @@ def test_a_cancelled_task_says_nothing_and_runs_again(task_of, heard):
         return 'late'
     task = task_of(slow)
     job = task.start()
-    while not task.far.value:
+    while not task.progress.value:
         time.sleep(.01)
-    task.stop.click()
-    assert job.cancelled and not task.running and task.stop.disabled
-    task._begin = lambda: lambda job: 'again'
+    task.cancel_button.click()
+    assert job.cancelled and not task.running and task.cancel_button.disabled
+    task._prepare = lambda: lambda job: 'again'
     task.start().result(5)
     assert heard == [('done', 'again')]
 
@@ -110,12 +110,12 @@ def test_charts_change_in_place():
 def test_a_map_of_values_says_its_highest():
     chart = Chart()
     chart.heat(torch.full((2, 3), torch.nan), ('step', 'layer'), '<accuracy>')
-    assert chart.said.value == 'nothing measured yet'
+    assert chart.maximum.value == 'nothing measured yet'
     x = torch.tensor([[.1, .2, torch.nan], [.3, .9, .4]])
     figure = chart.figure
     json.dumps(figure.get_state()['_widget_data'], allow_nan=False)
     chart.heat(x, ('step', 'layer'), '<accuracy>', framed=[(1, 2)])
-    assert chart.said.value == 'highest: step 1, layer 1: 0.9 &lt;accuracy&gt;' and chart.figure is figure
+    assert chart.maximum.value == 'highest: step 1, layer 1: 0.9 &lt;accuracy&gt;' and chart.figure is figure
     shape = figure.layout.shapes[0]
     assert (shape.x0, shape.x1, shape.y0, shape.y1) == (1.5, 2.5, .5, 1.5) and figure.data[0].z[1][1] == x[1, 1]
     json.dumps(figure.get_state()['_widget_data'], allow_nan=False)

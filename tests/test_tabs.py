@@ -12,12 +12,14 @@ from vidlens.seam import hooks
 from vidlens.seam.card import model_of
 from vidlens.motion.channels import channel_curves
 from vidlens.live.trace import hold
-from vidlens.live.tabs import Channels, Explorers, Steer, explore, heads_in, silenced
-from vidlens.live.explorers import State
+from vidlens.live.channels_explorer import ChannelsExplorer
+from vidlens.live.explorer import State
+from vidlens.live.steer_explorer import SteerExplorer, ablated, parse_heads
+from vidlens.live.tabs import Explorers, explore
 from vidlens.motion.one_site import moft
 from vidlens.seam.run import generate
 from vidlens.motion.steering import Region, control
-from vidlens.live.viewer import _packed
+from vidlens.live.viewer import pack_maps
 from vidlens.live.worker import Worker
 
 PROMPT = 'a red circle'
@@ -31,7 +33,7 @@ def engine(pipe):
 @pytest.fixture
 def steer(engine):
     with Worker() as worker:
-        yield Steer(engine, worker=worker)
+        yield SteerExplorer(engine, worker=worker)
 
 
 @pytest.mark.slow
@@ -55,25 +57,25 @@ def test_a_painted_part_and_an_arrow_are_a_region(pipe, engine, steer):
 def test_silenced_heads_change_the_video_and_leave_the_model(pipe, engine, steer):
     steer.off.value = '4.0, 4.1'
     steer.start().result(120)
-    assert torch.equal(steer.video, eval(steer.call, dict(silenced=silenced, pipe=pipe)).video)
+    assert torch.equal(steer.video, eval(steer.call, dict(ablated=ablated, pipe=pipe)).video)
     assert not torch.equal(steer.video, engine.video) and not hooks.OPEN_SEAMS
     assert torch.equal(generate(pipe, PROMPT, 1, 8).video, engine.video)
-    assert heads_in('4.0, 4.1 2.3') == {4: [0, 1], 2: [3]}
+    assert parse_heads('4.0, 4.1 2.3') == {4: [0, 1], 2: [3]}
 
 
-def test_a_whole_layer_is_silenced(pipe, engine, steer):
+def test_a_whole_layer_is_ablated(pipe, engine, steer):
     steer.off.value = '4'
     steer.start().result(120)
-    assert '{4: None}' in steer.call and torch.equal(steer.video, eval(steer.call, dict(silenced=silenced, pipe=pipe)).video)
-    every = silenced(pipe, PROMPT, {4: list(range(engine.n_heads))}, seed=1, num_inference_steps=8).video
+    assert '{4: None}' in steer.call and torch.equal(steer.video, eval(steer.call, dict(ablated=ablated, pipe=pipe)).video)
+    every = ablated(pipe, PROMPT, {4: list(range(engine.n_heads))}, seed=1, num_inference_steps=8).video
     assert torch.equal(steer.video, every) and not torch.equal(steer.video, engine.video)
-    assert heads_in('4.0 4 4.1, 2.1') == {4: None, 2: [1]}
+    assert parse_heads('4.0 4 4.1, 2.1') == {4: None, 2: [1]}
 
 
 @pytest.mark.parametrize('text', ['x', '4.', '.4', '4.x', '-1', '4.0.1', '²'])
 def test_what_names_no_head_is_said(text):
     with pytest.raises(ValueError, match='write layer.head, for example 4.0, 4.1, or 4 for all of layer 4'):
-        heads_in(text)
+        parse_heads(text)
 
 
 def test_cancelling_acts_in_steps_that_nothing_guides(engine, steer):
@@ -91,7 +93,7 @@ def test_what_is_asked_is_what_was_there_when_run_was_pressed(engine, steer):
     job = steer.start()
     steer.off.value = '4.0, 4.1'
     job.result(120)
-    assert "{2: [0]}" in steer.viewer.code and torch.equal(steer.video, silenced(engine.pipe, PROMPT, {2: [0]}, seed=1, num_inference_steps=8).video)
+    assert "{2: [0]}" in steer.viewer.code and torch.equal(steer.video, ablated(engine.pipe, PROMPT, {2: [0]}, seed=1, num_inference_steps=8).video)
 
 
 def test_cancelling_keeps_the_last_result(engine, steer):
@@ -99,11 +101,11 @@ def test_cancelling_keeps_the_last_result(engine, steer):
     steer.start().result(120)
     before = steer.video
     steer.off.value = '2.0'
-    steer.viewer.observe(lambda change: steer.run.stop.click() if change['new'] > .2 else None, 'progress')
+    steer.viewer.observe(lambda change: steer.run.cancel_button.click() if change['new'] > .2 else None, 'progress')
     job = steer.start()
     with pytest.raises(CancelledError):
         job.result(120)
-    assert torch.equal(steer.video, before) and not steer.viewer.busy and steer.run.stop.disabled and not hooks.OPEN_SEAMS
+    assert torch.equal(steer.video, before) and not steer.viewer.busy and steer.run.cancel_button.disabled and not hooks.OPEN_SEAMS
 
 
 @pytest.mark.parametrize('off, message', [('4.', 'write layer.head'), ('9', 'layers=9 is outside'), ('9.0', 'layers=9 is outside'),
@@ -118,20 +120,20 @@ def test_what_cannot_be_is_a_sentence(steer, off, message):
 
 def test_a_real_video_cannot_be_made_again(pipe):
     with Worker() as worker:
-        steer = Steer(hold(pipe, world.clip('a red circle moves right', seed=3)), worker=worker)
+        steer = SteerExplorer(hold(pipe, world.clip('a red circle moves right', seed=3)), worker=worker)
         steer.viewer.arrow = [1., 1., 9., 9.]
-        assert steer.start() is None and 'one that was made' in steer.viewer.message
+        assert steer.start() is None and 'needs a generated video' in steer.viewer.message
 
 
 def test_sliders_answer_while_channels_are_looked_for(engine):
-    channels = Channels(engine, State(step=5, layer=3))
+    channels = ChannelsExplorer(engine, State(step=5, layer=3))
     channels.job.result(60)
-    job = channels.look()
-    while not channels.find.far.value:
+    job = channels.find_channels()
+    while not channels.find.progress.value:
         time.sleep(.01)
     channels.state.step = 2
     channels.job.result(60)
-    assert job.running and channels.asked['step'] == 2
+    assert job.running and channels.options['step'] == 2
     channels.find.cancel()
     channels.close()
 
@@ -139,22 +141,22 @@ def test_sliders_answer_while_channels_are_looked_for(engine):
 @pytest.mark.slow
 def test_channels_are_those_of_the_verbs(pipe, engine):
     with Worker() as worker:
-        channels = Channels(engine, State(step=5, layer=3), worker)
+        channels = ChannelsExplorer(engine, State(step=5, layer=3), worker)
         channels.viewer.picked = [4, 20., 40., 1]
         channels.job.result(60)
-        assert channels.viewer.maps == _packed(eval(channels.call, dict(engine=engine))[None])[0]
+        assert channels.viewer.maps == pack_maps(eval(channels.call, dict(engine=engine))[None])[0]
         lines = channels.curves.figure.data
         curves = channel_curves(engine.features(5, 3))
         number = int(lines[0].name.split()[1])
         assert torch.allclose(torch.tensor(lines[0].y, dtype=torch.float32), curves[:, number], atol=1e-5)
-        channels.look().result(120)
+        channels.find_channels().result(120)
         channels.job.result(60)
         want = moft(pipe, layer=3, step=5, num_inference_steps=8)
         assert torch.equal(channels.found.channels.index, want.channels.index) and len(channels.scatter.figure.data) == 4
         assert torch.equal(channels.similarity, engine.similar((4, 20., 40.), 5, 3, want.channels))
         channels.state.layer = 2                      # nothing was found for this layer: all channels again
         channels.job.result(60)
-        assert channels.asked['channels'] is None and 'all channels' in channels.viewer.panels[0]
+        assert channels.options['channels'] is None and 'all channels' in channels.viewer.panels[0]
 
 
 # All of them
@@ -166,11 +168,11 @@ def test_a_tab_that_is_not_seen_asks_nothing(engine):
     before = match.job
     every.state.step = 3
     words.job.result(60)
-    assert match.job is before and words.asked['step'] == 3
+    assert match.job is before and words.options['step'] == 3
     every.select('Match').job.result(60)
     assert match.job is not before and 'step 3' in match.viewer.panels[0]
     every.close()
-    with pytest.raises(ValueError, match='is no explorer'):
+    with pytest.raises(ValueError, match='there is no explorer'):
         every.select('Nothing')
 
 
@@ -206,7 +208,7 @@ def test_closing_ends_threads_widgets_and_what_is_held(pipe):
     every = explore(pipe, world.clip('a red circle moves right', seed=3))
     for name in ('Match', 'Words', 'Steer'):
         every.select(name)
-    every.worker.ask('end', lambda job: None).result(60)
+    every.worker.submit('end', lambda job: None).result(60)
     every.close()
     left = {k: type(v).__name__ for k, v in _instances.items() if k not in widgets}
     assert set(left.values()) <= {'Layout'} and len(left) <= 1, left
@@ -217,14 +219,14 @@ def test_a_cell_that_is_run_again_closes_what_it_showed(engine, monkeypatch):
     monkeypatch.setattr('vidlens.live.tabs._cell', lambda: ('this', 'run 1'))
     first, beside = explore(engine), explore(engine)
     beside.made['Match'].job.result(60)     # two in one cell stand side by side
-    assert first.made['Match'].ask() is not None
+    assert first.made['Match'].request() is not None
     monkeypatch.setattr('vidlens.live.tabs._cell', lambda: ('this', 'run 2'))
     second = explore(engine)
     monkeypatch.setattr('vidlens.live.tabs._cell', lambda: ('another', 'run 3'))
     third = explore(engine)
     for each in (first, beside):
         with pytest.raises(RuntimeError):
-            each.made['Match'].ask()
+            each.made['Match'].request()
     second.made['Match'].job.result(60), third.made['Match'].job.result(60)
     assert not engine.closed        # it was given, not made here
     second.close(), third.close()
@@ -234,7 +236,7 @@ def test_a_tab_that_cannot_be_says_why_and_the_others_stay(engine, monkeypatch):
     def none(*_):
         raise ValueError('this model reads no text')
     every = Explorers(engine)
-    monkeypatch.setattr('vidlens.live.explorers.text_of', none)
+    monkeypatch.setattr('vidlens.live.explorer.text_of', none)
     with pytest.raises(ValueError, match='reads no text'):
         every.select('Words')
     assert every.children[2].children[0].value == 'this model reads no text'
@@ -247,7 +249,7 @@ def test_a_tab_that_cannot_be_says_why_and_the_others_stay(engine, monkeypatch):
 def test_a_video_is_made_in_the_background(pipe, engine):
     told = []
     every = explore(pipe, prompt=PROMPT, seed=1, num_inference_steps=8)
-    every.opening.far.observe(lambda change: told.append(change['new']), 'value')
+    every.opening.progress.observe(lambda change: told.append(change['new']), 'value')
     every.selected_index = 1                   # another tab, before there is anything
     assert [box.children[0] for box in every.children] == [every.opening] * 6 or every.made
     assert torch.equal(every.engine.video, engine.video) and list(every.made) == ['Heads']
@@ -262,13 +264,13 @@ def test_making_a_video_is_cancelled_and_begun_again(pipe):
         every = explore(pipe, prompt=PROMPT, seed=1, num_inference_steps=8)
         while not steps:
             time.sleep(.01)
-        every.opening.stop.click()
+        every.opening.cancel_button.click()
         with pytest.raises(CancelledError):
             every.select('Match')
     finally:
         hook.remove()
-    assert len(steps) < 8 and not every.made and not every.opening.go.disabled
-    every.opening.go.click()
+    assert len(steps) < 8 and not every.made and not every.opening.start_button.disabled
+    every.opening.start_button.click()
     assert len(every.engine.plan) == 8 and list(every.made) == ['Match']
     every.close()
 
@@ -279,7 +281,7 @@ def test_what_cannot_be_made_is_said_at_once_or_in_the_tabs(pipe):
     every = explore(pipe, prompt=PROMPT, size=(60, 64))
     with pytest.raises(ValueError, match='60'):
         every.select('Match')
-    assert all('60' in box.children[1].value for box in every.children) and not every.opening.go.disabled
+    assert all('60' in box.children[1].value for box in every.children) and not every.opening.start_button.disabled
     every.close()
 
 
@@ -289,7 +291,7 @@ def test_the_result_says_what_was_done(engine, steer):
     assert steer.title == 'without 2.0'
     steer.viewer.arrow = [26., 32., 42., 32.]
     steer.start().result(120)
-    assert steer.after.panels == ['without 2.0, and not moved: heads are off']
+    assert steer.after.panels == ['without 2.0 (the arrow has no effect while heads are ablated)']
 
 
 def test_the_call_of_a_result_stays_while_others_look_elsewhere(engine, steer):
@@ -318,9 +320,9 @@ def test_a_clip_is_opened_in_the_background_and_what_does_not_fit_is_said_at_onc
     clip = world.clip('a red circle moves right', seed=3)
     with model_elsewhere(pipe):
         every = explore(pipe, clip)
-        while not every.opening.far.value:
+        while not every.opening.progress.value:
             time.sleep(.01)
-        assert 'waiting for the model' in every.opening.far.value and not every.made
+        assert 'waiting for the model' in every.opening.progress.value and not every.made
     assert every.select('Match').job.result(60) is not None
     every.close()
     with pytest.raises(RuntimeError, match='these explorers are closed'):
@@ -344,7 +346,7 @@ def test_explorers_that_are_closed_while_a_video_is_opened_keep_nothing(pipe, mo
     within.wait(30)
     closing = threading.Thread(target=every.close)
     closing.start()
-    while not every._gone:
+    while not every._closed:
         time.sleep(.01)
     go.set()
     closing.join(30)
@@ -353,11 +355,11 @@ def test_explorers_that_are_closed_while_a_video_is_opened_keep_nothing(pipe, mo
 
 def test_a_question_of_another_tab_leaves_a_run_its_bar(engine):
     with Worker() as worker:
-        steer = Steer(engine, worker=worker)
+        steer = SteerExplorer(engine, worker=worker)
         steer.off.value = '2.0'
         job = steer.start()
-        steer.shown = False
-        steer.shown = True
-        assert steer.ask() is None and (steer.viewer.busy or not job.running)
+        steer.visible = False
+        steer.visible = True
+        assert steer.request() is None and (steer.viewer.busy or not job.running)
         job.result(120)
-        assert steer.viewer.code.startswith('silenced(') and not steer.viewer.busy
+        assert steer.viewer.code.startswith('ablated(') and not steer.viewer.busy
