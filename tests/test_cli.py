@@ -1,4 +1,5 @@
 """The command line: exit status, one sentence for bad input, files whole or not at all."""
+import argparse
 import csv
 import json
 import logging
@@ -13,7 +14,7 @@ import torch
 
 import vidlens
 from vidlens import world
-from vidlens.cli import in_options, main, parser, point, read_points
+from vidlens.cli import main, motion, parser, point, point_or_file, points_of, read_points
 from vidlens.core.reports import Section
 from vidlens.seam.loading import load
 from vidlens.seam.run import fit_video
@@ -26,18 +27,22 @@ def demo(tmp_path_factory):
     "One run of the demo on a real file: a clip of another size and length, written and read again."
     folder = tmp_path_factory.mktemp('demo')
     y, x = torch.meshgrid(torch.arange(90.), torch.arange(120.), indexing='ij')
-    frames = [((x - 30 - 2 * t) ** 2 + (y - 45) ** 2 < 200).float()[..., None] * torch.tensor([.9, .1, .1]) + .2 for t in range(25)]
+    frames = [((x - 30 - 2 * t) ** 2 + (y - 45) ** 2 < 200).float()[..., None] * torch.tensor([.9, .1,
+                                                                                               .1]) + .2 for t in range(25)]
     write_video(torch.stack(frames).clamp(0, 1), folder / 'clip.mp4')
-    status = main(['demo', '--video', str(folder / 'clip.mp4'), '--prompt', 'a red circle moves right', '--num-inference-steps', '6', '--step', '-2',
-                   '--word', 'circle', '--point', '0,20,30', '--point', '0,40.5,32', '--out', str(folder / 'out'), '--quiet'])
+    status = main(['demo', '--video', str(folder / 'clip.mp4'), '--prompt', 'a red circle moves right',
+                   '--num-inference-steps',
+                   '6', '--step', '-2', '--words', 'circle', '--points', '0,20,30', '0,40.5,32', '--out', str(folder / 'out'),
+                   '--quiet'])
     return status, folder / 'out', folder / 'clip.mp4'
 
 
 def test_demo_writes_report_numbers_and_pictures(demo):
     status, out, _ = demo
     assert status == 0
-    assert {'report.html', 'numbers.json', 'tracks.csv', 'tracks.npz', 'channels.npz', 'video.gif', 'tracks.gif', 'words.gif',
-            'check.gif', 'layers.png', 'pca.png', 'curves.png'} == {p.name for p in out.iterdir()}
+    assert {'report.html', 'numbers.json', 'tracks.csv', 'tracks.npz', 'channels.npz', 'video.gif', 'tracks.gif',
+            'words.gif',
+            'check.gif', 'layers.png', 'word_layers.png', 'pca.png', 'curves.png'} == {p.name for p in out.iterdir()}
     page = (out / 'report.html').read_text()
     assert 'Which layer matches points?' in page and 'a red circle moves right' in page
     found = json.loads((out / 'numbers.json').read_text())
@@ -62,7 +67,8 @@ def test_nothing_is_overwritten_without_force(demo, capsys):
 
 @pytest.mark.slow
 def test_demo_generates_and_prints_json(tmp_path, capsys):
-    assert main(['demo', '--num-inference-steps', '4', '--step', '-2', '--json', '--quiet', '--out', str(tmp_path / 'o')]) == 0
+    assert main(['demo', '--num-inference-steps', '4', '--step', '-2', '--json', '--quiet', '--out',
+                 str(tmp_path / 'o')]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)['facts']['video'] == 'generated' and said.err == ''
 
@@ -70,15 +76,15 @@ def test_demo_generates_and_prints_json(tmp_path, capsys):
 @pytest.mark.parametrize('line, says', [
     (['demo', '--prompt', 'a purple dog moves left'], "does not know 'dog'"),
     (['demo', '--prompt', ' '.join(['red'] * 300)], 'more than the'),
-    (['demo', '--word', 'blue'], "'blue' is not in the prompt"),
-    (['demo', '--step', '30'], '--step 30 is outside a run of 30 steps'),
-    (['demo', '--num-inference-steps', '5'], '--step -12 is outside a run of 5'),
-    (['demo', '--num-inference-steps', '0'], '--num-inference-steps 0, but must be a whole number of at least 1'),
+    (['demo', '--words', 'blue'], "'blue' is not in the prompt"),
+    (['demo', '--step', '30'], 'step=30 is outside a run of 30 steps'),
+    (['demo', '--num-inference-steps', '5', '--step', '-12'], 'step=-12 is outside a run of 5'),
+    (['demo', '--num-inference-steps', '0'], 'num_inference_steps=0, but must be a whole number of at least 1'),
     (['demo', '--video', 'no-such-clip.mp4'], 'no-such-clip.mp4'),
     (['demo', '--model', './no-such-model'], 'no such folder'),
     (['demo', '--device', 'tpu9'], "'cpu'"),
     (['demo', '--dtype', 'int8'], "use 'float32', 'bfloat16' or 'float16'"),
-    (['demo', '--point', '0,500,3'], 'outside the video'),
+    (['demo', '--points', '0,500,3'], 'outside the video'),
     (['demo', '--points', 'no-such.csv'], 'no file no-such.csv'),
     (['demo', '--out', 'TAKEN'], '--force'),
 ])
@@ -96,7 +102,7 @@ def test_bad_input_is_one_sentence_and_status_2(line, says, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('line, says', [
-    (['demo', '--point', '1,2'], 'write frame,x,y in pixels'),
+    (['demo', '--points', '1,2'], 'write frame,x,y in pixels'),
     (['demo', '--seed', 'x'], 'invalid int value'),
     (['lab', '--port', '99999'], "'99999' is no port: give 1 to 65535"),
     (['app', '--port', '0'], "'0' is no port"),
@@ -120,9 +126,12 @@ def test_bad_csv_names_the_line(text, says, tmp_path):
 def test_points_come_from_csv_and_from_the_line(tmp_path):
     (tmp_path / 'p.csv').write_text('t,x,y\n0,1,2\n4,5.5,6\n')
     assert read_points(tmp_path / 'p.csv') == [(0, 1, 2), (4, 5.5, 6)] and point('3,4,5') == (3, 4, 5)
+    assert points_of(argparse.Namespace(points=[point_or_file(str(tmp_path / 'p.csv')),
+                                                point_or_file('3,4,5')]))[1:] == [
+        (4, 5.5, 6), (3, 4, 5)]
 
 
-def test_every_command_has_the_habit():
+def test_every_command_has_the_shared_options():
     commands = next(a for a in parser()._actions if hasattr(a, 'choices') and a.choices).choices
     for name, command in commands.items():
         options = {o for a in command._actions for o in a.option_strings}
@@ -156,7 +165,8 @@ def test_failure_is_status_1(tmp_path, monkeypatch, capsys):
 
 
 def test_installed_program_says_its_version():
-    out = subprocess.run([Path(sys.executable).parent / 'vidlens', '--version'], capture_output=True, text=True, check=True)
+    out = subprocess.run([Path(sys.executable).parent / 'vidlens', '--version'], capture_output=True, text=True,
+                         check=True)
     assert out.stdout.strip() == f'vidlens {vidlens.__version__}'
 
 
@@ -180,7 +190,8 @@ def test_write_findings_refuses_a_file_as_folder(tmp_path):
 def test_track_follows_points_of_any_clip(demo, tmp_path, capsys):
     "In the clip's own pixels, at each of its frames, whatever its size and length."
     clip, out = str(demo[2]), tmp_path / 'out'
-    ask = ['--point', '0,30,45', '--point', '20,100,12.5', '--layer', '3', '--layer', '4', '--num-inference-steps', '6', '--step', '-1']
+    ask = ['--points', '0,30,45', '--points', '20,100,12.5', '--layers', '3', '4', '--num-inference-steps', '6',
+           '--steps', '-1']
     assert main(['track', clip, *ask, '--out', str(out), '--json', '--quiet']) == 0
     told, z = json.loads(capsys.readouterr().out), np.load(out / 'tracks.npz')
     assert z['xy'].shape == (2, 25, 2) and told['points'] == 2 and told['layers'] == [3, 4]
@@ -193,27 +204,28 @@ def test_track_follows_points_of_any_clip(demo, tmp_path, capsys):
 
 def test_a_large_clip_is_read_small_and_told_large(tmp_path):
     clip = write_video(torch.rand(1, 500, 600, 3).expand(3, -1, -1, -1), tmp_path / 'still.mp4')
-    assert main(['track', str(clip), '--point', '1,590,490', '--layer', '4', '--encoding', 'causal', '--out',
+    assert main(['track', str(clip), '--points', '1,590,490', '--layers', '4', '--encoding', 'causal', '--out',
                  str(tmp_path / 'out'), '--quiet']) == 0
     xy = np.load(tmp_path / 'out' / 'tracks.npz')['xy']
     assert np.abs(xy - [590, 490]).max() < .5, 'a still clip stands still'
 
 
 @pytest.mark.parametrize('given, says', [
-    (['nowhere.mp4'], 'nowhere.mp4'), (['{clip}', '--point', '0,500,3'], 'query 0'),
-    (['{clip}', '--layer', '77'], '--layer 77 is outside'),
-    (['{clip}', '--frames', '99'], 'use --frames 25, or leave it out for all'),
+    (['nowhere.mp4'], 'nowhere.mp4'), (['{clip}', '--points', '0,500,3'], 'query 0'),
+    (['{clip}', '--layers', '77'], 'layers=[77] is outside'),
+    (['{clip}', '--frames', '99'], 'use frames=25, or None for all'),
     (['{clip}', '--grid', '0'], 'size')])
 def test_track_refuses_in_one_sentence(demo, tmp_path, capsys, given, says):
     given = [g.format(clip=demo[2]) for g in given]
-    assert main(['track', *given, '--num-inference-steps', '4', '--step', '-1', '--out', str(tmp_path / 'out'), '--quiet']) == 2
+    assert main(['track', *given, '--num-inference-steps', '4', '--steps', '-1', '--out', str(tmp_path / 'out'),
+                 '--quiet']) == 2
     said = capsys.readouterr().err
     assert says in said and said.count('\n') == 1 and not (tmp_path / 'out').exists()
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    "Four small clips of each of two ways."
+    "Four small clips of each of two directions."
     from vidlens.seam.families import tiny
     from vidlens.motion.clips import world_motion
 
@@ -227,14 +239,15 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize('given', [
     ['{folder}', '--kinds', 'hidden q'],
-    ['--world', '--n', '8', '--direction', 'pan left', '--direction', 'still', '--layer', '0', '--kinds', 'hidden']])
-def test_channels_of_a_folder_and_of_the_world(folder, tmp_path, capsys, given):
+    ['--world', '--n', '8', '--motions', 'pan left', 'still', '--layers', '0', '--kinds', 'hidden']])
+def test_discover_from_a_folder_and_from_the_world(folder, tmp_path, capsys, given):
     from vidlens.motion.pictures import CHANNEL_FILES
     from vidlens.motion.channels import Channels
     from vidlens.motion.sweep import Discovery
 
-    line = ['channels', *(g.format(folder=folder) for g in given), '--model', 'tiny/cogvideox', '--num-inference-steps', '4', '--step', '-1',
-            '--step', '1', '--noises', '1', '--out', str(tmp_path / 'out'), '--quiet', '--json']
+    line = ['discover', *(g.format(folder=folder) for g in given), '--model', 'tiny/cogvideox', '--num-inference-steps',
+            '4',
+            '--steps', '-1', '1', '--noises', '1', '--out', str(tmp_path / 'out'), '--quiet', '--json']
     assert main(line) == 0
     told = json.loads(capsys.readouterr().out)
     assert {p.name for p in (tmp_path / 'out').iterdir()} == {*CHANNEL_FILES, 'similarity.png'}
@@ -249,69 +262,78 @@ def test_channels_of_a_folder_and_of_the_world(folder, tmp_path, capsys, given):
 @pytest.mark.parametrize('given, says', [
     (['no-such-folder'], "'no-such-folder' is no folder that exists"),
     (['{folder}', '--world'], 'leave --world'), (['{folder}/pan left'], '0 subfolders'),
-    (['--n', '6'], '4 are the least'), (['--direction', 'sideways'], "'sideways' is unknown"),
-    (['{folder}', '--keep', '900'], '--keep 900'), (['{folder}', '--layer', '77'], '77'),
-    (['{folder}', '--step', '30'], 'outside a run'), (['{folder}', '--kinds', 'z'], "kind 'z'")])
-def test_channels_refuses_in_one_sentence(folder, tmp_path, capsys, given, says):
+    (['--n', '6'], '4 are the least'), (['--motions', 'sideways'], "'sideways' is unknown"),
+    (['{folder}', '--keep', '900'], 'keep=900'), (['{folder}', '--layers', '77'], '77'),
+    (['{folder}', '--steps', '30'], 'outside a run'), (['{folder}', '--kinds', 'z'], "kind 'z'")])
+def test_discover_refuses_in_one_sentence(folder, tmp_path, capsys, given, says):
     given = [g.format(folder=folder) for g in given]
-    line = ['channels', *given, '--model', 'tiny/cogvideox', '--num-inference-steps', '4', '--noises', '1', '--out', str(tmp_path / 'o'), '--quiet']
+    line = ['discover', *given, '--model', 'tiny/cogvideox', '--num-inference-steps', '4', '--noises', '1', '--out',
+            str(tmp_path / 'o'), '--quiet']
     assert main(line) == 2
     said = capsys.readouterr().err
     assert says in said and said.startswith('vidlens: ') and said.count('\n') == 1 and not (tmp_path / 'o').exists()
 
 
-STEER_FILES = {'before.mp4', 'after.mp4', 'side_by_side.gif', 'motion.json', 'motion.csv'}
+CONTROL_FILES = {'before.mp4', 'after.mp4', 'side_by_side.gif', 'motion.json', 'motion.csv'}
 
 
-def test_steer_writes_before_after_and_what_was_measured(tmp_path, capsys):
-    "Two regions, each with its own way and speed; what json says, the files say."
+def test_control_writes_before_after_and_what_was_measured(tmp_path, capsys):
+    "Two regions, each with its own direction and speed; the files hold what json says."
     out = tmp_path / 'out'
-    line = ['steer', '--prompt', 'a red circle', '--model', 'tiny/cogvideox', '--steps', '3', '--out', str(out), '--quiet',
-            '--json', '--box', '4,8,16,24', '--direction', 'right', '--box', '18,16,30,28.5', '--direction', 'up', '--speed', '1',
+    line = ['control', '--prompt', 'a red circle', '--model', 'tiny/cogvideox', '--num-inference-steps', '3', '--out',
+            str(out), '--quiet',
+            '--json', '--box', '4,8,16,24', '--motion', 'right', '--box', '18,16,30,28.5', '--motion', 'up', '--speed', '1',
             '--speed', '.5', '--seed', '3']
     assert main(line) == 0
     said = capsys.readouterr()
     told = json.loads(said.out)
-    assert said.err == '' and {p.name for p in out.iterdir()} == STEER_FILES and told['seed'] == 3 and told['steps'] == 3
-    assert [r['asked'] for r in told['regions']] == [[1, 0], [0, -.5]] and told['regions'][1]['box'] == [18, 16, 30, 28.5]
+    assert said.err == '' and {p.name for p in out.iterdir()} == CONTROL_FILES
+    assert told['seed'] == 3 and told['num_inference_steps'] == 3
+    assert [r['requested'] for r in told['regions']] == [[1, 0], [0, -.5]] and told['regions'][1]['box'] == [18, 16, 30,
+                                                                                                             28.5]
     assert told['change']['inside'] > told['change']['outside'] and told['guided'] == [1, 2]
     assert json.loads((out / 'motion.json').read_text()) == {k: v for k, v in told.items() if k != 'files'}
     rows = list(csv.DictReader(open(out / 'motion.csv')))
-    assert [(r['direction'], float(r['asked_dy']), int(r['as_asked'])) for r in rows] == [
-        (r['direction'], r['asked'][1], int(r['as_asked'])) for r in told['regions']]
+    assert [(r['motion'], float(r['requested_dy']), int(r['as_requested'])) for r in rows] == [
+        (r['motion'], r['requested'][1], int(r['as_requested'])) for r in told['regions']]
     before, after, pair = (read_video(out / n) for n in ('before.mp4', 'after.mp4', 'side_by_side.gif'))
     assert before.shape == after.shape and len(pair) == len(before) and pair.shape[2] > 2 * before.shape[2]
     assert main(line) == 2 and '--force' in capsys.readouterr().err and main([*line, '--force']) == 0
 
 
-def test_steer_asks_the_camera_and_a_region_together(tmp_path):
+def test_control_moves_the_camera_and_a_region_together(tmp_path):
     out = tmp_path / 'out'
-    assert main(['steer', '--prompt', 'a red circle', '--model', 'tiny/cogvideox', '--steps', '2', '--out', str(out), '--quiet',
-                 '--direction', 'pan left', '--direction', 'down', '--box', '8,8,24,24', '--speed', '.5']) == 0
+    assert main(['control', '--prompt', 'a red circle', '--model', 'tiny/cogvideox', '--num-inference-steps', '2',
+                 '--out', str(out), '--quiet',
+                 '--motion', 'pan left', '--motion', 'down', '--box', '8,8,24,24', '--speed', '.5']) == 0
     first, second = json.loads((out / 'motion.json').read_text())['regions']
-    assert first['box'] is None and first['asked'] == [.5, 0] and second['asked'] == [0, .5] and second['box'] == [8, 8, 24, 24]
+    assert first['box'] is None and first['requested'] == [.5, 0]
+    assert second['box'] == [8, 8, 24, 24] and second['requested'] == [0, .5]
 
 
 @pytest.mark.parametrize('given, says', [
-    (['--direction', 'right', '--direction', 'up', '--box', '4,8,16,24'], '2 directions of regions, but 1 boxes'),
-    (['--direction', 'pan left', '--box', '4,8,16,24'], '0 directions of regions, but 1 boxes'),
-    (['--direction', 'right', '--speed', '1', '--speed', '2'], '2 speeds for 1'),
-    (['--direction', 'right', '--speed', '0'], '--direction still'), (['--direction', 'still', '--speed', '1'], 'no speed'),
-    (['--direction', 'sideways'], "'up', 'still'\n"), (['--direction', 'right', '--box', '4,8,160,24'], 'not in a frame'),
-    (['--direction', 'right', '--rate', 'nan'], 'finite'), (['--direction', 'right', '--steps', '0'], 'at least 1'),
-    (['--direction', 'right', '--model', './no-such-model'], 'no such folder')])
-def test_steer_refuses_in_one_sentence(tmp_path, capsys, given, says):
-    line = ['steer', '--prompt', 'a red circle', '--model', 'tiny/cogvideox', '--steps', '2', '--out', str(tmp_path / 'o'), *given]
+    (['--motion', 'right', '--motion', 'up', '--box', '4,8,16,24'], '2 motions of regions, but 1 boxes'),
+    (['--motion', 'pan left', '--box', '4,8,16,24'], '0 motions of regions, but 1 boxes'),
+    (['--motion', 'right', '--speed', '1', '--speed', '2'], '2 speeds for 1'),
+    (['--motion', 'right', '--speed', '0'], '--motion still'), (['--motion', 'still', '--speed', '1'], 'no speed'),
+    (['--motion', 'sideways'], "'up', 'still', or a velocity (dx, dy)"), (['--motion', 'right', '--box', '4,8,160,24'],
+                                                                          'not in a frame'),
+    (['--motion', 'right', '--rate', 'nan'], 'finite'), (['--motion', 'right', '--num-inference-steps', '0'],
+                                                         'at least 1'),
+    (['--motion', 'right', '--model', './no-such-model'], 'no such folder')])
+def test_control_refuses_in_one_sentence(tmp_path, capsys, given, says):
+    line = ['control', '--prompt', 'a red circle', '--model', 'tiny/cogvideox', '--num-inference-steps', '2', '--out',
+            str(tmp_path / 'o'), *given]
     assert main([*line, '--quiet']) == 2
     said = capsys.readouterr().err
     assert says in said and said.startswith('vidlens: ') and said.count('\n') == 1 and not (tmp_path / 'o').exists()
 
 
 @pytest.mark.parametrize('line, says', [
-    (['--direction', 'right', '--box', '1,2,3'], 'write x0,y0,x1,y1'), (['--box', '1,2,3,4'], '--direction')])
-def test_steer_needs_boxes_and_directions(line, says, capsys):
+    (['--motion', 'right', '--box', '1,2,3'], 'write x0,y0,x1,y1'), (['--box', '1,2,3,4'], '--motion')])
+def test_control_needs_boxes_and_motions(line, says, capsys):
     with pytest.raises(SystemExit) as e:
-        main(['steer', '--prompt', 'a red circle', *line])
+        main(['control', '--prompt', 'a red circle', *line])
     assert e.value.code == 2 and says in capsys.readouterr().err
 
 
@@ -322,28 +344,32 @@ def short(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize('given', [['{clip}', '--prompt', 'a red circle moves right', '--word', 'red', '--word', 'moves right'],
-                                   ['{clip}', '--free', '--word', 'red', '--word', 'moves right', '--k', '2', '--edges'],
-                                   ['--prompt', 'a red circle moves right', '--word', 'red', '--word', 'moves right',
-                                    '--step', '-2', '--baseline', 'cross', '--baseline', 'flow']])
+@pytest.mark.parametrize('given', [['{clip}', '--prompt', 'a red circle moves right', '--words', 'red', 'moves right'],
+                                   ['{clip}', '--source', 'concepts', '--words', 'red', 'moves right', '--k', '2',
+                                    '--edges'],
+                                   ['--prompt', 'a red circle moves right', '--words', 'red', 'moves right',
+                                    '--steps', '-2', '--baselines', 'cross', 'flow']])
 def test_imap_writes_where_when_and_which_way(short, tmp_path, capsys, given):
     from vidlens.words.pictures import WORD_FILES
     from vidlens.words.word_maps import ConceptMaps
 
     out = tmp_path / 'out'
-    line = ['imap', *(g.format(clip=short) for g in given), '--num-inference-steps', '4', '--out', str(out), '--quiet', '--json']
-    line += [] if '--step' in line else ['--step', '-2']
+    line = ['imap', *(g.format(clip=short) for g in given), '--num-inference-steps', '4', '--out', str(out), '--quiet',
+            '--json']
+    line += [] if '--steps' in line else ['--steps', '-2']
     assert main(line) == 0
     told = json.loads(capsys.readouterr().out)
     made = set() if '{clip}' in given else {'video.mp4'}        # what is in no other file is written, too
-    assert {p.name for p in out.iterdir()} == {*WORD_FILES, 'baselines.png'} | made == {Path(p).name for p in told['files']}
+    assert {p.name for p in out.iterdir()} == {*WORD_FILES,
+                                               'baselines.png'} | made == {Path(p).name for p in told['files']}
     maps = ConceptMaps.load(out / 'maps.npz')
-    assert maps.words == ['red', 'moves right'] and maps.facts['source'] == ('concepts' if '--free' in given else 'prompt')
+    assert maps.words == ['red',
+                          'moves right'] and maps.facts['source'] == ('concepts' if '--source' in given else 'prompt')
     rows = list(csv.DictReader(open(out / 'words.csv')))
     assert [r['word'] for r in rows] == maps.words and all(0 <= int(r['start']) <= int(r['end']) <= 16 for r in rows)
     way = maps.displacement().mean
     assert [float(r['dx']) for r in rows] == pytest.approx(way[:, 0].tolist(), abs=1e-3)
-    assert told['words'][0]['way'] == pytest.approx(way[0].tolist()) and told['facts']['steps'] == [2]
+    assert told['words'][0]['direction'] == pytest.approx(way[0].tolist()) and told['facts']['steps'] == [2]
     assert main(line) == 2 and '--force' in capsys.readouterr().err
 
 
@@ -355,33 +381,40 @@ def test_imap_tells_frames_and_pixels_of_the_file(tmp_path, capsys):
     told = {}
     for name, place in (('small', '16,40,32'), ('large', '50,80,64')):
         out = tmp_path / name
-        line = ['imap', str(tmp_path / f'{name}.mp4'), '--prompt', 'a red circle moves right', '--word', 'moves right', '--num-inference-steps', '4']
-        assert main([*line, '--step', '-2', '--baseline', 'flow', '--baseline', 'tracks', '--place', place, '--out', str(out), '--json',
+        line = ['imap', str(tmp_path / f'{name}.mp4'), '--prompt', 'a red circle moves right', '--words', 'moves right',
+                '--num-inference-steps', '4']
+        assert main([*line, '--steps', '-2', '--baselines', 'flow', 'tracks', '--point', place, '--out', str(out),
+                     '--json',
                      '--quiet']) == 0
         told[name] = json.loads(capsys.readouterr().out)
         seconds = probe_video(out / 'maps.mp4').seconds
         assert seconds == pytest.approx(17 / 8, rel=.05), 'as long as the file'
     one, other = (told[n]['words'][0] for n in told)
-    assert other['start'] == pytest.approx(3 * one['start'], abs=2) and other['end'] == pytest.approx(3 * one['end'], abs=2)
+    assert other['start'] == pytest.approx(3 * one['start'], abs=2) and other['end'] == pytest.approx(3 * one['end'],
+                                                                                                      abs=2)
     assert other['end_s'] == pytest.approx(one['end_s'], abs=.1)
-    assert other['way'] == pytest.approx([v * 2 * 16 / 50 for v in one['way']], abs=.05)
+    assert other['direction'] == pytest.approx([v * 2 * 16 / 50 for v in one['direction']], abs=.05)
     assert told['large']['facts']['place'] == pytest.approx([16, 40, 32]) == told['small']['facts']['place']
 
 
 def test_imap_takes_all_that_the_call_takes(short, tmp_path, capsys):
     from vidlens.words.word_maps import ConceptMaps, imap
 
-    line = ['--free', '--word', 'red', '--against', 'blue', '--against', 'green', '--together', '--normalise', 'slots', '--k', '2',
+    line = ['--source', 'concepts', '--words', 'red', '--against', 'blue', 'green', '--together', '--normalise',
+            'slots', '--k', '2',
             '--by', 'dbi', '--skip', '1', '--threshold', '1e6']
     out = tmp_path / 'out'
-    assert main(['imap', str(short), *line, '--num-inference-steps', '4', '--step', '-2', '--out', str(out), '--quiet']) == 0
+    assert main(['imap', str(short), *line, '--num-inference-steps', '4', '--steps', '-2', '--out', str(out),
+                 '--quiet']) == 0
     maps = ConceptMaps.load(out / 'maps.npz')
     want = dict(against=['blue', 'green'], together=True, normalise='slots', k=2, by='dbi', skip=1, threshold=1e6)
     assert {n: maps.facts[n] for n in want} == want and maps.words == ['red']
-    same = imap(load(), fit_video(load(), read_video(short)), 'red', source='concepts', step=-2, num_inference_steps=4, **want)
+    same = imap(load(), fit_video(load(), read_video(short)), 'red', source='concepts', step=-2, num_inference_steps=4,
+                **want)
     assert torch.allclose(maps.maps, same.maps, atol=1e-5) and maps.heads == same.heads
-    assert main(['imap', str(short), '--prompt', 'a red circle', '--word', 'red', '--normalise', 'none', '--num-inference-steps', '4',
-                 '--step', '-2', '--out', str(out), '--quiet', '--force']) == 0
+    assert main(['imap', str(short), '--prompt', 'a red circle', '--words', 'red', '--normalise', 'none',
+                 '--num-inference-steps', '4',
+                 '--steps', '-2', '--out', str(out), '--quiet', '--force']) == 0
     assert ConceptMaps.load(out / 'maps.npz').facts['normalise'] is None
 
 
@@ -389,28 +422,38 @@ def test_imap_asks_no_flow_of_one_frame(tmp_path):
     from vidlens.words.word_maps import ConceptMaps
 
     write_video(world.clip('a red circle moves right', seed=1).video[:1], tmp_path / 'one.mp4', fps=8)
-    line = ['imap', str(tmp_path / 'one.mp4'), '--prompt', 'a red circle', '--word', 'red', '--num-inference-steps', '4', '--step', '-2', '--quiet']
+    line = ['imap', str(tmp_path / 'one.mp4'), '--prompt', 'a red circle', '--words', 'red', '--num-inference-steps',
+            '4', '--steps', '-2', '--quiet']
     assert main([*line, '--out', str(tmp_path / 'o')]) == 0
     assert ConceptMaps.load(tmp_path / 'o' / 'maps.npz').baselines == {}
-    assert main([*line, '--out', str(tmp_path / 'p'), '--baseline', 'flow']) == 2
+    assert main([*line, '--out', str(tmp_path / 'p'), '--baselines', 'flow']) == 2
 
 
-@pytest.mark.parametrize('said, instead', [
-    ('layers=[44, 3] is outside', '--layer 44 --layer 3 is outside'),
-    ("by='dbi' and k=5, skip=1: no", '--by dbi and --k 5, --skip 1: no'),
-    ('steps=-3, but must be', '--num-inference-steps -3, but must be'), ('steps=[-3] is outside', '--step -3 is outside'),
-    ("words=['moves right', 'red'], against=['a']", "--word 'moves right' --word red, --against a"),
-    ('steps=None, noises=0', 'steps=None, --noises 0'),
-    ('threshold=nan must be a number: threshold=2.5', '--threshold nan must be a number: --threshold 2.5'),
-    ('clips/num_inference_steps=3/a.mp4 and proof=2 stay', 'clips/num_inference_steps=3/a.mp4 and proof=2 stay')])
-def test_messages_speak_of_options(said, instead):
-    assert in_options(said) == instead
+@pytest.mark.parametrize('command, options', [
+    ('demo', 'prompt video words points step num_inference_steps seed'),
+    ('track', 'video points layers steps num_inference_steps encoding seed'),
+    ('imap',
+     'video words prompt layers steps num_inference_steps seed source together against normalise k by threshold skip'),
+    ('discover', 'clips kinds layers steps num_inference_steps keep noises seed n motions'),
+    ('control', 'prompt seed num_inference_steps rate motion speed')])
+def test_options_are_named_like_arguments(command, options):
+    "So that a message of the call reads the same on the command line; the help says so."
+    commands = next(a for a in parser()._actions if hasattr(a, 'choices') and a.choices).choices
+    assert set(options.split()) <= {a.dest for a in commands[command]._actions}
+    for a in commands[command]._actions:
+        assert all(o == f'--{a.dest.replace("_", "-")}' for o in a.option_strings if o.startswith('--')), a.dest
+    assert 'layers=[3, 4] is --layers 3 4' in ' '.join(parser().format_help().split())
+
+
+def test_a_velocity_is_a_motion():
+    assert motion('1,-.5') == (1, -.5) and motion('pan left') == 'pan left' and motion('1,2,3') == '1,2,3'
 
 
 def test_a_file_for_a_folder_is_seen_before_the_model_is_loaded(short, capsys, monkeypatch):
     monkeypatch.setattr('vidlens.seam.loading.load', lambda *_: pytest.fail('loaded'))
-    assert main(['channels', str(short)]) == 2 and 'is a file, no folder: give a folder with' in capsys.readouterr().err
-    assert main(['imap', str(short), '--prompt', 'a', '--by', 'dbi']) == 2 and '--by choose among heads' in capsys.readouterr().err
+    assert main(['discover', str(short)]) == 2 and 'is a file, no folder: give a folder with' in capsys.readouterr().err
+    assert main(['imap', str(short), '--prompt', 'a', '--by',
+                 'dbi']) == 2 and '--by choose among heads' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('quiet', [[], ['--quiet']])
@@ -450,22 +493,25 @@ def test_a_video_to_explore_is_given_either_way(kind, given, tmp_path, capsys, m
     capsys.readouterr()
     assert main([kind, 'a.mp4', '--video', 'b.mp4']) == 2
     said = capsys.readouterr().err
-    assert said == 'vidlens: there are two videos, a.mp4 and --video b.mp4: give one, either way\n' and len(seen) == 1
+    assert said == 'vidlens: there are two videos, a.mp4 and --video b.mp4: give one of them\n' and len(seen) == 1
 
 
 @pytest.mark.parametrize('given, says', [
-    ([], 'nothing says what to look for'), (['{clip}'], 'nothing says what to look for'), (['{clip}', '--free'], 'nothing says'),
-    (['{clip}', '--prompt', 'a red circle', '--word', 'star'], 'or ask for it as a free word, --free\n'),
-    (['{clip}', '--prompt', 'a red circle', '--baseline', 'daam'], "'daam' is unknown"),
+    ([], 'there is nothing to look for'), (['{clip}'], 'there is nothing to look for'), (['{clip}', '--source',
+                                                                                          'concepts'], 'there is nothing'),
+    (['{clip}', '--prompt', 'a red circle', '--words', 'star'], "source='concepts'"),
+    (['{clip}', '--prompt', 'a red circle', '--baselines', 'daam'], "'daam' is unknown"),
     (['no.mp4', '--prompt', 'a red circle'], 'no.mp4'), (['{clip}', '--prompt', 'a red dragon'], 'dragon'),
-    (['{clip}', '--prompt', 'a red circle', '--k', '99'], 'there are 4: use --k 4 or less\n'),
-    (['{clip}', '--prompt', 'circle', '--against', 'circle'], 'is taken away by --against circle'),
-    (['{clip}', '--prompt', 'a red circle', '--skip', '1'], '--skip choose among heads, but all are read: say how many with --k 5'),
-    (['{clip}', '--prompt', 'a red circle', '--together'], '--together is of free words'),
-    (['{clip}', '--prompt', 'a red circle', '--baseline', 'moft', '--place', '17,3,3'], 'frame 17 is outside of the file'),
-    (['{clip}', '--prompt', 'a red circle', '--layer', '9'], 'outside')])
+    (['{clip}', '--prompt', 'a red circle', '--k', '99'], 'there are 4: use k=4 or less\n'),
+    (['{clip}', '--prompt', 'circle', '--against', 'circle'], "is taken away by against="),
+    (['{clip}', '--prompt', 'a red circle', '--skip', '1'], '--skip choose among heads, but all are read: give --k 5'),
+    (['{clip}', '--prompt', 'a red circle', '--together'], '--together is for free words'),
+    (['{clip}', '--prompt', 'a red circle', '--baselines', 'moft', '--point', '17,3,3'],
+     'frame 17 is outside of the file'),
+    (['{clip}', '--prompt', 'a red circle', '--layers', '9'], 'outside')])
 def test_imap_refuses_in_one_sentence(short, tmp_path, capsys, given, says):
-    line = ['imap', *(g.format(clip=short) for g in given), '--num-inference-steps', '4', '--step', '-2', '--out', str(tmp_path / 'o'), '--quiet']
+    line = ['imap', *(g.format(clip=short) for g in given), '--num-inference-steps', '4', '--steps', '-2', '--out',
+            str(tmp_path / 'o'), '--quiet']
     assert main(line) == 2
     said = capsys.readouterr().err
     assert says in said and said.startswith('vidlens: ') and said.count('\n') == 1 and not (tmp_path / 'o').exists()

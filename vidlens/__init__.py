@@ -9,7 +9,8 @@ The rooms, each of which imports only from those above it:
     vidlens.motion    which channels carry motion, and steering by them                            (MOFT)
     vidlens.words     where, when and which way a word is expressed                                (IMAP)
     vidlens.live      explorers in JupyterLab
-    vidlens.analysis  one video, all three methods, a report;  vidlens.cli  the command line
+    vidlens.analysis  one video, all three methods, and a report: `analyse`
+    vidlens.cli       the command line
     vidlens.bundled   how the bundled model was made and graded (in the repository, not in the wheel)
 
 The names below are public; `from vidlens import *` brings them all. They load on first use, so that `import vidlens`
@@ -52,7 +53,6 @@ _TABLE = {
     'words.segmentation': 'read_segmentation segment evaluate_segmentation',
     'words.prompts': 'read_prompts',
     'words.judging': 'JudgeItem judged',
-    'analysis': 'look_inside write_findings save_tracks',
     'live.trace': 'hold',
     'live.tabs': 'explore',
 }

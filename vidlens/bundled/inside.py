@@ -24,11 +24,12 @@ from ..points.scoring import readable_caption
 from ..seam.capturing import capture
 from ..seam.run import encode, renoise
 from ..seam.tape import Site
+from ..words.metrics import coverage
 from ..words.word_maps import imap
 
 # %% auto #0
 __all__ = ['Finder', 'HALF', 'RIVALS', 'Mapper', 'Followed', 'followed', 'in_layers', 'in_input', 'finder', 'point_scenes',
-           'hard_scenes', 'matching_rows', 'movers', 'coverage', 'mass', 'mapper', 'masses', 'words_rows']
+           'hard_scenes', 'matching_rows', 'movers', 'mass', 'mapper', 'masses', 'words_rows']
 
 # %% ../../nbs/bundled/07_inside.ipynb #c49f6042
 Finder = Callable[[Any, Tensor, Grid, int], dict[str, Tensor]]
@@ -191,13 +192,6 @@ def movers(n: int, seed: int, family: str = 'train') -> tuple[world.Scenes, list
     who = [i % 2 for i in range(n)]
     told = [[d.things[k].motion if k == w else 'still' for d, w in zip(scenes.describe(), who)] for k in (0, 1)]
     return scenes.with_(0, motion=told[0]).with_(1, motion=told[1]), who
-
-
-def coverage(masks: Tensor, grid: Grid) -> Tensor:
-    "Share of each token that masks (..., frames, height, width) cover: (..., frames, rows, cols)."
-    small = F.avg_pool2d(masks.float().flatten(0, -3), grid.stride).view(*masks.shape[:-2], grid.rows, grid.cols)
-    spans = [grid.span(f) for f in range(grid.frames)]
-    return torch.stack([small[..., a:b + 1, :, :].mean(-3) for a, b in spans], -3)
 
 
 def mass(maps: Tensor, where: Tensor) -> Tensor:

@@ -6,6 +6,7 @@
     metrics       how right maps are
     word_maps     imap: maps of words
     selection     score_heads: which heads show a word
+    grounding     score_words: at which step and layers maps of words lie on their objects
     segmentation  segmented videos, and evaluation on them
     prompts       prompt files of published benchmarks
     judging       a judge of your own
@@ -13,4 +14,5 @@
 """
 from vidlens import _room
 
-__getattr__, __dir__ = _room(__name__, 'maps heads spans metrics word_maps selection segmentation prompts judging pictures')
+__getattr__, __dir__ = _room(__name__, 'maps heads spans metrics word_maps selection grounding segmentation prompts judging '
+                             'pictures')

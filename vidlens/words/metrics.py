@@ -15,7 +15,7 @@ from ..core.grid import Grid
 from ..core.stats import as_flags, as_numbers
 
 # %% auto #0
-__all__ = ['pointing_game', 'iou', 'energy', 'centre_prior']
+__all__ = ['pointing_game', 'iou', 'energy', 'centre_prior', 'coverage']
 
 # %% ../../nbs/words/03_metrics.ipynb #fa845ff7
 def _same_maps(maps: Any, masks: Any) -> tuple[Tensor, Tensor]:
@@ -86,3 +86,12 @@ def centre_prior(grid: Grid,            # of the maps
     xy = grid.centres() / torch.tensor([grid.width, grid.height]) - .5
     bump = (-xy.square().sum(-1) / (2 * sigma ** 2)).exp()
     return bump.div(bump.max()).expand(grid.shape).clone()
+
+# %% ../../nbs/words/03_metrics.ipynb #c0ve7a02
+def coverage(masks: Tensor,   # (..., video frames, height, width) bool, or shares from 0 to 1
+             grid: Grid       # of the tokens
+             ) -> Tensor:     # (..., frames, rows, cols) from 0 to 1
+    "The share of each token that masks cover."
+    small = torch.nn.functional.avg_pool2d(masks.float().flatten(0, -3), grid.stride)
+    small = small.view(*masks.shape[:-2], grid.rows, grid.cols)
+    return torch.stack([small[..., a:b + 1, :, :].mean(-3) for a, b in map(grid.span, range(grid.frames))], -3)
