@@ -39,7 +39,6 @@ OPEN_ENDED = {'bundled.dit.restore_run', 'bundled.export.check_pipeline', 'bundl
 
 # Public names that several modules define. Scripts of the bundled model each have their `main`, rooms their `draw` (for `show`).
 HOMONYMS = {'draw': ['bundled.dit', 'core.pictures', 'motion.pictures', 'points.pictures', 'seam.pictures', 'words.pictures', 'world.pictures'],
- 'judged': ['bundled.sampling', 'words.judging'],
  'main': ['bundled.dit', 'bundled.export', 'bundled.gates', 'bundled.judge', 'bundled.modelcard', 'bundled.vae',
           'cli'],
  'pack': ['bundled.export', 'core.results'],
@@ -89,9 +88,6 @@ LONG_CELLS = {'80_analysis.ipynb': 4,
  'seam/06_run.ipynb': 5,
  'words/10_word_maps.ipynb': 4,
  'words/11_selection.ipynb': 1,
- 'words/20_segmentation.ipynb': 4,
- 'words/21_prompts.ipynb': 1,
- 'words/22_judging.ipynb': 2,
  'words/23_pictures.ipynb': 2,
  'world/00_scenes.ipynb': 10}
 
@@ -141,10 +137,7 @@ UNDOCUMENTED = {'analysis': 54,
  'seam.loading': 11,
  'seam.run': 88,
  'seam.tape': 40,
- 'words.judging': 23,
  'words.pictures': 40,
- 'words.prompts': 2,
- 'words.segmentation': 29,
  'words.selection': 21,
  'words.word_maps': 85,
  'world.scenes': 147}
@@ -187,6 +180,5 @@ OLD_WORDS = {'80_analysis.ipynb': 9,
  'seam/04_concepts.ipynb': 2,
  'seam/05_loading.ipynb': 3,
  'words/10_word_maps.ipynb': 24,
- 'words/20_segmentation.ipynb': 5,
  'words/23_pictures.ipynb': 14,
  'world/00_scenes.ipynb': 1}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vidlens.core.grid import Grid
-from vidlens.words.judging import RUBRIC, JudgeItem, judge_question, judge_sheets, judged
+from vidlens.words.judging import RUBRIC, JudgeItem, JudgeScores, Sheet, judge_maps, judge_question, judge_sheets
 from vidlens.core.stats import bootstrap
 
 GRID = Grid(4, 2, 3, 8, 4)                                   # 13 frames of 16x24
@@ -23,7 +23,7 @@ def cells(sheet):
 
 
 def sheets(**how):
-    return judge_sheets(ITEM, height=16, **how)
+    return judge_sheets(ITEM, Sheet(height=16, **how))
 
 
 def test_sheets_show_the_same_frames():
@@ -35,7 +35,7 @@ def test_sheets_show_the_same_frames():
     where = hot.amax((1, 2)) > hot.min()
     assert where[:8].all() and not where[8:].any(), 'frames 9 to 12 are of token frame 3, which is cold'
     assert hot[0].argmax() // 24 < 8 and 8 <= hot[0].argmax() % 24 < 16
-    bigger = judge_sheets(ITEM, 6, 2, 32)['raw']
+    bigger = judge_sheets(ITEM, Sheet(6, 2, 32))['raw']
     assert bigger.size == (2 * 50 - 2, 3 * 34 - 2)
 
 
@@ -46,11 +46,11 @@ def test_one_colour_scale_for_the_clip():
     assert (frame[:8] - frame[0]).abs().max() < 2
 
 
-def test_question_says_what_is_asked():
+def test_question_holds_the_request():
     text = judge_question(ITEM)
     assert '"fading"' in text and '"a grey room"' in text and '12 frames' in text and 'mean the same in all frames' in text
     assert all(key in text and name in text and question in text for key, (name, question) in RUBRIC.items())
-    assert 'mean the same' not in judge_question(ITEM._replace(caption=''), scale='frame')
+    assert 'mean the same' not in judge_question(ITEM._replace(caption=''), Sheet.published())
     assert 'described' not in judge_question(ITEM._replace(caption=''))
 
 
@@ -61,7 +61,7 @@ def test_question_says_what_is_asked():
     ' '.join(f'{k} - {v};' for k, v in FULL.items()),
     'I looked.\n' + ', '.join(f'**{k}** ({RUBRIC[k][0]}) = {v}/5' for k, v in FULL.items()) + '\nAgain, SL: 1'])
 def test_answers(answer):
-    found = judged(lambda pictures, question: answer, [ITEM])
+    found = judge_maps(lambda pictures, question: answer, [ITEM])
     assert found.scores.tolist() == [[0, .25, .5, .75, 1]] and found.mean.mean == .5 and found.answers == [answer]
 
 
@@ -76,7 +76,7 @@ def test_answers(answer):
 def test_answers_that_are_refused(answer, says):
     answers = iter([FULL, answer])
     with pytest.raises(ValueError, match=says):
-        judged(lambda pictures, question: next(answers), [ITEM, ITEM])
+        judge_maps(lambda pictures, question: next(answers), [ITEM, ITEM])
 
 
 class Stopped(BaseException):
@@ -99,35 +99,45 @@ def test_answers_before_a_failure_are_kept(bad, error):
 
     items = [ITEM._replace(word=w) for w in 'abcd']
     with pytest.raises(error) as failed:
-        judged(judge(iter([FULL, str(FULL), bad])), items)
+        judge_maps(judge(iter([FULL, str(FULL), bad])), items)
     assert failed.value.answers == [FULL, str(FULL)] and (error is not ValueError or "item 2 ('c')" in str(failed.value))
-    found = judged(judge(iter([FULL] * 2)), items, answers=failed.value.answers)
+    found = judge_maps(judge(iter([FULL] * 2)), items, answers=failed.value.answers)
     assert asked == list('abccd') and found.answers == [FULL, str(FULL), FULL, FULL]
-    assert torch.equal(found.scores, judged(lambda p, q: FULL, items).scores)
+    assert torch.equal(found.scores, judge_maps(lambda p, q: FULL, items).scores)
     with pytest.raises(ValueError, match=r"item 1 .*answers=error.answers") as failed:
-        judged(judge(iter([])), items[:2], answers=[FULL, 'no marks'])
+        judge_maps(judge(iter([])), items[:2], answers=[FULL, 'no marks'])
     assert failed.value.answers == [FULL]
 
 
 def test_means_and_intervals():
     marks = torch.randint(1, 6, (6, 5), generator=torch.Generator().manual_seed(0))
     answers = iter([dict(zip(RUBRIC, row)) for row in marks.tolist()] * 2)
-    found = judged(lambda pictures, question: next(answers), [ITEM] * 6)
+    found = judge_maps(lambda pictures, question: next(answers), [ITEM] * 6)
     unit = (marks.float() - 1) / 4
     assert torch.equal(found.scores, unit) and found.mean == bootstrap(unit.mean(1))
     assert found.parts == {key: bootstrap(x) for key, x in zip(RUBRIC, unit.T)}
-    grouped = judged(lambda pictures, question: next(answers), [ITEM] * 6, groups='aabbcc')
+    grouped = judge_maps(lambda pictures, question: next(answers), [ITEM] * 6, groups='aabbcc')
     assert grouped.mean == bootstrap(unit.mean(1), list('aabbcc')) and grouped.mean.mean == found.mean.mean
 
 
 @pytest.mark.parametrize('ask, error, says', [
-    (lambda: judged(lambda p, q: FULL, []), ValueError, '0 items'),
-    (lambda: judged(lambda p, q: FULL, [ITEM], groups=[1, 2]), ValueError, '1 items with 2 groups'),
-    (lambda: judged(lambda p, q: FULL, [ITEM], answers=[FULL] * 2), ValueError, '2 answers for 1 items'),
-    (lambda: judged(lambda p, q: 3, [ITEM]), TypeError, "answer is int"),
-    (lambda: judge_sheets(ITEM, frames=14), ValueError, 'the video has 13'),
-    (lambda: judge_sheets(ITEM, scale='all'), ValueError, "scale='all' is unknown"),
+    (lambda: judge_maps(lambda p, q: FULL, []), ValueError, '0 items'),
+    (lambda: judge_maps(lambda p, q: FULL, [ITEM], groups=[1, 2]), ValueError, '1 items with 2 groups'),
+    (lambda: judge_maps(lambda p, q: FULL, [ITEM], answers=[FULL] * 2), ValueError, '2 answers for 1 items'),
+    (lambda: judge_maps(lambda p, q: 3, [ITEM]), TypeError, "answer is int"),
+    (lambda: judge_sheets(ITEM, Sheet(frames=14)), ValueError, 'the video has 13'),
+    (lambda: Sheet(scale='all'), ValueError, "scale='all' is unknown"),
+    (lambda: Sheet(frames=0), ValueError, 'frames=0 must be a whole number of at least 1'),
+    (lambda: Sheet(columns=1.5), ValueError, 'columns=1.5 must be'),
     (lambda: judge_sheets(ITEM._replace(maps=MAPS[:3])), ValueError, 'do not fit the grid')])
 def test_bad_input(ask, error, says):
     with pytest.raises(error, match=says):
         ask()
+
+
+def test_scores_are_a_result(tmp_path):
+    found = judge_maps(lambda pictures, question: FULL, [ITEM, ITEM._replace(word='b')])
+    again = JudgeScores.load(found.save(tmp_path / 'scores.safetensors'))
+    assert torch.equal(again.scores, found.scores) and again.answers == [FULL, FULL] and again.parts == found.parts
+    table = found.to_dataframe()
+    assert len(table) == 10 and set(table['point']) == set(RUBRIC) and again.words == ['fading', 'b']

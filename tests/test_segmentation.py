@@ -12,8 +12,8 @@ from pycocotools.mask import encode
 from sklearn.metrics import jaccard_score
 
 from vidlens.core.grid import Grid
-from vidlens.words.segmentation import (Segmented, SegmentationScores, _decoded, evaluate_segmentation,
-                                        read_segmentation, segment, video_consistency)
+from vidlens.words.segmentation import (Segmentation, SegmentationScores, SegmentationTable, Segmented, _decoded,
+                                        evaluate_segmentation, read_segmentation, segment, video_consistency)
 from vidlens.core.upsampling import upsample
 
 G = torch.Generator().manual_seed(0)
@@ -152,7 +152,7 @@ def test_objects_of_mevis_may_overlap(tmp_path):
 
 @pytest.mark.parametrize('case, says', [
     ('none', 'mask_dict.json is missing'), ('object', 'v: object 2 has masks of 0 frames'), ('short', 'masks of 3 frames .* has 4'),
-    ('size', r'masks of \(6, 8\) pixels for pictures of \(12, 16\)'), ('video', "says nothing of the video 'w'")])
+    ('size', r'masks of \(6, 8\) pixels for pictures of \(12, 16\)'), ('video', "does not list the video 'w'")])
 def test_damaged_mevis(tmp_path, case, says):
     masks = overlapping()
     if case == 'size':
@@ -257,8 +257,8 @@ def test_a_folder_is_evaluated_by_its_own_names(folder):
         want.add(pred, clip.labels.masked_fill(clip.labels == 3, -1))
     row, want = found.rows['GramCol'], want.result()
     assert row.miou == want.miou and row.iou == {'wall': want.iou[1], 'door': want.iou[2]} and row.vc == want.vc
-    assert found.asked == 2 and not found.skipped and set(found.rows) == {'GramCol', 'prompt words'}
-    assert found.table()[0] == dict(method='GramCol', mIoU=want.miou, mVC2=want.vc[2].mean)
+    assert found.requested == 2 and not found.skipped and set(found.rows) == {'GramCol', 'prompt words'}
+    assert found.to_dataframe().iloc[0].to_dict() == dict(method='GramCol', mIoU=want.miou, mVC2=want.vc[2].mean)
 
 
 @pytest.mark.parametrize('folder', ['DAVIS'], indirect=True)
@@ -266,16 +266,16 @@ def test_objects_of_davis_are_classes_by_the_names_they_are_given(folder):
     clips = read_segmentation(folder, frames=4)
     with pytest.raises(ValueError, match=r'a has labels 0, 1, 2, 3, of which 1 are named \(background\).*give names='):
         evaluate_segmentation(clips, planted)
-    asked = []
-    def told(video, words): return asked.append(words) or planted(video, words)
+    requested = []
+    def listened(video, words): return requested.append(words) or planted(video, words)
     names = dict(a={1: 'dog', 2: 'cat'}, b={1: 'cat', 2: 'dog', 3: 'dog'})
-    found = evaluate_segmentation(clips, told, names)
-    assert asked == [['background', 'dog', 'cat'], ['background', 'cat', 'dog']]
+    found = evaluate_segmentation(clips, listened, names)
+    assert requested == [['background', 'dog', 'cat'], ['background', 'cat', 'dog']]
     assert set(found.rows['GramCol'].iou) == {'background', 'dog', 'cat'}
-    one = evaluate_segmentation(clips, told, {1: 'dog'})
+    one = evaluate_segmentation(clips, listened, {1: 'dog'})
     assert set(one.rows['GramCol'].iou) == {'background', 'dog'}
-    some = evaluate_segmentation(clips, told, dict(b={1: 'dog'}))
-    assert some.asked == 1 and list(some.skipped) == ['a']
+    some = evaluate_segmentation(clips, listened, dict(b={1: 'dog'}))
+    assert some.requested == 1 and list(some.skipped) == ['a']
 
 
 @pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
@@ -284,8 +284,8 @@ def test_what_is_skipped_is_said(folder):
         for p in list((folder / 'data' / 'a' / kind).iterdir())[1:]:
             p.unlink()
     found = evaluate_segmentation(read_segmentation(folder, frames=4), planted)
-    assert found.asked == 1 and found.skipped == {'a': 'has 1 frames, and 4 are asked'}
-    with pytest.raises(ValueError, match='nothing of 2 could be evaluated: a has 1 frames, and 9 are asked; b has 4'):
+    assert found.requested == 1 and found.skipped == {'a': 'has 1 frames, and 4 were requested'}
+    with pytest.raises(ValueError, match='nothing of 2 could be evaluated: a has 1 frames, and 9 were requested; b has 4'):
         evaluate_segmentation(read_segmentation(folder, frames=9), planted)
     with pytest.raises(ValueError, match=r'maps are of \(4, 12, 16\): read_segmentation\(folder, frames=4, size=\(12, 16\)\)'):
         evaluate_segmentation([read_segmentation(folder)[0]], planted)
@@ -303,14 +303,14 @@ def test_a_clip_that_cannot_be_read_is_skipped_and_the_rest_goes_on(folder):
         clips[0]
     found = evaluate_segmentation(clips, planted)
     assert list(found.skipped) == ['a'] and found.skipped['a'].startswith('cannot be read: a: masks of ')
-    assert found.asked == 1 and found.rows['GramCol'].iou == good.rows['GramCol'].iou
+    assert found.requested == 1 and found.rows['GramCol'].iou == good.rows['GramCol'].iou
     b = clips[1]
     odd = b._replace(name='odd', labels=b.labels[:, :4])
     for given in ([b, odd, b], (b, odd, b), map(Segmented._make, (b, odd, b))):
         found = evaluate_segmentation(given, planted)
-        assert found.asked == 2 and 'odd: masks of' in found.skipped['clip 1']
+        assert found.requested == 2 and 'odd: masks of' in found.skipped['clip 1']
     found = evaluate_segmentation((clips[i] for i in (1, 0, 1)), planted)
-    assert found.asked == 1 and found.skipped['clip 1'].endswith('a generator ends with it, give a list')
+    assert found.requested == 1 and found.skipped['clip 1'].endswith('a generator ends with it, give a list')
     with pytest.raises(ValueError, match='nothing of 1 could be evaluated: clip 0 cannot be read: odd: masks of'):
         evaluate_segmentation([odd], planted)
 
@@ -323,7 +323,7 @@ def test_a_method_with_one_map_for_all_words_has_no_row_by_classes(folder):
         return found
     found = evaluate_segmentation(read_segmentation(folder), same)
     assert set(found.rows) == {'GramCol', 'prompt words'} and list(found.skipped) == ['flow']
-    assert 'one map for all words' in found.skipped['flow'] and found.asked == 2
+    assert 'one map for all words' in found.skipped['flow'] and found.requested == 2
     with pytest.raises(ValueError, match='GramCol has one map for all words'):
         evaluate_segmentation(read_segmentation(folder), lambda v, w: SimpleNamespace(maps=torch.ones(2, *GRID.shape), grid=GRID))
     clips = [c._replace(expressions=[('a wall', [1])]) for c in read_segmentation(folder)]
@@ -331,12 +331,12 @@ def test_a_method_with_one_map_for_all_words_has_no_row_by_classes(folder):
 
 
 @pytest.mark.parametrize('change, says', [
-    (lambda words: words[::-1], r"but its maps are of \['door', 'wall'\]: hand on the words as they come, lambda video"),
-    (lambda words: words[:1], r"b: maps of \['wall', 'door'\] were asked for, one each, but its maps are of \['wall'\]"),
+    (lambda words: words[::-1], r"but its maps are of \['door', 'wall'\]: pass the words on as they are, lambda video"),
+    (lambda words: words[:1], r"b: maps of \['wall', 'door'\] were requested, one each, but its maps are of \['wall'\]"),
     (lambda words: [*words, 'dog'], "maps are of .*'dog'"), (lambda words: ['wall', 'door[0]', 'door[1]'], 'without pool=None'),
     (None, 'but its GramCol has 3 maps')])
 @pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
-def test_maps_must_be_of_the_words_that_were_asked(folder, change, says):
+def test_maps_must_be_of_the_words_that_were_requested(folder, change, says):
     def other(video, words):
         if change is None:
             return planted(video, [*words, 'dog'])
@@ -344,7 +344,7 @@ def test_maps_must_be_of_the_words_that_were_asked(folder, change, says):
     clips = [read_segmentation(folder)[1]]
     with pytest.raises(ValueError, match=says):
         evaluate_segmentation(clips, other)
-    with pytest.raises(ValueError, match='hand on the words'):
+    with pytest.raises(ValueError, match='pass the words on'):
         evaluate_segmentation([clips[0]._replace(expressions=[('wall', [1])])], lambda v, w: planted(v, w * 2), expressions=True)
 
 
@@ -360,7 +360,7 @@ def test_expressions_are_evaluated_against_the_union_of_their_objects(tmp_path):
         each = (on & inside).sum((1, 2)) / (on | inside).sum((1, 2))
         assert found.rows['GramCol'].iou[name] == pytest.approx(float(each.mean()))
     row = found.rows['GramCol']
-    assert row.miou == pytest.approx(sum(row.iou.values()) / 2) and found.asked == 2 and row.vc[2].mean == row.vc[2].mean
+    assert row.miou == pytest.approx(sum(row.iou.values()) / 2) and found.requested == 2 and row.vc[2].mean == row.vc[2].mean
     assert found.skipped == {'v #2: nobody': 'names no objects'}
     cover = F.avg_pool2d((masks[1] | masks[2]).float()[:, None], 4)[:, 0][None]
     exact = evaluate_segmentation(clips, lambda v, w: SimpleNamespace(maps=cover, grid=GRID), expressions=True)
@@ -382,13 +382,13 @@ def test_equal_expressions_and_unreadable_ones(tmp_path):
 
     found = evaluate_segmentation(read_segmentation(tmp_path), readable, expressions=True)
     each = found.rows['GramCol'].iou
-    assert list(each) == ['v #0: cat', 'v #1: cat', 'v #3: cats'] and found.asked == 3 and each['v #0: cat'] != each['v #1: cat']
+    assert list(each) == ['v #0: cat', 'v #1: cat', 'v #3: cats'] and found.requested == 3 and each['v #0: cat'] != each['v #1: cat']
     assert found.rows['GramCol'].miou == pytest.approx(sum(each.values()) / 3)
     assert found.skipped == {'v #2: ': "has no maps: the word '' is blank"}
     clip = read_segmentation(tmp_path)[0]
     clips = [clip._replace(name=n, names={0: 'sky', 1: word}) for n, word in (('a', 'dog'), ('b', ''))]
     found = evaluate_segmentation(clips, readable)
-    assert found.asked == 1 and found.skipped == {'b': "has no maps: the word '' is blank"}
+    assert found.requested == 1 and found.skipped == {'b': "has no maps: the word '' is blank"}
     for how in (dict(expressions=True), dict(names={1: ''})):
         with pytest.raises(ValueError, match="could be evaluated: .*the word '' is blank"):
             evaluate_segmentation([clips[1]._replace(expressions=[('', [1])])], readable, **how)
@@ -504,3 +504,14 @@ def test_segments_follow_the_edges_of_a_video():
 def test_bad_input(ask, says):
     with pytest.raises(ValueError, match=says):
         ask()
+
+
+@pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
+def test_tables_are_results(folder, tmp_path):
+    found = evaluate_segmentation(read_segmentation(folder, frames=4), planted, runs=(2,))
+    again = SegmentationTable.load(found.save(tmp_path / 'table.safetensors'))
+    assert again == found and isinstance(again.rows['GramCol'], Segmentation)
+    assert found.to_dataframe()['method'].tolist() == ['GramCol', 'prompt words']
+    assert float(found.to_xarray()['mIoU'].sel({'method': 'GramCol'})) == found.rows['GramCol'].miou
+    classes = found.rows['GramCol'].to_dataframe()
+    assert dict(zip(classes['class'], classes['iou'])) == found.rows['GramCol'].iou

@@ -30,6 +30,7 @@ __all__ = ['FORMAT', 'RECORDS', 'pack', 'unpack', 'one_line', 'load_result', 'Re
 RECORDS = {
     'Grid': 'core.grid', 'Interval': 'core.stats', 'BestSite': 'core.tables',
     'HeadTable': 'words.heads', 'HeadChoice': 'words.heads', 'Contrast': 'words.maps',
+    'Segmentation': 'words.segmentation', 'SegmentationTable': 'words.segmentation', 'JudgeScores': 'words.judging',
     'Matching': 'points.matching', 'Tracks': 'points.matching',
 }
 _T = TypeVar('_T', bound='Result')

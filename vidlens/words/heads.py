@@ -314,9 +314,9 @@ class _HeadMeans(SiteTable):
         "The scores that there are."
         return list(self.scores)
 
-    def at(self, by: str,               # name of a score
-           step: int | None = None      # one step; None: all
-           ) -> Tensor:                 # (videos, steps, layers, heads)
+    def values(self, by: str,               # name of a score
+               step: int | None = None      # one step; None: all
+               ) -> Tensor:                 # (videos, steps, layers, heads)
         "A score, at all steps or at one of them. Raises ValueError for what was not measured."
         if by not in self.scores:
             raise ValueError(f'by={by!r} was not measured; there are {", ".join(self.scores)}')
@@ -329,18 +329,18 @@ class _HeadMeans(SiteTable):
               step: int | None = None           # one step; None: the mean over steps
               ) -> Tensor:                      # (layers, heads)
         "Means over videos and steps."
-        return self.at(by, step).nanmean((0, 1))
+        return self.values(by, step).nanmean((0, 1))
 
-    def map(self, by: str = 'chi'   # name of a score
-            ) -> Tensor:            # (steps, layers)
+    def map(self, name: str = 'chi'     # name of a score
+            ) -> Tensor:                # (steps, layers)
         "Means over videos and heads."
-        return self.at(by).nanmean((0, 3))
+        return self.values(name).nanmean((0, 3))
 
     def curve(self, by: str = 'lambda2',            # name of a score
               over: str = 'layers'                  # 'layers' or 'steps'
               ) -> list[tuple[int, Interval]]:      # (number of the layer or step, mean with its 95 % interval over videos)
         "The mean over everything else in each layer, or at each step."
-        each = self.at(by).nanmean((1, 3) if one_of('over', over, ('layers', 'steps')) == 'layers' else (2, 3))
+        each = self.values(by).nanmean((1, 3) if one_of('over', over, ('layers', 'steps')) == 'layers' else (2, 3))
         return [(n, bootstrap(x)) for n, x in zip(getattr(self, over), each.T)]
 
 # %% ../../nbs/words/01_heads.ipynb #c5515716
@@ -362,7 +362,7 @@ class _HeadBounds(_HeadMeans):
     def _above(self, above: float, by: str, what: str, numbers: list[int], over: tuple[int, ...]) -> list[int]:
         if above != above:
             raise ValueError(f'above is NaN: {by} has no value for some heads; take their mean with nanmean')
-        means = self.at(by).nanmean(over)
+        means = self.values(by).nanmean(over)
         if not bool((means > above).any()):
             raise ValueError(f'no {what} has {by} above {above}: it runs from {_end(means, -1)} to {_end(means, 1)}')
         return [n for n, m in zip(numbers, means) if m > above]
@@ -374,7 +374,7 @@ def _end(x: Tensor, sign: int) -> str:
     return 'nan' if not len(x) else f'{float(x.amax() if sign > 0 else x.amin()):.4g}'
 
 # %% ../../nbs/words/01_heads.ipynb #ae32afe4
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class HeadTable(_HeadBounds):
     """Scores of heads, by step and layer.
 
@@ -404,10 +404,10 @@ class HeadTable(_HeadBounds):
         "The best heads by layer. Raises ValueError for layers that were not measured, and if no head is left."
         return _selected(self, choice or HeadChoice(), step, layers)
 
-    def best(self, by: str = 'chi'      # name of a score
-             ) -> BestSite:             # layer, step and head, with every score measured there (intervals over videos)
+    def best(self, by: str | None = None    # name of a score; None: the first of `names`
+             ) -> BestSite:                 # layer, step and head, with every score measured there (intervals over videos)
         "The head with the best mean over videos. Raises ValueError if no head has a score, or the run length is unknown."
-        return _best_head(self, by)
+        return _best_head(self, self.names[0] if by is None else by)
 
 # %% ../../nbs/words/01_heads.ipynb #a66e77d7
 def _selected(table: HeadTable, c: HeadChoice, step: int | None, layers: Sequence[int] | None) -> dict[int, list[int]]:
@@ -431,7 +431,7 @@ def _selected(table: HeadTable, c: HeadChoice, step: int | None, layers: Sequenc
 
 
 def _best_head(table: HeadTable, by: str) -> BestSite:
-    means = table.at(by).nanmean(0)
+    means = table.values(by).nanmean(0)
     if bool(means.isnan().all()):
         raise ValueError(f'no head has a score by {by}: all are NaN (constant heads)')
     if (n := table.facts.get('num_inference_steps')) is None:
@@ -439,7 +439,7 @@ def _best_head(table: HeadTable, by: str) -> BestSite:
     order = means.nan_to_num(nan=torch.inf).argmin() if by in LOWEST_IS_BEST else means.nan_to_num(nan=-torch.inf).argmax()
     i, j, head = (int(x) for x in torch.unravel_index(order, means.shape))
     scores = {name: bootstrap(x[:, i, j, head]) for name, x in table.scores.items()}
-    return BestSite(table.layers[j], table.steps[i], int(n), _known(table.sigmas[i]), head, None, by, scores)
+    return BestSite(table.layers[j], table.steps[i], int(n), _known(table.sigmas[i]), head, None, by, scores, table.facts)
 
 
 def _known(sigma: float) -> float | None:
