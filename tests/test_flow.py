@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vidlens.points.flow import amf_loss, fit_affine, flow_error, motion_flow, remove_camera, residual_flow, true_flow
 from vidlens.core.grid import Grid
 from vidlens.points.matching import match_cost, read_out
-from vidlens.world.scenes import CAMERAS, pan_over, sample
+from vidlens.world import CAMERAS, Mixture, pan_over, sample
 
 GOLDEN = Path(__file__).parent / 'golden'
 DENSE = Grid(17, 64, 64, stride=1, temporal=1)   # every pixel of every RGB frame
@@ -184,7 +184,7 @@ def test_gradient_by_differences():
 
 @pytest.mark.parametrize('camera', [c for c in CAMERAS if c != 'still'])
 def test_the_camera_is_recovered_from_the_true_flow(camera):
-    clip = sample(1, seed=5, kind='mixed', cameras=camera, motions=['left', 'up'], schedules='whole').clip()
+    clip = sample(1, 5, Mixture(kind='mixed', cameras=camera, motions=['left', 'up'], schedules='whole')).clip()
     flow = clip.flow[::5]
     maps, object_ = fit_affine(flow, DENSE), clip.masks[0, :-1:5]
     m = torch.cat([clip.camera, torch.tensor([[[0., 0, 1]]]).expand(17, 1, 3)], 1).double()
@@ -200,7 +200,7 @@ def test_the_camera_is_recovered_from_the_true_flow(camera):
 
 
 def test_own_motion_is_that_of_the_same_scene_without_the_pan():
-    scenes = sample(1, seed=6, kind='mixed', cameras='pan right', motions='down', schedules='whole')
+    scenes = sample(1, 6, Mixture(kind='mixed', cameras='pan right', motions='down', schedules='whole'))
     panned, still = scenes.clip(), scenes.with_(camera='still').clip()
     k = panned.owner == 0
     for clip in (panned, still):
@@ -211,7 +211,7 @@ def test_own_motion_is_that_of_the_same_scene_without_the_pan():
 
 
 def test_a_still_camera_is_the_identity():
-    clip = sample(1, seed=4, kind='two', motions=['right', 'down'], schedules='whole').clip()
+    clip = sample(1, 4, Mixture(kind='two', motions=['right', 'down'], schedules='whole')).clip()
     maps = fit_affine(clip.flow, DENSE)
     assert clip.flow.any() and torch.allclose(maps, torch.eye(2, 3), atol=1e-5)
     assert (residual_flow(clip.flow, DENSE, maps) - clip.flow).abs().max() < 1e-3
@@ -271,7 +271,7 @@ def test_tolerance_keeps_steps_of_whole_tokens_together():
 
 @pytest.mark.parametrize('pairs', ['next', 'first', 'all', [(4, 1), (2, 2)]])
 def test_true_flow_is_the_path_of_each_token(pairs):
-    clip = sample(1, seed=7, kind='mixed', schedules='whole').clip()
+    clip = sample(1, 7, Mixture(kind='mixed', schedules='whole')).clip()
     grid = Grid.of(17, 64, 64, stride=8)
     flow, visible, owner = true_flow(clip, grid, pairs)
     own = true_flow(clip, grid, pairs, own=True)[0]
@@ -321,7 +321,7 @@ def test_chance_of_a_direction():
 
 @pytest.mark.parametrize('camera', ['pan left', 'zoom in', 'roll clockwise'])
 def test_tracks_without_the_camera(camera):
-    scenes = sample(1, seed=8, kind='mixed', cameras=camera, motions='right', schedules='whole')
+    scenes = sample(1, 8, Mixture(kind='mixed', cameras=camera, motions='right', schedules='whole'))
     clip, still = scenes.clip(), scenes.with_(camera='still').clip()
     calm = remove_camera(clip.tracks, clip.camera)
     assert (clip.tracks - clip.tracks[:, :1])[clip.owner < 0].norm(dim=-1).max() > 3

@@ -16,11 +16,11 @@ import vidlens
 from vidlens import world
 from vidlens.core.grid import Grid
 from vidlens.bundled import gates, inside, measures, sampling
-from vidlens.bundled.dit import mixture
+from vidlens.bundled.dit import curriculum
 from vidlens.bundled.export import weights_hash
 from vidlens.bundled.gates import Bench, check_subset, evaluate, gates_table, main, merge, read_gates, write_gates
 from vidlens.bundled.inside import followed, hard_scenes, matching_rows, movers, point_scenes, words_rows
-from vidlens.bundled.judge import Judge, Seen, SeenThing
+from vidlens.bundled.judge import Judge, Seen, SeenObject
 from vidlens.bundled.measures import Row, share_interval, swap_rows, swapped, vae_rows
 from vidlens.bundled.modelcard import card_text, trained_words
 from vidlens.bundled.net import Config, make_net, make_scheduler, make_tokenizer
@@ -35,7 +35,7 @@ ALPHAS = make_scheduler().alphas_cumprod
 
 def seen_of(said):
     "What a perfect judge sees in a clip of this description."
-    things = [SeenThing(t.colour, t.shape, t.motion, t.schedule, t.pace, .1) for t in said.things]
+    things = [SeenObject(t.colour, t.shape, t.motion, t.schedule, t.pace, .1) for t in said.objects]
     return Seen(tuple(things), said.camera)
 
 
@@ -85,27 +85,28 @@ def test_a_difference_is_met_by_its_interval():
 
 
 def test_clips_are_held_out():
-    held = {(t.colour, t.shape, t.motion) for d in world.sample(3000, combos='heldout').describe() for t in d.things}
+    scenes = world.sample(3000, 0, world.Mixture(combos='heldout'))
+    held = {(t.colour, t.shape, t.motion) for d in scenes.describe() for t in d.objects}
     for name in GROUPS:
         said = [world.parse(c) for c in said_in(name, 8)]
-        assert {(t.colour, t.shape, t.motion) for d in said for t in d.things} <= held, name
+        assert {(t.colour, t.shape, t.motion) for d in said for t in d.objects} <= held, name
         assert len(said) == 8
     family = world.FAMILIES['heldout']
     assert all(t.colour in family['colours'] and t.shape in family['shapes']
-               for c in said_in('one object', 6, 'heldout') for t in world.parse(c).things)
+               for c in said_in('one object', 6, 'heldout') for t in world.parse(c).objects)
 
 
 def test_groups_say_what_they_are_for():
     assert sum(g.n for g in GROUPS.values()) >= 200 and sum(g.few for g in GROUPS.values()) >= 40
     told = {name: [world.parse(c) for c in said_in(name, GROUPS[name].n)] for name in GROUPS}
-    assert [[d.things[0].motion for d in told['one object']].count(m) for m in ('left', 'still', 'grow')] == [12, 12, 12]
+    assert [[d.objects[0].motion for d in told['one object']].count(m) for m in ('left', 'still', 'grow')] == [12, 12, 12]
     assert {d.camera for d in told['pan']} == {f'pan {w}' for w in ('left', 'right', 'up', 'down')}
-    assert all(len(d.things) == 2 for d in told['two objects'])
+    assert all(len(d.objects) == 2 for d in told['two objects'])
     for name in ('stops', 'late', 'back'):
-        assert {d.things[0].schedule for d in told[name]} == {name}
-    said = {t.motion for ds in told.values() for d in ds for t in d.things} | {d.camera for ds in told.values() for d in ds}
+        assert {d.objects[0].schedule for d in told[name]} == {name}
+    said = {t.motion for ds in told.values() for d in ds for t in d.objects} | {d.camera for ds in told.values() for d in ds}
     assert said >= set(world.MOTIONS) | set(world.CAMERAS)
-    assert {d.things[0].pace for name in ('slow', 'fast') for d in told[name]} == {'slow', 'fast'}
+    assert {d.objects[0].pace for name in ('slow', 'fast') for d in told[name]} == {'slow', 'fast'}
 
 
 def test_vae():
@@ -139,7 +140,7 @@ def test_swaps():
     def code(videos):
         return small(videos)
     for i, name in enumerate(('motion', 'pan')):
-        scenes = measures.fresh(6, 100 + i, **measures.SWAPS[name][3])
+        scenes = measures.fresh(6, 100 + i, mixture=measures.SWAPS[name].mixture)
         told |= dict(zip(scenes.captions(False), small(scenes.render()[0])))
     rows = swap_rows(listener(told), code, ALPHAS, 'trained', clips=6, names=['motion', 'pan'])
     assert len(rows) == 4 and all(r.value == 1 and r.met and r.chance == 1 / 4 for r in rows)
@@ -154,7 +155,8 @@ def test_swaps():
 
 
 def test_swapped_captions_differ_in_one_word():
-    scenes = measures.fresh(5, 0, kind='single', motions=['left', 'up'], paces='normal', schedules='whole')
+    scenes = measures.fresh(5, 0, mixture=world.Mixture(kind='single', motions=['left', 'up'], paces='normal',
+                                                        schedules='whole'))
     rows = swapped(scenes, 'motion', ['left', 'right', 'up', 'down'])
     assert len(rows) == 4 and rows[0] == scenes.captions(False)
     for column in zip(*rows):
@@ -188,15 +190,15 @@ def test_hard_clips_are_hard_all_of_them():
     hard, easy = hard_scenes(8, 3), point_scenes(8, 3)
     assert len(hard) == 8 and len(easy) == 16 and {d.camera for d in hard.describe()} == {'still'}
     for said in hard.describe():
-        assert len(said.things) == 2 and said.things[0].colour == said.things[1].colour
-        assert said.things[0].shape != said.things[1].shape
+        assert len(said.objects) == 2 and said.objects[0].colour == said.objects[1].colour
+        assert said.objects[0].shape != said.objects[1].shape
     assert bool((hard.turn.abs() >= .5).all()) and bool((hard.light >= .1).all())
 
 
 def test_the_gate_asks_the_hard_clips_alone(monkeypatch):
     asked = []
     def noted(find, grid, scenes):
-        asked.append({len(d.things) for d in scenes.describe()})
+        asked.append({len(d.objects) for d in scenes.describe()})
         return followed(planted, GRID, scenes[:2])
     monkeypatch.setattr(gates, 'followed', noted)
     monkeypatch.setattr(gates, 'finder', lambda pipe: None)
@@ -214,7 +216,7 @@ def test_the_layer_is_chosen_on_other_clips():
 
 
 def test_only_moved_points_count():
-    still = world.sample(2, 3, kind='single', motions='still')
+    still = world.sample(2, 3, world.Mixture(kind='single', motions='still'))
     assert followed(planted, GRID, still).off.shape == (4, 0)
     moved = followed(planted, GRID, point_scenes(2, 5))
     assert bool(moved.on_object.any()) and not bool(moved.on_object.all())
@@ -242,7 +244,7 @@ def test_words():
 def test_one_of_two_moves():
     scenes, who = movers(6, 0)
     for d, k in zip(scenes.describe(), who):
-        assert d.things[1 - k].motion == 'still' and d.things[k].motion in ('left', 'right', 'up', 'down')
+        assert d.objects[1 - k].motion == 'still' and d.objects[k].motion in ('left', 'right', 'up', 'down')
     cover = inside.coverage(scenes.render()[1][0], GRID)
     assert cover.shape == (2, *GRID.shape) and 0 <= cover.min() and cover.max() <= 1
     assert inside.mass(torch.stack([cover[0], 1 - cover[0]]), (cover[0] > 0).float())[0] == pytest.approx(1)
@@ -267,11 +269,11 @@ def test_a_video_is_good_only_if_all_that_its_caption_says_is_right():
     cases = [('cyan', 'circle', 'still', 'zoom in', True), ('cyan', 'square', 'still', 'zoom in', False),
              ('cyan', 'circle', 'grow', 'zoom in', False), ('cyan', 'circle', 'still', 'still', False)]
     for colour, shape, motion, camera, good in cases:
-        seen = Seen((SeenThing(colour, shape, motion, 'whole', 'slow', .1),), camera)
+        seen = Seen((SeenObject(colour, shape, motion, 'whole', 'slow', .1),), camera)
         judge = SimpleNamespace(look=lambda v, seen=seen: [seen])
         shown = judged([('zoom in', caption)], torch.zeros(1, 17, 8, 8, 3, dtype=torch.uint8), judge)[0]
         assert shown.good == good and shown.right == {'camera': camera == 'zoom in'}
-    hasty = SimpleNamespace(look=lambda v: [Seen((SeenThing('red', 'circle', 'left', 'stops', 'fast', .1),), 'still')])
+    hasty = SimpleNamespace(look=lambda v: [Seen((SeenObject('red', 'circle', 'left', 'stops', 'fast', .1),), 'still')])
     for caption, good in (('a red circle moves left', True), ('a red circle moves left slowly', False),
                           ('a red circle moves left then turns back', False), ('a red circle moves left then stops', True)):
         assert judged([('one object', caption)], torch.zeros(1, 17, 8, 8, 3, dtype=torch.uint8), hasty)[0].good == good
@@ -469,8 +471,7 @@ def test_the_judge_is_shown_with_its_classes_and_what_it_is_worth(capsys):
 
 
 def test_the_card_lists_what_was_trained():
-    mix = mixture(Config(), 10**6)
-    scenes = world.sample(3000, 5, **mix)
+    scenes = world.sample(3000, 5, *curriculum(Config(), 10**6))
     shown = {w for told in (scenes.captions(), scenes.captions(False)) for c in told for w in c.split()}
     assert sorted(shown) == trained_words()
     card = (BUNDLED / 'README.md').read_text(encoding='utf-8')

@@ -471,7 +471,7 @@ def test_through_generate():
 # -- measures
 
 def clips(n=4):
-    return world.sample(n, 3, kind='single', motions=['left', 'right', 'up', 'down', 'up left']).render()[0]
+    return world.sample(n, 3, world.Mixture('single', ['left', 'right', 'up', 'down', 'up left'])).render()[0]
 
 
 def test_a_frozen_video_does_not_win():

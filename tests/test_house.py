@@ -135,7 +135,7 @@ def test_quiet_by_default():
 # Guards that cannot fail guard nothing: each sees a planted fault.
 
 def test_layering_can_fail():
-    places = {'core.grid': ('core', 0), 'world.scenes': ('world', 0), 'seam.run': ('seam', 6), 'points.matching': ('points', 0),
+    places = {'core.grid': ('core', 0), 'world.scenes': ('world', 5), 'seam.run': ('seam', 6), 'points.matching': ('points', 0),
               'words.maps': ('words', 0), 'words.word_maps': ('words', 10), 'cli': ('', 90), 'bundled.net': ('bundled', 1),
               'bundled.dit': ('bundled', 2)}
     for name, line in [('core.grid', 'from ..world.scenes import clip'), ('words.maps', 'from vidlens.world import clip'),

@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from vidlens import world
-from vidlens.bundled.judge import EXAMS, Judge, Seen, SeenThing, agreement, examine, fit_judge, main
+from vidlens.bundled.judge import EXAMS, Judge, Seen, SeenObject, agreement, examine, fit_judge, main
 from vidlens.bundled.net import read_checkpoint, write_checkpoint
 
-RED = SeenThing('red', 'circle', 'left', 'stops', 'normal', .1)
-BLUE = SeenThing('blue', 'star', 'still', 'whole', 'normal', .05)
+RED = SeenObject('red', 'circle', 'left', 'stops', 'normal', .1)
+BLUE = SeenObject('blue', 'star', 'still', 'whole', 'normal', .05)
 
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -50,7 +50,7 @@ def test_looking_is_deterministic_and_does_not_depend_on_the_chunk(judge):
 
 
 def test_a_swapped_caption_disagrees(judge):
-    scenes = world.sample(6, seed=31, kind='single', motions=['left', 'up', 'grow', 'spin'])
+    scenes = world.sample(6, 31, world.Mixture(kind='single', motions=['left', 'up', 'grow', 'spin']))
     seen = judge.look(scenes.render()[0])
     for name, value in (('motion', 'down'), ('shape', 'cross'), ('colour', 'brown'), ('camera', 'zoom in')):
         verdicts = [agreement(s, d)[name] for s, d in zip(seen, scenes.with_(**{name: value}).describe())]
@@ -63,7 +63,7 @@ def test_noise_and_nothing(judge):
     flat = torch.tensor([.9, .1, .1]).expand(1, 17, 64, 64, 3)
     black, white = torch.zeros(1, 17, 64, 64, 3), torch.ones(1, 17, 64, 64, 3)
     seen = judge.look(torch.cat([noise, grey, flat, black, white]))
-    assert all(len(s.things) <= 2 for s in seen)
+    assert all(len(s.objects) <= 2 for s in seen)
     assert seen[2] == Seen((), 'still')
     assert judge.look(grey) == [Seen((), 'still')]     # nothing in the whole chunk
     wanted = said('a red circle moves left while the camera pans up')
@@ -71,9 +71,9 @@ def test_noise_and_nothing(judge):
 
 
 def test_things_come_by_falling_area(judge):
-    for s in judge.look(world.sample(6, seed=41, kind='two').render()[0]):
-        assert [t.area for t in s.things] == sorted((t.area for t in s.things), reverse=True)
-        assert all(0 < t.area < .5 for t in s.things)
+    for s in judge.look(world.sample(6, 41, world.Mixture(kind='two')).render()[0]):
+        assert [t.area for t in s.objects] == sorted((t.area for t in s.objects), reverse=True)
+        assert all(0 < t.area < .5 for t in s.objects)
 
 
 def test_agreement_of_one_thing():
@@ -106,7 +106,7 @@ def test_agreement_where_a_question_makes_no_sense():
 
 
 def test_agreement_of_twins():
-    twin = SeenThing('red', 'star', 'up', 'whole', 'normal', .05)
+    twin = SeenObject('red', 'star', 'up', 'whole', 'normal', .05)
     caption = said('a red star moves up and a red circle moves left then stops')
     assert agreement(Seen((RED, twin), 'still'), caption)['motions'] == (True, True)
     assert agreement(Seen((RED,), 'still'), caption)['motions'] in ((False, False), (False, True))
@@ -188,5 +188,5 @@ def test_the_command(capsys, tmp_path):
 
 def test_objects_larger_than_those_of_the_training(judge):
     captions = ['a purple square moves left', 'a blue square moves up', 'a red circle stays still']
-    scenes = world.from_captions(captions, seed=3, radius=16)
-    assert [s.things[0].motion for s in judge.look(scenes.render()[0])] == ['left', 'up', 'still']
+    scenes = world.from_captions(captions, seed=3, knobs=world.Knobs(radius=16))
+    assert [s.objects[0].motion for s in judge.look(scenes.render()[0])] == ['left', 'up', 'still']

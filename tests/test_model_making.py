@@ -86,8 +86,9 @@ def test_held_out_combinations_are_never_shown(codec, contrast):
     for start in (0, 300_000):
         clips.codec = type('NoCodec', (), {'encode': staticmethod(lambda video: video[:, :1])})   # drawing is enough
         clips._draw(start)
-        seen |= {(t.colour, t.shape, t.motion) for c in clips.captions for t in world.parse(c).things}
-    held = {(t.colour, t.shape, t.motion) for d in world.sample(2000, combos='heldout').describe() for t in d.things}
+        seen |= {(t.colour, t.shape, t.motion) for c in clips.captions for t in world.parse(c).objects}
+    scenes = world.sample(2000, 0, world.Mixture(combos='heldout'))
+    held = {(t.colour, t.shape, t.motion) for d in scenes.describe() for t in d.objects}
     assert len(seen) > 100 and len(held) > 20 and not seen & held
 
 
@@ -136,7 +137,7 @@ def test_modest_answers_lie_between(codec, share):
 
 
 def test_a_contrary_camera_makes_another_move_of_its_kind():
-    scenes = world.sample(128, 3, kind=['pan', 'zoom', 'roll', 'single'], combos='train')
+    scenes = world.sample(128, 3, world.Mixture(kind=['pan', 'zoom', 'roll', 'single'], combos='train'))
     told = [d.camera for d in _pairs(scenes, torch.Generator().manual_seed(0)).describe()]
     moves = [(a, b) for a, b in zip(told[::2], told[1::2]) if a != b]
     assert {a.split()[0] for a, _ in moves} == {'pan', 'zoom', 'roll'}

@@ -168,7 +168,7 @@ def test_the_way_back_goes_through_time_both_ways():
 def world_set():
     clips = []
     for kind in ('single', 'two', 'pan', 'mixed'):
-        scenes = world.sample(4, seed=5, kind=kind)
+        scenes = world.sample(4, 5, world.Mixture(kind=kind))
         for i in range(4):
             d = scenes.clip(i, frames=9, points=8, background=8)
             clips.append(PointClip(f'{kind} {i}', d.tracks, d.visible, d.video))

@@ -371,7 +371,7 @@ def test_concept_map_points_at_the_object_more_often_than_a_random_token(pipe):
     "The brightest token of its colour's map lies on the object; that other words' maps do so too is not denied here."
     hits, area = [], []
     for clip in world_clips(pipe, 8, seed=31, shapes=['circle', 'square', 'star', 'triangle']):
-        colour = world.parse(clip.caption).things[0].colour
+        colour = world.parse(clip.caption).objects[0].colour
         maps = imap(pipe, clip.video, colour, clip.caption)
         inside = torch.nn.functional.avg_pool2d(clip.masks[0][::4].float()[:, None], 8)[:, 0] > .5
         peak = maps[colour].flatten(1).argmax(1)

@@ -104,7 +104,7 @@ def fit_codec(clips: int = 512, seed: int = 77, channels: int = 16, batch: int =
 
 def _batches(clips: int, seed: int, batch: int) -> Iterator[Tensor]:
     for start in range(0, clips, batch):
-        video, _ = world.sample(min(batch, clips - start), seed + start, combos='train').render()
+        video, _ = world.sample(min(batch, clips - start), seed + start, world.Mixture(combos='train')).render()
         yield _blocks(video).flatten(0, -2).double()
 
 # %% ../../nbs/bundled/00_codec.ipynb #5a1b1e19

@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,9 +34,9 @@ from ..seam.choices import choose_device
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['SWAPS', 'PROMPTS', 'GOALS', 'mixture', 'token_labels', 'word_labels', 'Clips', 'v_loss', 'told_losses', 'Muon',
-           'Training', 'save_run', 'restore_run', 'swapped', 'WordSwaps', 'draw', 'Progress', 'verdict', 'train',
-           'main']
+__all__ = ['SWAPS', 'PROMPTS', 'GOALS', 'curriculum', 'token_labels', 'word_labels', 'Clips', 'v_loss', 'told_losses', 'Muon',
+           'Training', 'save_run', 'restore_run', 'Swap', 'swapped', 'WordSwaps', 'draw', 'Progress', 'verdict',
+           'train', 'main']
 
 # %% ../../nbs/bundled/02_dit.ipynb #0db8874f
 _WAYS, _TURNS = ['left', 'right', 'up', 'down'], ['up left', 'up right', 'down left', 'down right']
@@ -56,12 +56,16 @@ def _ramp(seen: int, first: float, last: float) -> float:
     return min(1., max(0., (seen - first) / max(1, last - first)))
 
 
-def mixture(config: Config, seen: int) -> dict[str, Any]:
-    "What `world.sample` is asked for after `seen` clips: weights of what is to be seen, and the spread."
+def curriculum(config: Config,      # the settings of a run
+               seen: int,           # clips that training has seen
+               ) -> tuple[world.Mixture, world.Knobs]:
+    "What training draws after `seen` clips: the mixture of scenes, and how far from the centre objects start."
     r, (a, b) = _ramp(seen, *config.richer), config.spread
     mixed: dict[str, Any] = {k: {n: (1 - r) * _EARLY[k].get(n, 0.) + r * w for n, w in v.items()}
                              for k, v in _LATE.items()}
-    return mixed | {'spread': a + (b - a) * _ramp(seen, *config.widening), 'combos': 'train'}
+    marks = mixed.pop('marks')
+    return (world.Mixture(**mixed, combos='train'),
+            world.Knobs(marks=marks, spread=a + (b - a) * _ramp(seen, *config.widening)))
 
 # %% ../../nbs/bundled/02_dit.ipynb #22ea5bc5
 _SAID = {'colour': world.COLOURS, 'shape': world.SHAPES, 'motion': world.MOTIONS, 'schedule': world.SCHEDULES,
@@ -131,7 +135,7 @@ def word_labels(captions: Sequence[str], slots: int) -> Tensor:
     labels = torch.full((len(captions), slots, len(_SAID)), -1)
     for row, caption in zip(labels, captions):
         said = world.parse(caption) if caption else world.Description(())
-        for k, thing in enumerate(said.things):
+        for k, thing in enumerate(said.objects):
             numbers = torch.tensor([list(_SAID[a]).index(getattr(thing, a)) for a in list(_SAID)[:5]])
             for span in filter(None, (said.spans[a][k] for a in list(_SAID)[:5])):
                 first = caption[:span[0]].count(' ')
@@ -150,7 +154,7 @@ class Clips:
     def _draw(self, start: int) -> None:
         "A stock of clips: drawing many at once is cheaper."
         g = torch.Generator().manual_seed(start)
-        scenes = world.sample(self.size, self.config.seed * 10**10 + start, **mixture(self.config, start))
+        scenes = world.sample(self.size, self.config.seed * 10**10 + start, *curriculum(self.config, start))
         scenes = _pairs(scenes, g) if self.config.contrast else scenes
         self.start, plain, free = start, scenes.captions(False), scenes.captions()
         # at first always the same words, in the end in half of the clips
@@ -426,26 +430,35 @@ def restore_run(path: str | Path, device: str | torch.device = 'cpu', half: bool
 
 # %% ../../nbs/bundled/02_dit.ipynb #b4d12d36
 _PANS = ['pan ' + w for w in _WAYS]
-_plain = {'kind': 'single', 'schedules': 'whole', 'paces': 'normal'}
-# name: noise level, attribute, choices, the scenes
-SWAPS: dict[str, tuple[int, str, list[str], dict[str, Any]]] = {
-    'colour': (950, 'colour', ['red', 'green', 'blue', 'yellow'], {**_plain, 'motions': _WAYS}),
-    'motion': (950, 'motion', _WAYS, {**_plain, 'motions': _WAYS}),
-    'motion near': (950, 'motion', _WAYS, {**_plain, 'motions': _WAYS, 'spread': 8}),
-    'motion 850': (850, 'motion', _WAYS, {**_plain, 'motions': _WAYS}),
-    'pan': (950, 'camera', _PANS, {'kind': 'pan'}),
-    'shape': (700, 'shape', ['circle', 'square', 'triangle', 'star'], {**_plain, 'motions': _WAYS}),
-    'two': (850, 'motion', _WAYS, {**_plain, 'kind': 'two', 'motions': _WAYS}),
-    'own': (930, 'exchange', _WAYS, {**_plain, 'kind': 'two', 'motions': _WAYS}),
-    'schedule': (850, 'schedule', ['whole', 'stops', 'late', 'back'],
-                 {**_plain, 'motions': _WAYS, 'schedules': ['whole', 'stops', 'late', 'back']}),
-    'pace': (850, 'pace', ['normal', 'slow', 'fast'],
-             {**_plain, 'motions': _WAYS, 'paces': ['normal', 'slow', 'fast']}),
-    'diagonal': (850, 'motion', _TURNS, {**_plain, 'motions': _TURNS}),
-    'change': (850, 'motion', ['grow', 'shrink', 'spin', 'bounce'],
-               {**_plain, 'motions': ['grow', 'shrink', 'spin', 'bounce']}),
-    'zoom, roll': (850, 'camera', ['zoom in', 'zoom out', 'roll clockwise', 'roll counterclockwise'],
-                   {'kind': {'zoom': .5, 'roll': .5}})}
+_plain = world.Mixture(kind='single', motions=_WAYS, schedules='whole', paces='normal')
+
+
+class Swap(NamedTuple):
+    "One kind of word: which captions are compared, on which clips, at which noise level."
+    t: int                          # timestep
+    attribute: str                  # what is replaced in the caption; 'exchange': the motions of two objects
+    choices: list[str]              # the values that compete
+    mixture: world.Mixture          # the clips
+    spread: float | None = None     # how far from the centre objects start; None: as in the evaluation
+
+
+SWAPS: dict[str, Swap] = {
+    'colour': Swap(950, 'colour', ['red', 'green', 'blue', 'yellow'], _plain),
+    'motion': Swap(950, 'motion', _WAYS, _plain),
+    'motion near': Swap(950, 'motion', _WAYS, _plain, 8),
+    'motion 850': Swap(850, 'motion', _WAYS, _plain),
+    'pan': Swap(950, 'camera', _PANS, world.Mixture(kind='pan')),
+    'shape': Swap(700, 'shape', ['circle', 'square', 'triangle', 'star'], _plain),
+    'two': Swap(850, 'motion', _WAYS, replace(_plain, kind='two')),
+    'own': Swap(930, 'exchange', _WAYS, replace(_plain, kind='two')),
+    'schedule': Swap(850, 'schedule', ['whole', 'stops', 'late', 'back'],
+                     replace(_plain, schedules=['whole', 'stops', 'late', 'back'])),
+    'pace': Swap(850, 'pace', ['normal', 'slow', 'fast'], replace(_plain, paces=['normal', 'slow', 'fast'])),
+    'diagonal': Swap(850, 'motion', _TURNS, replace(_plain, motions=_TURNS)),
+    'change': Swap(850, 'motion', ['grow', 'shrink', 'spin', 'bounce'],
+                   replace(_plain, motions=['grow', 'shrink', 'spin', 'bounce'])),
+    'zoom, roll': Swap(850, 'camera', ['zoom in', 'zoom out', 'roll clockwise', 'roll counterclockwise'],
+                       world.Mixture(kind={'zoom': .5, 'roll': .5}))}
 
 
 def swapped(scenes: world.Scenes, attribute: str, choices: Sequence[str], most: int | None = None) -> list[list[str]]:
@@ -454,7 +467,7 @@ def swapped(scenes: world.Scenes, attribute: str, choices: Sequence[str], most: 
     'exchange': then those in which two objects have each other's motion, so that the words are the same."""
     if attribute == 'exchange':
         return [scenes.captions(False), _exchanged(scenes).captions(False)]
-    seen = [d.camera if attribute == 'camera' else getattr(d.things[0], attribute) for d in scenes.describe()]
+    seen = [d.camera if attribute == 'camera' else getattr(d.objects[0], attribute) for d in scenes.describe()]
     at, rows = [choices.index(s) if s in choices else 0 for s in seen], [scenes.captions(False)]
     for k in range(1, min(len(choices), (most or len(choices)) + 1)):
         other: dict[str, Any] = {attribute: [choices[(i + k) % len(choices)] for i in at]}
@@ -467,12 +480,13 @@ class WordSwaps:
 
     def __init__(self, codec: Codec, clips: int = 32, spread: float = 14., device: str | torch.device = 'cpu') -> None:
         self.sets: dict[str, tuple[Tensor, list[list[str]]]] = {}
-        for i, (name, (_, attribute, choices, wish)) in enumerate(SWAPS.items()):
-            scenes = world.sample(2 * clips, 10**15 + i, combos='train', **{'spread': spread, **wish})
-            if attribute == 'exchange':
+        for i, (name, swap) in enumerate(SWAPS.items()):
+            scenes = world.sample(2 * clips, 10**15 + i, replace(swap.mixture, combos='train'),
+                                  world.Knobs(spread=swap.spread or spread))
+            if swap.attribute == 'exchange':
                 scenes = scenes[scenes.motion[:, 0] != scenes.motion[:, 1]]
             scenes = scenes[:clips]
-            told = swapped(scenes, attribute, choices, 3)
+            told = swapped(scenes, swap.attribute, swap.choices, 3)
             self.sets[name] = codec.encode(scenes.to(device).render()[0]), told
 
     @torch.no_grad()
@@ -483,8 +497,8 @@ class WordSwaps:
         alphas, found = make_scheduler().alphas_cumprod.float(), {}
         for name in names or self.sets:
             z, rows = self.sets[name]
-            t = torch.full((len(z),), SWAPS[name][0], device=z.device)
-            g = torch.Generator(z.device).manual_seed(SWAPS[name][0])
+            t = torch.full((len(z),), SWAPS[name].t, device=z.device)
+            g = torch.Generator(z.device).manual_seed(SWAPS[name].t)
             x, v = _noisy(z, t[:, None].expand(-1, z.shape[1]), alphas.to(z.device), g)
             with _half(z.device, z.is_cuda):
                 outs = [net(x, token_ids(tokenizer, row, length).to(z.device), t) for row in rows]

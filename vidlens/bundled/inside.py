@@ -113,13 +113,15 @@ def point_scenes(n: int, seed: int, family: str = 'train', hard: bool = False) -
     """2 n scenes: moving objects and a resting camera, then a camera that pans over one object.
 
     hard: the first are `hard_scenes`, the pans are in changing light."""
-    moving = hard_scenes(n, seed, family) if hard else fresh(n, seed, family, kind='single', motions=_EIGHT)
-    return _join(moving, fresh(n, seed + 1, family, kind='pan', **(dict(light=_LIGHT) if hard else {})))
+    moving = hard_scenes(n, seed, family) if hard else fresh(n, seed, family, world.Mixture('single', _EIGHT))
+    knobs = world.Knobs(spread=14, light=_LIGHT) if hard else world.Knobs(spread=14)
+    return _join(moving, fresh(n, seed + 1, family, world.Mixture('pan'), knobs))
 
 
 def hard_scenes(n: int, seed: int, family: str = 'train') -> world.Scenes:
     "n scenes of two objects of one colour that turn on their way, in changing light; nothing easier among them."
-    return fresh(n, seed, family, kind='two', motions=_EIGHT, same_colour=1, light=_LIGHT, turn=(.5, 1.5))
+    return fresh(n, seed, family, world.Mixture('two', _EIGHT),
+                 world.Knobs(spread=14, same_colour=1, light=_LIGHT, turn=(.5, 1.5)))
 
 
 def _join(a: world.Scenes, b: world.Scenes) -> world.Scenes:
@@ -187,10 +189,10 @@ _LEVELS = (4, 8, 12, 16, 20)        # steps of a run of 30
 
 def movers(n: int, seed: int, family: str = 'train') -> tuple[world.Scenes, list[int]]:
     "n scenes of two objects of which one moves in a direction, and which: the first, the second, ..."
-    ways: dict[str, Any] = dict(kind='two', motions=list(world.MOTIONS)[:4], schedules='whole', paces='normal')
-    scenes = fresh(n, seed, family, **ways)
+    mixture = world.Mixture(kind='two', motions=list(world.MOTIONS)[:4], schedules='whole', paces='normal')
+    scenes = fresh(n, seed, family, mixture)
     who = [i % 2 for i in range(n)]
-    told = [[d.things[k].motion if k == w else 'still' for d, w in zip(scenes.describe(), who)] for k in (0, 1)]
+    told = [[d.objects[k].motion if k == w else 'still' for d, w in zip(scenes.describe(), who)] for k in (0, 1)]
     return scenes.with_(0, motion=told[0]).with_(1, motion=told[1]), who
 
 

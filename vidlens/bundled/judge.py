@@ -25,7 +25,7 @@ from .net import fingerprint, read_checkpoint, write_checkpoint
 from ..core.stats import wilson
 
 # %% auto #0
-__all__ = ['EXAMS', 'SeenThing', 'Seen', 'agreement', 'Judge', 'fit_judge', 'examine', 'main']
+__all__ = ['EXAMS', 'SeenObject', 'Seen', 'agreement', 'Judge', 'fit_judge', 'examine', 'main']
 
 # %% ../../nbs/bundled/05_judge.ipynb #0bfe04c7
 _SHAPE = (17, 64, 64, 3)
@@ -35,7 +35,7 @@ _CHOICES: dict[str, list[str]] = {
 
 
 @dataclass(frozen=True)
-class SeenThing:
+class SeenObject:
     "An object found in a clip; `area` is its mean share of the frame."
     colour: str
     shape: str
@@ -47,8 +47,8 @@ class SeenThing:
 
 @dataclass(frozen=True)
 class Seen:
-    "What is seen in a clip: at most two things, by falling area, and the camera."
-    things: tuple[SeenThing, ...]
+    "What the judge sees in a clip: at most two objects, the larger one first, and the camera."
+    objects: tuple[SeenObject, ...]
     camera: str
 
 # %% ../../nbs/bundled/05_judge.ipynb #892343fc
@@ -58,16 +58,16 @@ def agreement(seen: Seen, said: world.Description) -> dict[str, Any]:
     'colour': these colours and no others; 'shape', 'motion', 'schedule', 'pace': of every object, found by its colour;
     the last two None if all are said to be still, 'motion' None if so and the camera moves; 'camera' always. 'motions':
     a tuple of bools, object by object in the caption's order. A missing object is wrong."""
-    free = list(seen.things)
-    found: list[SeenThing | None] = []
-    for thing in said.things:       # of two things of one colour, the one of the right shape first
+    free = list(seen.objects)
+    found: list[SeenObject | None] = []
+    for thing in said.objects:       # of two things of one colour, the one of the right shape first
         same = sorted((s for s in free if s.colour == thing.colour), key=lambda s: s.shape != thing.shape)
         found.append(same[0] if same else None)
         free = [s for s in free if s is not found[-1]]
     def right(name: str) -> list[bool]:
-        return [s is not None and getattr(s, name) == getattr(t, name) for s, t in zip(found, said.things)]
-    moving = [t.motion != 'still' for t in said.things]
-    out: dict[str, Any] = {'colour': {s.colour for s in seen.things} == {t.colour for t in said.things},
+        return [s is not None and getattr(s, name) == getattr(t, name) for s, t in zip(found, said.objects)]
+    moving = [t.motion != 'still' for t in said.objects]
+    out: dict[str, Any] = {'colour': {s.colour for s in seen.objects} == {t.colour for t in said.objects},
                            'shape': all(right('shape')),
                            'motion': all(right('motion')) if said.camera == 'still' or any(moving) else None}
     for name in ('schedule', 'pace'):
@@ -386,10 +386,10 @@ class Judge:
         scores = [self._nets.shape(found.crops), *_heads(self._nets.path(_features(found.path)))]
         numbers = [found.colour, *(score.argmax(1) for score in scores)]
         words = [[_CHOICES[kind][i] for i in n.tolist()] for kind, n in zip(('colour', 'shape', *_KINDS), numbers)]
-        things: list[list[SeenThing]] = [[] for _ in videos]
+        things: list[list[SeenObject]] = [[] for _ in videos]
         share = (found.area / (_SHAPE[1] * _SHAPE[2])).tolist()
         for i, colour, shape, motion, schedule, pace, area in zip(found.clip.tolist(), *words, share):
-            thing = SeenThing(colour, shape, motion, schedule, pace, area)
+            thing = SeenObject(colour, shape, motion, schedule, pace, area)
             things[i].append(replace(thing, schedule='whole', pace='normal') if thing.motion == 'still' else thing)
         return [Seen(tuple(sorted(t, key=lambda s: -s.area)), _camera_name(c)) for t, c in zip(things, found.camera)]
 
@@ -428,17 +428,21 @@ def _check_videos(videos: Tensor) -> None:
                          'be in [0, 1]: clamp them, or divide by 255')
 
 # %% ../../nbs/bundled/05_judge.ipynb #624c8e22
+_BALANCED = world.Mixture(schedules={'whole': .4, 'stops': .2, 'late': .2, 'back': .2}, paces=_CHOICES['pace'])
+
+
 def _scenes(clips: int, seed: int, batch: int) -> Iterator[world.Scenes]:
     "Batches of scenes to learn from."
     kinds = {'single': .44, 'two': .26, 'pan': .12, 'zoom': .06, 'roll': .06, 'mixed': .06}
     for k in range(0, clips, batch):
         g = torch.Generator().manual_seed(seed + k)
         difficulty, wide, photos, spread = torch.rand(4, generator=g).tolist()
-        more: dict[str, Any] = dict(colours=_CHOICES['colour'], shapes=_CHOICES['shape']) if wide < .7 else {}
-        more |= {'spread': 14} if spread < .5 else {}
-        yield world.sample(min(batch, clips - k), seed + k, kind=kinds, combos='train', paces=_CHOICES['pace'],
-                           schedules={'whole': .4, 'stops': .2, 'late': .2, 'back': .2},
-                           photos=wide < .7 and photos < .4, difficulty=.3 * max(0., 2 * difficulty - 1), **more)
+        mixture = replace(_BALANCED, kind=kinds, combos='train')
+        if wide < .7:
+            mixture = replace(mixture, colours=_CHOICES['colour'], shapes=_CHOICES['shape'])
+        knobs: dict[str, Any] = dict(photos=wide < .7 and photos < .4, difficulty=.3 * max(0., 2 * difficulty - 1))
+        knobs |= {'spread': 14} if spread < .5 else {}
+        yield world.sample(min(batch, clips - k), seed + k, mixture, world.Knobs(**knobs))
 
 
 def _fit(net: nn.Module, steps: int, rate: float, loss_at) -> None:
@@ -554,9 +558,11 @@ def fit_judge(clips: int = 9_600, seed: int = 0, path_steps: int = 5000, shape_s
 
 # %% ../../nbs/bundled/05_judge.ipynb #dab07135
 _EXAM = 4 * 10**15
-EXAMS: dict[str, dict[str, Any]] = {
-    'truth': {}, 'softened': {}, 'spread 14': {'spread': 14}, 'difficulty .3': {'difficulty': .3},
-    'held-out family': {'family': 'heldout', 'photos': False}, 'and photographs': {'family': 'heldout'}}
+# family of the clips, and their knobs
+EXAMS: dict[str, tuple[str, world.Knobs]] = {
+    'truth': ('train', world.Knobs()), 'softened': ('train', world.Knobs()), 'spread 14': ('train', world.Knobs(spread=14)),
+    'difficulty .3': ('train', world.Knobs(.3)), 'held-out family': ('heldout', world.Knobs(photos=False)),
+    'and photographs': ('heldout', world.Knobs())}
 
 
 def examine(judge: Judge, clips: int = 120, exam: str = 'truth', seed: int = 0) -> list[tuple[str, str, bool]]:
@@ -571,9 +577,9 @@ def examine(judge: Judge, clips: int = 120, exam: str = 'truth', seed: int = 0) 
     for k, kind in enumerate(kinds):
         part = _EXAM + seed * 10**8 + k * 10**6
         for start in range(0, max(1, clips // 3), 32):
-            scenes = world.sample(min(32, max(1, clips // 3) - start), part + start, kind=kind, combos='heldout',
-                                  schedules={'whole': .4, 'stops': .2, 'late': .2, 'back': .2},
-                                  paces=_CHOICES['pace'], **EXAMS[exam])
+            family, knobs = EXAMS[exam]
+            scenes = world.sample(min(32, max(1, clips // 3) - start), part + start,
+                                  replace(_BALANCED, kind=kind, combos='heldout', family=family), knobs)
             video = scenes.render()[0]
             video = _soften(video, codec, g) if codec else video
             for seen, said in zip(judge.look(video), scenes.describe()):
@@ -584,11 +590,11 @@ def examine(judge: Judge, clips: int = 120, exam: str = 'truth', seed: int = 0) 
 def _verdicts(seen: Seen, said: world.Description) -> list[tuple[str, str, bool]]:
     "One row a question: colour and camera by clip, the rest by object."
     whole = agreement(seen, said)
-    rows = [('colour', said.things[0].colour, whole['colour']), ('camera', said.camera, whole['camera'])]
-    if len({t.colour for t in said.things}) < len(said.things):
+    rows = [('colour', said.objects[0].colour, whole['colour']), ('camera', said.camera, whole['camera'])]
+    if len({t.colour for t in said.objects}) < len(said.objects):
         return rows             # of twins, colour cannot tell which is which
-    for thing in said.things:
-        one = agreement(Seen(tuple(s for s in seen.things if s.colour == thing.colour), 'still'),
+    for thing in said.objects:
+        one = agreement(Seen(tuple(s for s in seen.objects if s.colour == thing.colour), 'still'),
                         world.Description((thing,)))
         rows += [(k, getattr(thing, k), one[k]) for k in ('shape', *_KINDS) if one[k] is not None]
     return rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -82,11 +82,16 @@ def check_words(pipe) -> None:
         text_of(pipe, ' '.join(words[i:i + some]))
 
 
-def fresh(n: int, seed: int, family: str = 'train', **wish) -> world.Scenes:
-    "n scenes that training never saw; `wish` goes to `world.sample`."
+def fresh(n: int,                                   # number of scenes
+          seed: int,                                # scene i of a seed is always the same
+          family: str = 'train',                    # 'train' or 'heldout': which shapes, colours and textures
+          mixture: world.Mixture | None = None,     # which scenes; its family and combinations are replaced
+          knobs: world.Knobs | None = None,         # sizes, distances and looks; None: starts up to 14 units from the centre
+          ) -> world.Scenes:
+    "Scenes that training never saw: held-out combinations, or the held-out family."
     combos = 'heldout' if family == 'train' else 'all'
-    given: dict[str, Any] = {'combos': combos, 'family': family, 'spread': 14}
-    return world.sample(n, SEED + seed, **given | wish)
+    mixture = replace(mixture or world.Mixture(), combos=combos, family=family)
+    return world.sample(n, SEED + seed, mixture, knobs or world.Knobs(spread=14))
 
 # %% ../../nbs/bundled/06_measures.ipynb #5c42dcf7
 def vae_rows(redraw: Callable[[Tensor], Tensor], judge, split: str, family: str = 'train', clips: int = 96
@@ -102,7 +107,7 @@ def vae_rows(redraw: Callable[[Tensor], Tensor], judge, split: str, family: str 
         again = redraw(video)
         e = (again - video).square().mean(-1)
         errors.append(torch.stack([e.mean(), e[masks.any(0)].mean()]))
-        if len(said.things) == 1:
+        if len(said.objects) == 1:
             for name, x in zip(seen, (again, video)):
                 seen[name].append(bool(agreement(judge.look(x[None])[0], said)['shape']))
         log_progress('vae', i + 1, clips)
@@ -170,12 +175,14 @@ def swap_rows(answer: Answer, code: Callable[[Tensor], Tensor], alphas: Tensor, 
     code: videos (clips, ...) to latents (clips, ...)."""
     rows, kept = [], dict[str, tuple[world.Scenes, Tensor]]()
     for name in names or [n for n in _ASKED if n != _SEEN or family == 'train']:
-        _, attribute, choices, wish = SWAPS[name.split(',')[0] if name == _SEEN else name]
-        wish = wish | ({'combos': 'train'} if name == _SEEN else {})
+        _, attribute, choices, mixture, _ = SWAPS[name.split(',')[0] if name == _SEEN else name]
         choices = world.FAMILIES[family][attribute + 's'] if attribute in ('colour', 'shape') else choices
-        key = str(wish)    # words that are asked of the same clips share them
+        key = str(mixture) + (_SEEN if name == _SEEN else '')    # swaps on the same clips share them
         if key not in kept:
-            scenes = fresh(clips, 100 + len(kept), family, **wish)
+            seed = 100 + len(kept)
+            seen = replace(mixture, combos='train', family=family)
+            scenes = world.sample(clips, SEED + seed, seen, world.Knobs(spread=14)) if name == _SEEN else \
+                fresh(clips, seed, family, mixture)
             kept[key] = scenes, code(scenes.render()[0])
         scenes, z = kept[key]
         times, required = _ASKED[name]

@@ -286,7 +286,7 @@ def make_net(config: Config, tokens: int) -> Net:
 def fingerprint() -> str:
     "A short hash of the world: its words, tables and knobs, and what some seeds describe."
     tables = [getattr(world, k) for k in ('COLOURS', 'SHAPES', 'MOTIONS', 'SCHEDULES', 'PACES', 'CAMERAS', 'KNOBS')]
-    said = world.sample(64, seed=1, combos='train').captions()
+    said = world.sample(64, 1, world.Mixture(combos='train')).captions()
     return hashlib.sha256(json.dumps([world.vocabulary(), tables, said]).encode()).hexdigest()[:12]
 
 # %% ../../nbs/bundled/01_net.ipynb #1f1ab8db

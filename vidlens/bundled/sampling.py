@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,36 +37,36 @@ __all__ = ['GROUPS', 'Group', 'said_in', 'check_stock', 'sampled', 'Shown', 'tol
 class Group:
     "Captions of one kind: how many (`few` in a short run), what they tell, what the judge is asked, what is required."
 
-    n: int
-    few: int
-    vary: tuple[str, list[str]]                # a choice of `world.sample` and its values
-    wish: dict[str, Any]
-    judged: dict[str, float | None]            # what is judged: what is required
-    chance: dict[str, float]
+    n: int                                     # captions in a full evaluation
+    few: int                                   # captions in a short one
+    vary: tuple[str, list[str]]                # a field of `world.Mixture` and its values
+    mixture: world.Mixture                     # the rest
+    judged: dict[str, float | None]            # attributes that are judged: required share, or None
+    chance: dict[str, float]                   # attribute: share that guessing would reach
 
 
-_WAYS, _PLAIN = list(world.MOTIONS)[:4], {'kind': 'single', 'schedules': 'whole', 'paces': 'normal'}
-_TOLD = _PLAIN | {'motions': _WAYS}
+_WAYS, _PLAIN = list(world.MOTIONS)[:4], world.Mixture(kind='single', schedules='whole', paces='normal')
+_TOLD = replace(_PLAIN, motions=_WAYS)
 _SIX = [*_WAYS, 'still', 'grow']
 
 
 def _one(n: int, few: int, choice: str, values: list[str], judged: str, required: float | None, chance: float,
-         wish: dict[str, Any]) -> Group:
-    return Group(n, few, (choice, values), wish, {judged: required}, {judged: chance})
+         mixture: world.Mixture) -> Group:
+    return Group(n, few, (choice, values), mixture, {judged: required}, {judged: chance})
 
 
 GROUPS: dict[str, Group] = {
     'one object': Group(72, 24, ('motions', _SIX), _PLAIN, {'colour': .97, 'motion': .95, 'shape': .8},
                         {'colour': 1 / 6, 'motion': 1 / 13, 'shape': 1 / 4}),
-    'pan': _one(32, 8, 'cameras', [f'pan {w}' for w in _WAYS], 'camera', .9, 1 / 4, {'kind': 'pan'}),
-    'two objects': Group(32, 8, ('kind', ['two']), {**_PLAIN, 'kind': 'two', 'motions': _SIX},
+    'pan': _one(32, 8, 'cameras', [f'pan {w}' for w in _WAYS], 'camera', .9, 1 / 4, world.Mixture(kind='pan')),
+    'two objects': Group(32, 8, ('kind', ['two']), replace(_PLAIN, kind='two', motions=_SIX),
                          {'colour': .85, 'motions': .75, 'shape': None},
                          {'colour': 1 / 15, 'motions': 1 / 13, 'shape': 1 / 16}),
     **{s: _one(24, 4, 'schedules', [s], 'schedule', .8, 1 / 4, _TOLD) for s in ('stops', 'late')},
     'back': _one(12, 4, 'schedules', ['back'], 'schedule', None, 1 / 4, _TOLD),
     'diagonal': _one(16, 4, 'motions', list(world.MOTIONS)[4:8], 'motion', None, 1 / 13, _PLAIN),
     **{m: _one(8, 4, 'motions', [m], 'motion', None, 1 / 13, _PLAIN) for m in ('spin', 'shrink', 'bounce')},
-    **{c: _one(8, 4, 'cameras', [c], 'camera', None, 1 / 9, {'kind': c.split()[0]}) for c in list(world.CAMERAS)[5:]},
+    **{c: _one(8, 4, 'cameras', [c], 'camera', None, 1 / 9, world.Mixture(kind=c.split()[0])) for c in list(world.CAMERAS)[5:]},
     **{p: _one(12, 4, 'paces', [p], 'pace', None, 1 / 3, _TOLD) for p in ('slow', 'fast')}}
 
 
@@ -75,9 +75,8 @@ def said_in(name: str, n: int, family: str = 'train') -> list[str]:
     group, rows = GROUPS[name], []
     choice, values = group.vary
     for i, value in enumerate(values):
-        wish = {**group.wish, choice: value}
         seed = 1000 + 20 * list(GROUPS).index(name) + i
-        rows.append(fresh(-(-n // len(values)), seed, family, **wish).captions(False))
+        rows.append(fresh(-(-n // len(values)), seed, family, replace(group.mixture, **{choice: value})).captions(False))
     return [c for turn in zip(*rows) for c in turn][:n]
 
 # %% ../../nbs/bundled/08_sampling.ipynb #a98c8558
@@ -127,7 +126,7 @@ class Shown:
 def told_seen(seen) -> str:
     "What a judge saw, in short."
     def extra(t): return [v for v, usual in ((t.schedule, 'whole'), (t.pace, 'normal')) if v != usual]
-    things = [' '.join([t.colour, t.shape, t.motion, *extra(t)]) for t in seen.things] or ['nothing']
+    things = [' '.join([t.colour, t.shape, t.motion, *extra(t)]) for t in seen.objects] or ['nothing']
     return '; '.join(things + ([] if seen.camera == 'still' else [f'camera {seen.camera}']))
 
 
@@ -144,7 +143,7 @@ def judged(asked: Sequence[tuple[str, str]], videos: Tensor, judge) -> list[Show
 
 def _good(found: dict[str, Any], said: world.Description) -> bool:
     "Whether all that a caption says is right; of a schedule or pace it says something only if it is not the usual one."
-    told = [k for k, usual in (('schedule', 'whole'), ('pace', 'normal')) if any(getattr(t, k) != usual for t in said.things)]
+    told = [k for k, usual in (('schedule', 'whole'), ('pace', 'normal')) if any(getattr(t, k) != usual for t in said.objects)]
     return all(found['motions']) and all(found[k] is not False for k in ('colour', 'shape', 'camera', *told))
 
 

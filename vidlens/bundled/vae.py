@@ -106,7 +106,8 @@ class VaeTraining:
         c, size = self.config, 8 * self.config.batch
         start = self.seen - self.seen % size
         if start != self.start:
-            scenes = world.sample(size, 2 * 10**15 + c.seed * 10**10 + start, spread=14, combos='train')
+            scenes = world.sample(size, 2 * 10**15 + c.seed * 10**10 + start, world.Mixture(combos='train'),
+                                  world.Knobs(spread=14))
             self.video, self.masks = scenes.to(self.device).render()
             self.latents, self.start = self.codec.encode(self.video), start
         i, step = self.seen - start, self.seen // c.batch
@@ -181,7 +182,7 @@ def restore_vae(path: str | Path, device: str | torch.device = 'cpu', half: bool
 @torch.no_grad()
 def vae_quality(vae, codec: Codec, clips: int = 16, seed: int = 5 * 10**15) -> dict[str, float]:
     "Figures of a VAE on fresh clips; PSNR in dB."
-    video, masks = world.sample(clips, seed, spread=14).to(codec.mean.device).render()
+    video, masks = world.sample(clips, seed, knobs=world.Knobs(spread=14)).to(codec.mean.device).render()
     z, on = codec.encode(video), masks.any(1)
     x = video.permute(0, 4, 1, 2, 3) * 2 - 1
     own = torch.cat([vae.encode(v[None]).latent_dist.mode() for v in x]).transpose(1, 2)
@@ -226,7 +227,7 @@ def _pictures(run: VaeTraining, out: Path) -> None:
     axes.set(xlabel='clips seen', ylabel='PSNR, dB')
     axes.legend(fontsize=7)
     figure.savefig(out / 'progress.png', dpi=70)
-    video = world.sample(4, 5 * 10**15 + 1, spread=14).render()[0]
+    video = world.sample(4, 5 * 10**15 + 1, knobs=world.Knobs(spread=14)).render()[0]
     with torch.no_grad():
         x = run.mean.cpu()(video.permute(0, 4, 1, 2, 3) * 2 - 1).sample.permute(0, 2, 3, 4, 1) * .5 + .5
     run.mean.to(run.device)

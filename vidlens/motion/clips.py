@@ -85,10 +85,12 @@ def world_motion(pipe, directions: str | Sequence[str] = 'pans', n: int = 64, se
     names, size = motion_names(directions), default_size(pipe)
     made = {}
     usual: dict[str, Any] = dict(paces='normal', schedules='whole') | knobs
+    drawn = {k: v for k, v in usual.items() if k not in world.Mixture.__dataclass_fields__}
     for k, name in enumerate(names):
         camera = name in world.CAMERAS and name != 'still'
         kind: dict[str, Any] = dict(kind=name.split()[0], cameras=name) if camera else dict(kind='single', motions=name)
-        made[name] = world.sample(-(-n // len(names)), seed=seed * 16 + k, **kind, **usual)
+        mixture = world.Mixture(**kind, **{c: v for c, v in usual.items() if c not in drawn})
+        made[name] = world.sample(-(-n // len(names)), seed * 16 + k, mixture, world.Knobs(**drawn))
     labels = [names[i % len(names)] for i in range(n)]
 
     def make(i: int) -> Moving:

@@ -269,5 +269,5 @@ def best_layer(pipe, step: int = -12, num_inference_steps: int = 30, size: tuple
 def world_clips(pipe, n: int, seed: int = 101, size: tuple[int, int, int] | None = None, **choices) -> list[world.Clip]:
     "n clips of the world at the model's own size, or `size`; by default one object that moves in a straight line."
     choices = dict(kind='single', motions=['left', 'right', 'up', 'down'], paces='normal', schedules='whole') | choices
-    scenes = world.sample(n, seed=seed, **choices)
+    scenes = world.sample(n, seed, world.Mixture(**choices))
     return [scenes.clip(i, *(size or default_size(pipe)), paraphrase=False) for i in range(n)]

@@ -22,7 +22,7 @@ from ..core.video import as_video, parse_size, resize, take_frames
 from .card import Text, card_of, is_flow, model_of, noise_level, text_length
 from .capturing import note_facts
 from .hooks import announce, lock_of, one_forward, quiet, until_enough
-from ..world.scenes import MAX_WORDS, vocabulary
+from ..world.captions import MAX_WORDS, vocabulary
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
