@@ -19,12 +19,11 @@ ARGUMENTS = {'analysis.look_inside': 12,
  'seam.run.generate': 11,
  'words.selection.score_heads': 12,
  'words.word_maps.imap': 13,
- 'words.word_maps.imap_generation': 11,
- 'world.scenes.sample': 16}
+ 'words.word_maps.imap_generation': 11}
 
 # Public functions that take **kwargs.
 OPEN_ENDED = {'bundled.dit.restore_run', 'bundled.export.check_pipeline', 'bundled.inside.in_layers', 'bundled.measures.Row.of',
- 'bundled.measures.fresh', 'bundled.sampling.sampled', 'bundled.sampling.show_all', 'bundled.vae.restore_vae',
+ 'bundled.sampling.sampled', 'bundled.sampling.show_all', 'bundled.vae.restore_vae',
  'core.pictures.new_figure', 'live.steer_explorer.ablated', 'live.tabs.explore',
  'live.trace.Engine.score', 'live.trace.Engine.track', 'live.trace.Engine.words', 'live.trace.clip_to_hold',
  'live.trace.hold', 'motion.clips.world_motion',
@@ -33,9 +32,7 @@ OPEN_ENDED = {'bundled.dit.restore_run', 'bundled.export.check_pipeline', 'bundl
  'points.tracking.track', 'seam.concepts.concept_stream', 'seam.hooks.announce', 'seam.hooks.capture',
  'seam.hooks.edit', 'seam.hooks.note_facts', 'seam.run.generate',
  'words.pictures.baselines_figure', 'words.pictures.span_figure',
- 'words.word_maps.imap', 'words.word_maps.imap_generation',
- 'world.scenes.Scenes.captions', 'world.scenes.Scenes.with_', 'world.scenes.clip', 'world.scenes.from_captions',
- 'world.scenes.sample'}
+ 'words.word_maps.imap', 'words.word_maps.imap_generation', 'world.sampling.Knobs.__init__'}
 
 # Public names that several modules define. Scripts of the bundled model each have their `main`, rooms their `draw` (for `show`).
 HOMONYMS = {'draw': ['bundled.dit', 'core.pictures', 'motion.pictures', 'points.pictures', 'seam.pictures', 'words.pictures', 'world.pictures'],
@@ -88,8 +85,7 @@ LONG_CELLS = {'80_analysis.ipynb': 4,
  'seam/06_run.ipynb': 5,
  'words/10_word_maps.ipynb': 4,
  'words/11_selection.ipynb': 1,
- 'words/23_pictures.ipynb': 2,
- 'world/00_scenes.ipynb': 10}
+ 'words/23_pictures.ipynb': 2}
 
 # Nine code cells of ten have at most so many lines; the aim is 20.
 CELL_LINES = 61
@@ -139,8 +135,7 @@ UNDOCUMENTED = {'analysis': 54,
  'seam.tape': 40,
  'words.pictures': 40,
  'words.selection': 21,
- 'words.word_maps': 85,
- 'world.scenes': 147}
+ 'words.word_maps': 85}
 
 # Words that the glossary replaces: how many there are in each notebook.
 OLD_WORDS = {'80_analysis.ipynb': 9,
@@ -180,5 +175,4 @@ OLD_WORDS = {'80_analysis.ipynb': 9,
  'seam/04_concepts.ipynb': 2,
  'seam/05_loading.ipynb': 3,
  'words/10_word_maps.ipynb': 24,
- 'words/23_pictures.ipynb': 14,
- 'world/00_scenes.ipynb': 1}
+ 'words/23_pictures.ipynb': 14}

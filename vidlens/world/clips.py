@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .captions import Span, suggestion
-from .geometry import Layers, check_queries
+from .geometry import Layers, check_query_points
 
 # %% ../../nbs/world/02_clips.ipynb #1534f14b
 @dataclass(frozen=True, repr=False)
@@ -42,7 +42,7 @@ class _Drawn:
                      ) -> tuple[Tensor, Tensor, Tensor]:  # tracks (points, frames, 2), visible (points, frames), owner (points,)
         "True tracks of any points. Raises ValueError for points outside the clip."
         q = torch.as_tensor(queries).float().to(self.video.device)
-        tracks, visible, owner = self.layers.track(check_queries(q[None], *cast(Any, self.video.shape[:3])))
+        tracks, visible, owner = self.layers.track(check_query_points(q[None], *cast(Any, self.video.shape[:3])))
         return tracks[0], visible[0], owner[0]
 
 # %% ../../nbs/world/02_clips.ipynb #344f38fe

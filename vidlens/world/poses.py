@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .captions import CAMERAS, COLOURS, MOTIONS, PACES, SCHEDULES, SHAPES, can_follow, check_name
-from .geometry import UNIT, compose, similarity
+from .geometry import UNIT, compose, turn_scale_shift
 
 # %% ../../nbs/world/03_poses.ipynb #c8238a89
 @dataclass(frozen=True, repr=False)
@@ -135,7 +135,7 @@ def object_pose(scenes: SceneTensors,       # a batch of scenes
     turn = scenes.spin[..., None] * spin + scenes.turn[..., None] * (dx.abs() + dy.abs() > 0)
     angle = scenes.angle[..., None] + q * turn
     radius = scenes.radius[..., None] * scenes.growth[..., None] ** (grow * q)
-    return similarity(radius, angle, scenes.start[:, :, None] + torch.stack([dx * path, dy * path + hop], -1))
+    return turn_scale_shift(radius, angle, scenes.start[:, :, None] + torch.stack([dx * path, dy * path + hop], -1))
 
 # %% ../../nbs/world/03_poses.ipynb #f2b4ce66
 def camera_view(camera: Tensor,     # (batch,) int64: index into `CAMERAS`
@@ -148,9 +148,9 @@ def camera_view(camera: Tensor,     # (batch,) int64: index into `CAMERAS`
     dx, dy, into, around = as_table(CAMERAS.values()).to(pan)[camera][:, None].unbind(-1)
     t = _time(frames, pan)
     scale, angle = zoom[:, None] ** (into * t), -around * roll[:, None] * t
-    move = similarity(torch.ones_like(scale), torch.zeros_like(scale),
+    move = turn_scale_shift(torch.ones_like(scale), torch.zeros_like(scale),
                       -pan[:, None, None] * t[:, None] * torch.stack([dx, dy], -1))
-    return compose(similarity(scale, angle, torch.zeros_like(move[..., 2])), move)
+    return compose(turn_scale_shift(scale, angle, torch.zeros_like(move[..., 2])), move)
 
 
 def to_pixels(view: Tensor,         # (..., 2, 3) maps to units from the centre of the frame

@@ -16,7 +16,7 @@ from torch import Tensor
 from .captions import (CAMERAS, COLOURS, MOTIONS, PACES, SCHEDULES, SHAPES, Description, SceneObject,
                                     caption_of, parse)
 from .clips import Clip, choose_points
-from .geometry import Layers, check_queries, check_size, compose
+from .geometry import Layers, check_query_points, check_size, compose
 from .painting import paint, textures_of
 from .poses import (SceneTensors, camera_view, indices, light_strength, object_pose, possible, progress,
                                  scenes_at, select, to_pixels)
@@ -144,7 +144,7 @@ class _Placed(_Worded):
                      width: int = 64,       # pixels
                      ) -> tuple[Tensor, Tensor, Tensor]:    # tracks, visible, owner, as `Layers.track`
         "True tracks of any query points. Raises ValueError for points outside the clip."
-        return self.layers(frames, height, width).track(check_queries(queries, frames, height, width))
+        return self.layers(frames, height, width).track(check_query_points(queries, frames, height, width))
 
 # %% ../../nbs/world/05_scenes.ipynb #79866dce
 class _Drawable(_Placed):
