@@ -29,10 +29,10 @@ def check_size(frames: int,        # at least 1
 
 
 def check_query_points(queries: Tensor,     # (batch, points, 3): t (frame number), x, y (pixels)
-                  frames: int,         # frames of the clip
-                  height: int,         # pixels
-                  width: int,          # pixels
-                  ) -> Tensor:         # the same as float32
+                       frames: int,         # frames of the clip
+                       height: int,         # pixels
+                       width: int,          # pixels
+                       ) -> Tensor:         # the same as float32
     "The query points as float. Raises ValueError unless all of them lie within the clip."
     q = torch.as_tensor(queries).float()
     if q.ndim != 3 or q.shape[-1] != 3:
@@ -104,9 +104,9 @@ def inverse_affine(m: Tensor,       # maps (..., 2, 3)
 
 
 def turn_scale_shift(scale: Tensor,       # (...)
-               angle: Tensor,       # (...) radians, clockwise on the screen
-               shift: Tensor,       # (..., 2)
-               ) -> Tensor:         # maps (..., 2, 3)
+                     angle: Tensor,       # (...) radians, clockwise on the screen
+                     shift: Tensor,       # (..., 2)
+                     ) -> Tensor:         # maps (..., 2, 3)
     "Affine maps that rotate, scale and shift."
     c, s = scale * angle.cos(), scale * angle.sin()
     return torch.cat([torch.stack([c, -s, s, c], -1).unflatten(-1, (2, 2)), shift[..., None]], -1)

@@ -149,7 +149,7 @@ def camera_view(camera: Tensor,     # (batch,) int64: index into `CAMERAS`
     t = _time(frames, pan)
     scale, angle = zoom[:, None] ** (into * t), -around * roll[:, None] * t
     move = turn_scale_shift(torch.ones_like(scale), torch.zeros_like(scale),
-                      -pan[:, None, None] * t[:, None] * torch.stack([dx, dy], -1))
+                            -pan[:, None, None] * t[:, None] * torch.stack([dx, dy], -1))
     return compose(turn_scale_shift(scale, angle, torch.zeros_like(move[..., 2])), move)
 
 
