@@ -82,13 +82,26 @@ def in_sync():
     return run(f'{BIN}/nbdev_export && git diff --exit-code -- vidlens && test -z "$(git status --porcelain vidlens)"')
 
 
+def weight(limit_mb=35):
+    "A shallow clone stays small: checkpoints of the training are kept outside of git."
+    if not (ROOT / '.git').exists():
+        print('not a git clone: left to whoever has one')
+        return True
+    with tempfile.TemporaryDirectory(prefix='vidlens-clone-', ignore_cleanup_errors=True) as folder:
+        ok, _ = run(f'git clone -q --depth 1 file://{ROOT} {folder}/vidlens')
+        size = sum(f.lstat().st_size for f in Path(folder).rglob('*') if f.is_file()) / 1e6
+    print(f'a shallow clone: {size:.1f} MB, at most {limit_mb}')
+    return ok and size <= limit_mb
+
+
 def contents(dist):
-    "The wheel holds the package and nothing else."
+    "The wheel holds the package and nothing else: not how the bundled model was made, not nbdev's index of symbols."
     wheel, = Path(dist).glob('*.whl')
     names = zipfile.ZipFile(wheel).namelist()
-    strangers = [n for n in names if not re.match(r'vidlens(-[^/]+\.dist-info)?/', n)]
+    strangers = [n for n in names if not re.match(r'vidlens(-[^/]+\.dist-info)?/', n) or
+                 re.match(r'vidlens/(bundled/|_modidx)|.*judge\.safetensors', n)]
     print(f'{wheel.name}: {len(names)} files, {wheel.stat().st_size / 2**20:.1f} MiB; strangers: {strangers}')
-    return 'vidlens/py.typed' in names and not strangers
+    return {'vidlens/py.typed', 'vidlens/assets/pipeline/model_index.json'} <= set(names) and not strangers
 
 
 def demo_of_wheel(command, folder):
@@ -102,6 +115,7 @@ def main():
     check('browser', browser)
     _, passed, failed = check('tests, by the second command of the README', test_command, test) or (False, 0, 0)
     check('export in sync', in_sync)
+    check('weight of a shallow clone', weight)
     check('linter', run, f'{BIN}/ruff check --config .ci/ruff.toml vidlens tests setup.py .ci/run.py .ci/test .ci/readme')
     check('types', run, f'{BIN}/mypy --config-file .ci/mypy.ini')
     with tempfile.TemporaryDirectory(prefix='vidlens-run-', ignore_cleanup_errors=True) as folder:

@@ -394,7 +394,7 @@ class Judge:
         return [Seen(tuple(sorted(t, key=lambda s: -s.area)), _camera_name(c)) for t, c in zip(things, found.camera)]
 
 
-_ASSET = Path(str(files('vidlens'))) / 'assets' / 'judge.safetensors'
+_ASSET = Path(str(files('vidlens'))) / 'bundled' / 'judge.safetensors'
 
 
 def _heads(scores: Tensor) -> tuple[Tensor, ...]:
