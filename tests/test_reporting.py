@@ -14,7 +14,8 @@ from PIL import Image
 from vidlens import world
 from vidlens.core.grid import Grid
 from vidlens.words.metrics import iou
-from vidlens.core.pictures import curve, draw_tracks, draw_ways, head_atlas, layer_step_map, overlay, show, side_by_side
+from vidlens.core.charts import curve, head_atlas, layer_step_map
+from vidlens.core.pictures import draw_arrows, draw_tracks, overlay, show, side_by_side
 from vidlens.core.reports import Code, Item, Section, report, report_html
 
 VOID = {'meta', 'img', 'source', 'br', 'hr', 'link', 'input'}
@@ -251,22 +252,22 @@ def test_tracks_colours_are_stable_and_hidden_points_are_not_drawn():
     assert draw_tracks(v, t[:0], scale=1).sum() == 0 and draw_tracks(v, t, trail=0).shape == (5, 240, 240, 3)
 
 
-def test_ways_are_outlines_and_arrows():
-    "White from the centre of the region along what was asked; the region's outline goes along; the rest is as it was."
+def test_arrows_and_outlines_of_regions():
+    "White from the centre of the region along the request; the outline follows the region; the rest is unchanged."
     masks = torch.zeros(1, 2, 32, 32).bool()
     masks[0, 0, 8:16, 4:12] = masks[0, 1, 8:16, 14:22] = True
     video = torch.zeros(5, 32, 32, 3)
-    drawn = draw_ways(video, masks, [[2.5, 0.]], [[float('nan'), 0.]])
+    drawn = draw_arrows(video, masks, [[2.5, 0.]], [[float('nan'), 0.]])
     s = drawn.shape[1] // 32
     assert s == 8 and not video.any() and (drawn[0, 12 * s, 8 * s:17 * s] == 1).all() and not drawn[0, :8 * s].any()
     assert drawn[0, 8 * s, 8 * s].any() and not drawn[4, 8 * s, 8 * s].any() and drawn[4, 8 * s, 18 * s].any()
-    moved = draw_ways(video, masks, [[0., 0.]], [[0., 2.5]])
+    moved = draw_arrows(video, masks, [[0., 0.]], [[0., 2.5]])
     assert moved[0, 14 * s:20 * s, 8 * s].any(-1).all() and not (moved[0, 14 * s:20 * s, 8 * s] == 1).all()
-    for bad in (dict(asked=[]), dict(asked=[[0., 0.]] * 2), dict(asked=[[0., 0.]], moved=[[0., 0.]] * 2)):
-        with pytest.raises(ValueError, match='a way'):
-            draw_ways(video, masks, **bad)
+    for bad in (dict(requested=[]), dict(requested=[[0., 0.]] * 2), dict(requested=[[0., 0.]], measured=[[0., 0.]] * 2)):
+        with pytest.raises(ValueError, match='with a velocity'):
+            draw_arrows(video, masks, **bad)
     with pytest.raises(ValueError, match='regions, times, 32, 32'):
-        draw_ways(video, masks[..., :8], [[0., 0.]])
+        draw_arrows(video, masks[..., :8], [[0., 0.]])
 
 
 def test_side_by_side_holds_single_frames_and_scales():
@@ -333,3 +334,23 @@ def test_show_takes_figures_in_a_row():
     page = Page(show(pictures).data)
     assert page.tags == ['div'] + ['figure', 'img', 'figcaption'] * 2 and 'b <i>' in page.text
     assert Page(show(list(pictures.values())).data).tags.count('img') == 2
+
+
+def test_reports_draw_results(tmp_path):
+    from vidlens.core.results import Result
+    from vidlens.core.tables import BestSite, SiteTable
+
+    class Scores(SiteTable):
+        facts = {'num_inference_steps': 30}
+        names = ['acc', 'pck']
+
+        def map(self, name):
+            return torch.eye(2)
+
+    class Rows(Result):
+        def to_dataframe(self):
+            return pd.DataFrame({'layer': [3], 'share': [.5]})
+
+    best = BestSite(4, 18, 30, scores={'accuracy': .7})
+    page = Page(report_html([Section('x', items=[Item(Scores([0, 5], [1., .8], [2, 4]), 'Scores:'), best, Rows()])], 'T'))
+    assert page.tags.count('img') == 3 and 'Scores: acc' in page.text and 'Scores: pck' in page.text and 'share' in page.text

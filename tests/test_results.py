@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import vidlens.core.results as results
 from vidlens.core.grid import Grid
-from vidlens.core.results import Result, load_result, pack, unpack
+from vidlens.core.results import Result, load_result, pack_value, unpack_value
 from vidlens.core.stats import Interval
 from vidlens.core.tables import BestSite, SiteTable
 
@@ -185,7 +185,7 @@ def test_cut_off_and_other_files(tmp_path):
     (tmp_path / 'plain').write_bytes(b'')
     save_file({'x': torch.ones(2)}, tmp_path / 'weights')
     others = [b'', b'cut', whole[:4], whole[:40], whole[:-1], whole[:-200], whole + b'more', b'\x89PNG\r\n\x1a\n' + bytes(60),
-              struct.pack('<Q', 2 ** 62) + whole[8:], (tmp_path / 'weights').read_bytes(), b'\xff' * 200]
+              struct.pack_value('<Q', 2 ** 62) + whole[8:], (tmp_path / 'weights').read_bytes(), b'\xff' * 200]
     for content in others:
         path.write_bytes(content)
         with pytest.raises(ValueError, match='cannot be read as a result of vidlens') as e:
@@ -196,10 +196,10 @@ def test_cut_off_and_other_files(tmp_path):
             load_result(missing)
 
 
-def test_unpack_is_the_way_back_of_pack():
+def test_unpack_value_is_the_way_back_of_pack_value():
     tensors = {}
-    packed = json.loads(json.dumps(pack({'a': torch.ones(2), 'b': (1, math.nan)}, tensors)))
-    assert list(tensors) == ['0'] and unpack(packed, tensors)['b'][0] == 1
+    packed = json.loads(json.dumps(pack_value({'a': torch.ones(2), 'b': (1, math.nan)}, tensors)))
+    assert list(tensors) == ['0'] and unpack_value(packed, tensors)['b'][0] == 1
 
 
 # Tables, labels and one line

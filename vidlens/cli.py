@@ -520,14 +520,14 @@ def _control_result(args: argparse.Namespace, regions: list[Any], made: Any) -> 
 
 def _write_control(made: Any, result: dict[str, Any], out: Path, force: bool) -> None:
     "All files of `control`."
-    from vidlens.core.pictures import draw_ways, side_by_side
+    from vidlens.core.pictures import draw_arrows, side_by_side
     from vidlens.core.video import write_video
 
     rows = result['regions']
     out.mkdir(parents=True, exist_ok=True)
     write_video(made.unguided, out / 'before.mp4', force=force)
     write_video(made.video, out / 'after.mp4', force=force)
-    pair = [draw_ways(v, made.masks, [r['requested'] for r in rows], [r[k] for r in rows])
+    pair = [draw_arrows(v, made.masks, [r['requested'] for r in rows], [r[k] for r in rows])
             for v, k in ((made.unguided, 'before'), (made.video, 'moved'))]
     write_video(side_by_side(pair, ['before', 'after'], scale=1), out / 'side_by_side.gif', force=force)
     with whole_file(out / 'motion.json', force) as part:

@@ -8,9 +8,10 @@
     tables      tables by layer and step, and the best site in them
     upsampling  maps of tokens enlarged to pixels, along the edges of the video
     video       read, write, resize and check videos
-    pictures    pictures of results: maps, tracks, tables, curves
+    charts      tables, curves and points as figures
+    pictures    pictures on videos, and `show`: maps, tracks, arrows
     reports     a report as one HTML file
 """
 from vidlens import _room
 
-__getattr__, __dir__ = _room(__name__, 'checks grid files results stats tables upsampling video pictures reports')
+__getattr__, __dir__ = _room(__name__, 'checks grid files results stats tables upsampling video charts pictures reports')

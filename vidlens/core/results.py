@@ -23,7 +23,7 @@ from .files import whole_file
 FORMAT = 'vidlens result 1'
 
 # %% auto #0
-__all__ = ['FORMAT', 'RECORDS', 'pack', 'unpack', 'one_line', 'load_result', 'Result']
+__all__ = ['FORMAT', 'RECORDS', 'pack_value', 'unpack_value', 'one_line', 'load_result', 'Result']
 
 # %% ../../nbs/core/03_results.ipynb #3e5a4ef6
 # Class -> its module. A class that is not listed is neither written nor read.
@@ -49,7 +49,7 @@ def _is_record(value: Any) -> bool:
     return name in RECORDS and module in (f'vidlens.{RECORDS[name]}', '__main__')
 
 # %% ../../nbs/core/03_results.ipynb #67e53338
-def pack(value: Any,                # numbers, strings, tensors, arrays, lists, dicts, sets and records of `RECORDS`
+def pack_value(value: Any,                # numbers, strings, tensors, arrays, lists, dicts, sets and records of `RECORDS`
          tensors: dict[str, Tensor] # receives the tensors, by number
          ) -> Any:                  # what JSON can hold
     """A value as JSON and tensors. Raises TypeError for any other value, with the path to it.
@@ -66,7 +66,7 @@ def pack(value: Any,                # numbers, strings, tensors, arrays, lists, 
         return str(value)
     if isinstance(value, (torch.dtype, torch.device)):
         return str(value).removeprefix('torch.')
-    return _pack_many(value, lambda x, where: _named(where, pack, x, tensors))
+    return _pack_many(value, lambda x, where: _named(where, pack_value, x, tensors))
 
 
 def _pack_tensor(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -89,7 +89,7 @@ def _named(where: str, action: Callable[..., Any], *args: Any) -> Any:
 
 
 def _pack_many(value: Any, inner: Callable[[Any, str], Any]) -> Any:
-    "`pack` of a value that holds other values."
+    "`pack_value` of a value that holds other values."
     name = type(value).__name__
     if _is_record(value):
         items = value._asdict() if hasattr(value, '_asdict') else {f.name: getattr(value, f.name) for f in fields(value) if f.init}
@@ -109,12 +109,12 @@ def _pack_many(value: Any, inner: Callable[[Any, str], Any]) -> Any:
     raise TypeError(f'a {name} cannot be stored in a result: give numbers, strings, tensors, lists or dicts')
 
 # %% ../../nbs/core/03_results.ipynb #9aea0efe
-def unpack(value: Any,                      # what `pack` returned
+def unpack_value(value: Any,                      # what `pack_value` returned
            tensors: Mapping[str, Tensor]    # the tensors it stored
            ) -> Any:                        # the value
-    "The value that `pack` stored. Raises ValueError, KeyError or TypeError for JSON that `pack` does not write."
+    "The value that `pack_value` stored. Raises ValueError, KeyError or TypeError for JSON that `pack_value` does not write."
     def inner(x: Any) -> Any:
-        return unpack(x, tensors)
+        return unpack_value(x, tensors)
 
     if isinstance(value, list):
         return [inner(x) for x in value]
@@ -159,6 +159,18 @@ def one_line(x: Any       # a dataclass
     shown = {f.name: getattr(x, f.name) for f in fields(x) if f.repr}
     return f'{type(x).__name__}({", ".join(f"{k}={_short(v)}" for k, v in shown.items() if v is not None)})'
 
+# %% ../../nbs/core/03_results.ipynb #5a0c11eb
+class _OneLine:
+    "A base whose dataclasses print as one line."
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if '__repr__' not in cls.__dict__:   # set now, or `dataclass` writes one that prints whole tensors
+            cls.__repr__ = cls.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
 # %% ../../nbs/core/03_results.ipynb #5a0c11e8
 def _variables(result: Result) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     "Name -> (axes, values) of the tensors named in `DIMS`; each entry of a dict of tensors is a variable of its own."
@@ -196,7 +208,7 @@ def _save(result: Result, path: str | os.PathLike, force: bool) -> Path:
 
     tensors: dict[str, Tensor] = {}
     try:
-        content = pack(result, tensors)
+        content = pack_value(result, tensors)
     except RecursionError:
         raise TypeError(f'{type(result).__name__} is nested too deeply, or holds itself, so it cannot be stored') from None
     except TypeError as e:
@@ -218,7 +230,7 @@ def _read(path: Path) -> Any:
         if not isinstance(head, dict) or head.get('format') != FORMAT:
             raise ValueError(f'its header does not say {FORMAT!r}')
         try:
-            return unpack(head['result'], {k: f.get_tensor(k) for k in f.keys()})
+            return unpack_value(head['result'], {k: f.get_tensor(k) for k in f.keys()})
         except ValueError as e:
             other = head.get('vidlens') != __version__
             raise ValueError(f'{e}; vidlens {head.get("vidlens")} wrote it, this is {__version__}' if other else str(e)) from e
@@ -240,21 +252,13 @@ def load_result(path: str | os.PathLike  # a file that a result's `save` wrote
     return found
 
 # %% ../../nbs/core/03_results.ipynb #480a815a
-class Result:
+class Result(_OneLine):
     """What a verb returns. A subclass is a dataclass, listed in `RECORDS`.
 
     It may set `DIMS`, field -> names of its axes, such as dict(maps=('word', 'frame', 'row', 'col')). A field that holds a dict of
     tensors is given the axes of each of them. A field `facts`, a dict, says how the result was made."""
 
     DIMS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if '__repr__' not in cls.__dict__:   # set now, or `dataclass` writes one that prints whole tensors
-            cls.__repr__ = cls.__repr__  # type: ignore[method-assign]
-
-    def __repr__(self) -> str:
-        return one_line(self)
 
     def coords(self) -> dict[str, Any]:  # such as dict(word=['cat', 'dog'])
         "Labels of the axes named in `DIMS`; an axis without labels is counted from 0."
