@@ -58,10 +58,13 @@ def same(a, b):
 @pytest.mark.parametrize('value', [
     None, True, 0, -2 ** 70, 1.5, .1 + .2, math.nan, math.inf, -math.inf, '', 'ü "$tensor" \n\x00 \U0001f600', [], (), {}, set(),
     [1, [2, (3, 'a')]], (1, (2,)), {1, 2}, {'a', 1}, {'b': 1, 'a': {'c': None}}, {3: 'x', (1, 2): 'y', None: 'z', 'k': 0},
-    {'$tensor': '0'}, {'$record': 'Grid', 'x': 1}, Grid(5, 3, 4), Interval(.5, .25, .75), Interval(torch.ones(2), torch.zeros(2), 1.),
+    {'$tensor': '0'}, {'$record': 'Grid', 'x': 1}, Grid(5, 3, 4), Interval(.5, .25, .75),
+    Interval(torch.ones(2), torch.zeros(2), 1.),
     site(a=1), torch.tensor(3.), torch.empty(0, 4), torch.arange(6).view(2, 3).T, torch.tensor([True, False]),
-    torch.tensor([1.5, math.nan]), torch.rand(2, 3).half(), torch.rand(3).bfloat16(), torch.tensor([2 ** 60]), torch.rand(2).double(),
-    np.array(2.5), np.arange(6)[::-2], np.arange(4, dtype=np.uint8), np.array([True]), np.zeros((2, 0), np.float16), np.arange(6.).reshape(2, 3).T,
+    torch.tensor([1.5, math.nan]), torch.rand(2, 3).half(), torch.rand(3).bfloat16(), torch.tensor([2 ** 60]),
+    torch.rand(2).double(),
+    np.array(2.5), np.arange(6)[::-2], np.arange(4, dtype=np.uint8), np.array([True]), np.zeros((2, 0), np.float16),
+    np.arange(6.).reshape(2, 3).T,
 ], ids=lambda v: type(v).__name__)
 def test_every_kind_of_value_comes_back(value, tmp_path):
     again = load_result(site(x=value).save(tmp_path / 'a.safetensors')).facts['x']
@@ -101,7 +104,8 @@ FakeGrid = type('Grid', (Grid2,), {})
     (object(), r"BestSite.facts\['x'\]: a object cannot be stored"), (Pair(1), 'Pair is not listed in RECORDS'),
     (Grid2(1), 'Grid2 is not listed'), (FakeGrid(1), 'Grid is not listed'), (b'x', 'a bytes cannot be stored'), (3j, 'a complex'),
     ([1, [2, object()]], r"facts\['x'\]\[1\]\[1\]: a object"), (np.array(['a']), 'a ndarray of <U1 cannot be stored'),
-    (torch.ones(2, dtype=torch.cfloat), 'of torch.complex64'), (torch.eye(2).to_sparse(), 'cannot be stored'), (len, 'cannot be stored'),
+    (torch.ones(2, dtype=torch.cfloat), 'of torch.complex64'), (torch.eye(2).to_sparse(), 'cannot be stored'),
+    (len, 'cannot be stored'),
 ])
 def test_what_cannot_be_stored(value, message, tmp_path):
     with pytest.raises(TypeError, match=message):
@@ -149,7 +153,8 @@ DEEP = '[' * 100_000 + ']' * 100_000
 CHANGES = {
     'no JSON': lambda head: '{', 'a list': lambda head: [], 'null': lambda head: 'null', 'too deep': lambda head: DEEP,
     'deep, but JSON': lambda head: json.dumps(head | {'result': 0}).replace('"result": 0', '"result": ' + '[' * 600 + ']' * 600),
-    'no result': lambda head: {k: v for k, v in head.items() if k != 'result'}, 'other format': lambda head: head | {'format': 'other 2'},
+    'no result': lambda head: {k: v for k, v in head.items() if k != 'result'},
+    'other format': lambda head: head | {'format': 'other 2'},
     'a number': result(3), 'a grid': result({'$record': 'Grid', 'fields': dict(frames=1, rows=1, cols=1)}),
     'unknown record': result({'$record': 'Popen', 'fields': {'args': 'true'}}), 'no name': result({'$record': 3, 'fields': {}}),
     'a list as name': result({'$record': ['os'], 'fields': {}}), 'no fields': result({'$record': 'BestSite'}),
@@ -157,7 +162,8 @@ CHANGES = {
     'too many': fields(more=1), 'inside': fields(facts={'x': {'$record': 'os.system', 'fields': {}}}),
     'lost tensor': fields(facts={'$tensor': '7'}), 'tensor of nothing': fields(facts={'$tensor': [1]}),
     'array': fields(facts={'$array': '7'}), 'float': fields(sigma={'$float': 'x'}), 'tuple': fields(scores={'$tuple': 3}),
-    'set': fields(scores={'$set': [[1]]}), 'dict': fields(scores={'$dict': [[1]]}), 'other kind': fields(facts={'$call': 'os.system'}),
+    'set': fields(scores={'$set': [[1]]}), 'dict': fields(scores={'$dict': [[1]]}),
+    'other kind': fields(facts={'$call': 'os.system'}),
     'a grid of no size': fields(facts={'$record': 'Grid', 'fields': dict(frames=0, rows=1, cols=1)}),
     'a grid of words': fields(facts={'$record': 'Grid', 'fields': dict(frames='a', rows=1, cols=1)}),
 }
@@ -174,7 +180,8 @@ def test_altered_files(change, tmp_path):
 
 
 def test_a_file_of_another_version_says_so(tmp_path):
-    path = altered(site().save(tmp_path / 'a'), lambda head: {**head, 'vidlens': '99', 'result': {'$record': 'Later', 'fields': {}}})
+    path = altered(site().save(tmp_path / 'a'),
+                   lambda head: {**head, 'vidlens': '99', 'result': {'$record': 'Later', 'fields': {}}})
     with pytest.raises(ValueError, match="record 'Later', which this version does not know; vidlens 99 wrote it"):
         load_result(path)
 
@@ -185,7 +192,7 @@ def test_cut_off_and_other_files(tmp_path):
     (tmp_path / 'plain').write_bytes(b'')
     save_file({'x': torch.ones(2)}, tmp_path / 'weights')
     others = [b'', b'cut', whole[:4], whole[:40], whole[:-1], whole[:-200], whole + b'more', b'\x89PNG\r\n\x1a\n' + bytes(60),
-              struct.pack_value('<Q', 2 ** 62) + whole[8:], (tmp_path / 'weights').read_bytes(), b'\xff' * 200]
+              struct.pack('<Q', 2 ** 62) + whole[8:], (tmp_path / 'weights').read_bytes(), b'\xff' * 200]
     for content in others:
         path.write_bytes(content)
         with pytest.raises(ValueError, match='cannot be read as a result of vidlens') as e:

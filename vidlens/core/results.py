@@ -49,9 +49,9 @@ def _is_record(value: Any) -> bool:
     return name in RECORDS and module in (f'vidlens.{RECORDS[name]}', '__main__')
 
 # %% ../../nbs/core/03_results.ipynb #67e53338
-def pack_value(value: Any,                # numbers, strings, tensors, arrays, lists, dicts, sets and records of `RECORDS`
-         tensors: dict[str, Tensor] # receives the tensors, by number
-         ) -> Any:                  # what JSON can hold
+def pack_value(value: Any,                 # numbers, strings, tensors, arrays, lists, dicts, sets and records of `RECORDS`
+               tensors: dict[str, Tensor]  # receives the tensors, by number
+               ) -> Any:                   # what JSON can hold
     """A value as JSON and tensors. Raises TypeError for any other value, with the path to it.
 
     A range comes back as a list, a frozenset as a set; a path, a dtype and a device come back as strings."""
@@ -109,9 +109,9 @@ def _pack_many(value: Any, inner: Callable[[Any, str], Any]) -> Any:
     raise TypeError(f'a {name} cannot be stored in a result: give numbers, strings, tensors, lists or dicts')
 
 # %% ../../nbs/core/03_results.ipynb #9aea0efe
-def unpack_value(value: Any,                      # what `pack_value` returned
-           tensors: Mapping[str, Tensor]    # the tensors it stored
-           ) -> Any:                        # the value
+def unpack_value(value: Any,                       # what `pack_value` returned
+                 tensors: Mapping[str, Tensor]     # the tensors it stored
+                 ) -> Any:                         # the value
     "The value that `pack_value` stored. Raises ValueError, KeyError or TypeError for JSON that `pack_value` does not write."
     def inner(x: Any) -> Any:
         return unpack_value(x, tensors)
