@@ -129,7 +129,7 @@ def test_output_is_bit_identical(pipe, guided):
     plain = call(pipe, guided=guided)
     with concept_stream(pipe, WORDS, branch='both') as tape:
         assert torch.equal(plain, call(pipe, guided=guided))
-    assert {k[0] for k in tape} == kinds_of(pipe) and tape.whole and not kept_hooks(pipe)
+    assert {k[0] for k in tape} == kinds_of(pipe) and tape.finished and not kept_hooks(pipe)
     made = encode_concepts(pipe, WORDS)
     assert all(x.shape[2] == len(made.owner) and x.isfinite().all() for x in tape.data.values())
     assert {k[2] for k in tape} == {0, 1} and len({k[3] for k in tape}) == 1 + guided

@@ -508,7 +508,7 @@ def test_a_forward_can_be_stopped(pipe, clip, engine):
         go.set()
         with pytest.raises(CancelledError):
             job.result(30)
-    assert not hooks.OPEN_SEAMS and engine.tape(5).whole
+    assert not hooks.OPEN_SEAMS and engine.tape(5).finished
     with Worker() as worker:
         job = worker.submit('make', lambda job: hold(pipe, prompt='a red circle moves right', num_inference_steps=20, job=job),
                          on_progress=lambda job: job.cancel() if job.done == 2 else None)
@@ -610,7 +610,7 @@ def test_a_layer_asked_for_during_the_first_forward_waits_for_its_grid(pipe, cli
         second = other.submit('second', lambda job: engine.match((0, 20., 20.), 2, 0))
         time.sleep(.2)
         go.set()
-        assert first.result(60).whole and torch.equal(second.result(60), engine.match((0, 20., 20.), 2, 0))
+        assert first.result(60).finished and torch.equal(second.result(60), engine.match((0, 20., 20.), 2, 0))
 
 
 def test_a_turn_that_ends_in_an_error_gives_the_model_back(pipe):
@@ -670,7 +670,7 @@ def test_what_is_held_answers_while_others_run_the_model(pipe, clip):
         while not told:         # what does not wait says nothing
             time.sleep(.01)
         go.set()
-        assert job.result(30).whole and told[-1] == '' and (5, 3) in engine.held
+        assert job.result(30).finished and told[-1] == '' and (5, 3) in engine.held
 
 
 def test_a_model_that_is_run_in_two_threads_is_run_in_turns(pipe, clip):

@@ -320,7 +320,7 @@ def test_captures_do_not_see_the_extra_forward(pipe, first):
     with ways[not first]() as a, ways[first]() as b:
         assert torch.equal(guided, call(pipe, guided=True))
     tape = a if isinstance(b, CAG) else b
-    assert tape.whole and len(tape) == 3 * LAYERS[family_of(pipe)] * 2 * 2
+    assert tape.finished and len(tape) == 3 * LAYERS[family_of(pipe)] * 2 * 2
     with capture(pipe, 'q o hidden', branch='both', steps=0) as plain:
         call(pipe, guided=True)
     assert all(torch.equal(tape.data[key], x) for key, x in plain.data.items())   # step 0 reads before any guidance
@@ -331,10 +331,10 @@ def test_early_exit_and_quiet():
     z = torch.randn(1, 2, 4, 4, 4)
     with CAG(pipe, layers=0) as cag:
         with capture(pipe, 'q', layers=0) as tape:      # the forward ends early, so there is nothing to guide
-            renoise(pipe, None, 'a cat', step=1, num_inference_steps=4, latents=z)
-        assert tape.whole and not cag.seen['']
+            renoise(pipe, z, 'a cat', step=1, num_inference_steps=4)
+        assert tape.finished and not cag.seen['']
         with until_enough(pipe):
-            renoise(pipe, None, 'a cat', step=1, num_inference_steps=4, latents=z)
+            renoise(pipe, z, 'a cat', step=1, num_inference_steps=4)
         ran = cag.seen['']
         assert ran
         with quiet(pipe):
@@ -393,7 +393,7 @@ def test_an_outer_capture_outlives_it(pipe):
         with pytest.raises(Boom), CAG(pipe, layers=1):
             raise Boom
         assert torch.equal(plain, call(pipe))
-    assert tape.whole
+    assert tape.finished
 
 
 # -- errors

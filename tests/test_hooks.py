@@ -41,12 +41,12 @@ def test_output_is_bit_identical(pipe, guided):
     with capture(pipe, KINDS[family], branch='both') as tape:
         assert torch.equal(plain, call(pipe, TWO, guided=guided))
     branches = {k[3] for k in tape}
-    assert branches == ({'cond', 'uncond'} if guided else {'cond'}) and tape.whole
+    assert branches == ({'cond', 'uncond'} if guided else {'cond'}) and tape.finished
     assert len(tape) == len(KINDS[family].split()) * LAYERS[family] * 2 * len(branches)
     assert all(x.shape[0] == 2 for x in tape.data.values())
     with capture(pipe, 'q k v o', branch='both', probe=probes) as tape:
         assert torch.equal(plain, call(pipe, TWO, guided=guided))
-    assert not tape.data and tape.whole
+    assert not tape.data and tape.finished
 
 
 @pytest.mark.parametrize('family', ['wan', 'hunyuanvideo'])
@@ -609,7 +609,7 @@ def test_early_exit_skips_later_blocks(pipe):
     at = step_at(pipe, 3, num_inference_steps=10)
     with capture(pipe, 'q', layers=1) as tape, edit(pipe, 'q', lambda s, q: q, layers=[0, 1]), until_enough(pipe):
         predict(pipe, x, at, given, 10)
-    assert ran == [0, 1] and tape.whole and len(tape) == 1
+    assert ran == [0, 1] and tape.finished and len(tape) == 1
     ran.clear()
     with edit(pipe, 'q', lambda s, q: q, layers=0), until_enough(pipe):
         assert predict(pipe, x, at, given, 10) is not None

@@ -106,7 +106,7 @@ def test_statistics_of_heads_come_if_asked_for(pipe, clips):
 
 def test_trained_model_matches_better_than_its_twin(clips, scores):
     "Paired over clips, best layer of each: the interval lies above 0."
-    other = score(load(random=True), clips, steps=[-20, -10], num_inference_steps=30)
+    other = score(load(untrained=True), clips, steps=[-20, -10], num_inference_steps=30)
     best = [s.best('accuracy') for s in (scores, other)]
     a, b = (s.values('accuracy')[:, s.steps.index(at['step']), s.layers.index(at['layer'])]
             for s, at in zip((scores, other), best))
@@ -219,7 +219,7 @@ def test_a_tape_of_another_model_or_beside_a_video_is_refused(pipe, clips):
         track(wan, layer=1, tape=tape)
     with pytest.raises(ValueError, match='with 6 layers, but this pipeline has CogVideoXTransformer3DModel with'):
         track(tiny('cogvideox'), layer=1, tape=tape)
-    tape.facts, tape.layers = {}, None
+    tape.facts, tape.num_layers = {}, None
     assert track(pipe, layer=1, tape=tape).xy.shape == (36, 17, 2), 'one that does not tell is taken'
 
 

@@ -11,16 +11,18 @@ import vidlens
 from vidlens.seam.card import card_of
 from vidlens.seam.choices import Budget
 from vidlens.core.grid import Grid
+from vidlens.core.tables import BestSite
 from vidlens.seam.capturing import capture
 from vidlens.seam.editing import edit
 from vidlens.seam.hooks import CaptureError
 from vidlens.seam.loading import load
 from vidlens.seam.run import encode, generate, invert, renoise, step_at, text_of
-from vidlens.seam.tape import Tape, load_tape, save_tape
+from vidlens.seam.tape import Tape
 from vidlens.seam.families import tiny
 from vidlens.core.video import as_video, read_video, resize, take_frames, write_video
 
 VIDEO = torch.zeros(5, 32, 32, 3)
+SITE = BestSite(layer=1, step=1, num_inference_steps=4)
 
 
 @pytest.fixture(scope='module')
@@ -103,7 +105,7 @@ BAD = {
     'no videos of a prompt': (lambda p, b, d: generate(b, 'a red circle', num_videos_per_prompt=0),
                               ValueError, '=0', 'at least 1'),
     'a video that does not fit': (lambda p, b, d: encode(p, VIDEO[:, :30]), ValueError, 'height is 30', '16 or 32'),
-    'a coding of its own': (lambda p, b, d: encode(p, VIDEO, 'fast'), ValueError, "how='fast'", "'causal' or 'frames'"),
+    'a coding of its own': (lambda p, b, d: encode(p, VIDEO, 'fast'), ValueError, "encoding='fast'", "'causal', 'frames'"),
     'a step too far': (lambda p, b, d: renoise(p, VIDEO, step=30), ValueError, 'step=30', r'0 \(noisiest\) to 29'),
     'step and sigma': (lambda p, b, d: renoise(p, VIDEO, step=1, sigma=.5), ValueError, 'sigma=0.5', 'either step'),
     'too much noise': (lambda p, b, d: step_at(p, sigma=1.5), ValueError, 'sigma=1.5', '0 .clean. to 1'),
@@ -113,7 +115,7 @@ BAD = {
                            ValueError, 'renoise needs a video', r'encode\(pipe, video\)'),
     'nothing to invert': (lambda p, b, d: invert(p), ValueError, 'invert needs a video', r'encode\(pipe, video\)'),
     'inverting in no steps': (lambda p, b, d: invert(p, VIDEO, num_inference_steps=0), ValueError, 'steps=0', 'at least 1'),
-    'refining backwards': (lambda p, b, d: invert(p, VIDEO, refine=-1), ValueError, 'refine=-1', '0 or more'),
+    'refining backwards': (lambda p, b, d: invert(p, VIDEO, refine=-1), ValueError, 'refine=-1', 'of at least 0'),
     # sites
     'no such kind': (lambda p, b, d: run(p, kinds='q z'), ValueError, "'z'", 'q k v o xq xk xv xo hidden'),
     'no kind': (lambda p, b, d: run(p, kinds=''), ValueError, r'\(none\)', 'choose among q k'),
@@ -143,13 +145,21 @@ BAD = {
     'an edit by a number': (lambda p, b, d: changed(p, 'q', 3), TypeError, 'f is a int', 'def f'),
     'an edit of another shape': (lambda p, b, d: changed(p, 'q', lambda s, q: q[0]),
                                  ValueError, 'returned', 'same shape'),
+    'a site that is none': (lambda p, b, d: capture(p, site=3), TypeError, 'site is a int', r'score\(pipe, clips\).best\(\)'),
+    'a site and layers': (lambda p, b, d: capture(p, layers=0, site=SITE), ValueError, 'layers=0', 'leave out layers'),
+    'a site and steps': (lambda p, b, d: changed(p, 'q', print, steps=[0], site=SITE), ValueError, r'steps=\[0\]', 'leave out steps'),
+    'a site of a longer run': (lambda p, b, d: run(p, site=SITE), ValueError, 'step 1 of a run of 4 steps.*has 2',
+                               'num_inference_steps=4'),
+    'a site and a step': (lambda p, b, d: renoise(p, VIDEO, step=2, site=SITE), ValueError, 'step=2', 'leave out step'),
+    'a site and another run': (lambda p, b, d: renoise(p, VIDEO, num_inference_steps=9, site=SITE), ValueError,
+                               'num_inference_steps=9', 'leave out num_inference_steps'),
     # tapes
-    'no such tape': (lambda p, b, d: load_tape(d / 'none.tape'), FileNotFoundError, 'none.tape', 'save_tape'),
-    'half a tape': (lambda p, b, d: load_tape(written(d, 'a.tape', b'\x09' * 99)), ValueError, 'a.tape', 'save_tape'),
-    'a tape in the way': (lambda p, b, d: save_tape(Tape(), written(d, 'a', b'')),
+    'no such tape': (lambda p, b, d: Tape.load(d / 'none.tape'), FileNotFoundError, 'none.tape', r'result.save\(path\)'),
+    'half a tape': (lambda p, b, d: Tape.load(written(d, 'a.tape', b'\x09' * 99)), ValueError, 'a.tape', r'result.save\(path\)'),
+    'a tape in the way': (lambda p, b, d: Tape().save(written(d, 'a', b'')),
                           FileExistsError, 'a exists', 'force=True'),
-    'a tape of numbers': (lambda p, b, d: save_tape(Tape({('q', 0, 0, 'cond'): 1.}), d / 'a'),
-                          TypeError, 'float', 'return one'),
+    'a tape of objects': (lambda p, b, d: Tape({('q', 0, 0, 'cond'): object()}).save(d / 'a'),
+                          TypeError, "'q', 0, 0, 'cond'", 'give numbers, strings, tensors'),
     'a site that was not kept': (lambda p, b, d: Tape().get('q', 0), KeyError, "'q', layer 0", 'holds nothing'),
     # grids
     'a height between tokens': (lambda p, b, d: Grid.of(5, 30, 32, 8), ValueError, 'height is 30', 'use 24 or 32'),

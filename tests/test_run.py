@@ -14,9 +14,11 @@ from seam import FAMILIES, blocks, call, kept_hooks, pipe_of
 from torch import nn
 
 from vidlens.seam.card import card_of, model_of, text_length
+from vidlens.core.results import load_result
+from vidlens.core.tables import BestSite
 from vidlens.seam.capturing import capture
 from vidlens.seam.loading import load, randomise
-from vidlens.seam.run import (Step, conditions, decode, default_size, encode, fit_video, generate, invert, predict,
+from vidlens.seam.run import (Sample, Step, conditions, decode, default_size, encode, fit_video, generate, invert, predict,
                               renoise, schedule, step_at, text_of)
 from vidlens.seam.families import tiny
 
@@ -42,7 +44,7 @@ def weights(pipe, *parts):
 
 
 def test_the_twin_has_the_mean_and_spread_of_every_tensor(bundled):
-    twin = load(device='cpu', random=True, seed=1)
+    twin = load(device='cpu', untrained=True, seed=1)
     own, drawn = (weights(p, 'transformer', 'text_encoder') for p in (bundled, twin))
     assert own.keys() == drawn.keys()
     for name, w in own.items():
@@ -55,13 +57,13 @@ def test_the_twin_has_the_mean_and_spread_of_every_tensor(bundled):
 
 
 def test_the_twin_is_seeded(bundled):
-    a, b, c = (weights(load(device='cpu', random=True, seed=s), 'transformer') for s in (1, 1, 2))
+    a, b, c = (weights(load(device='cpu', untrained=True, seed=s), 'transformer') for s in (1, 1, 2))
     assert all(torch.equal(x, b[k]) for k, x in a.items()) and any(not torch.equal(x, c[k]) for k, x in a.items())
 
 
-@pytest.mark.parametrize('random', [False, True])
-def test_no_block_is_an_identity(random):
-    pipe, changes = load(device='cpu', random=random), []
+@pytest.mark.parametrize('untrained', [False, True])
+def test_no_block_is_an_identity(untrained):
+    pipe, changes = load(device='cpu', untrained=untrained), []
     undo = [b.register_forward_hook(lambda m, args, kwargs, out: changes.append(
         float((out[0] - kwargs['hidden_states']).norm() / kwargs['hidden_states'].norm())), with_kwargs=True)
             for b in blocks(pipe)]
@@ -244,9 +246,11 @@ def test_batches_hold_what_single_runs_hold(family):
 
 
 def test_generate_reports_steps_and_restores_the_bar(bundled):
-    seen, before = [], dict(bundled._progress_bar_config)
-    generate(bundled, PROMPT, num_inference_steps=2, guidance=1, on_step=lambda i, t, z: seen.append((i, t, tuple(z.shape))))
-    assert seen == [(i, float(t), (1, 5, 16, 16, 16)) for i, t in enumerate(bundled.scheduler.timesteps)]
+    seen, shown, before = [], [], dict(bundled._progress_bar_config)
+    generate(bundled, PROMPT, num_inference_steps=2, guidance=1, on_step=lambda i, n: seen.append((i, n)),
+             callback_on_step_end=lambda pipe, i, t, kept: shown.append((i, float(t), tuple(kept['latents'].shape))))
+    assert seen == [(1, 2), (2, 2)]
+    assert shown == [(i, float(t), (1, 5, 16, 16, 16)) for i, t in enumerate(bundled.scheduler.timesteps)]
     assert bundled._progress_bar_config == before
 
 
@@ -317,7 +321,31 @@ def test_schedule_is_that_of_a_run(family):
     assert abs(at.s - .4) < .01 and abs(at.a - (.6 if family != 'cogvideox' else (1 - at.s ** 2) ** .5)) < .01
 
 
+# -- results
+
+def test_results_are_saved_and_labelled(bundled, tmp_path):
+    made = generate(bundled, PROMPT, num_inference_steps=1)
+    found = renoise(bundled, made.video, PROMPT, full=True)
+    back = invert(bundled, made.video, PROMPT, num_inference_steps=2, refine=0)
+    for i, result in enumerate((made, found, back)):
+        again = load_result(result.save(tmp_path / f'{i}.result'))
+        assert repr(again) == repr(result) and '\n' not in repr(result)
+    assert torch.equal(Sample.load(tmp_path / '0.result').video, made.video) and again.error == back.error
+    assert made.to_xarray()['video'].dims == ('frame', 'y', 'x', 'rgb')
+    assert found.to_xarray()['prediction'].dims == ('batch', 'latent_frame', 'latent_channel', 'latent_row', 'latent_col')
+    assert set(back.to_xarray()) == {'noise', 'video'} and found.num_inference_steps == 30
+
+
 # -- renoise
+
+def test_a_best_site_says_where():
+    pipe, site = pipe_of('wan'), BestSite(layer=1, step=3, num_inference_steps=10, head=1)
+    with capture(pipe, 'q', site=site) as tape:
+        found = renoise(pipe, real(5), 'a cat', site=site)
+    with capture(pipe, 'q', layers=1, heads=1) as same:
+        renoise(pipe, real(5), 'a cat', step=3, num_inference_steps=10)
+    assert list(tape) == [('q', 1, 3, 'cond')] and torch.equal(tape['q', 1], same['q', 1]) and found.step.index == 3
+
 
 @pytest.mark.parametrize('family', FAMILIES)
 @pytest.mark.parametrize('where', [dict(step=-4, num_inference_steps=10), dict(sigma=.5)])
@@ -347,7 +375,7 @@ def test_renoise_blends(family, where):
 
 def test_renoise_frame_by_frame(bundled, sample):
     with capture(bundled, 'q', layers=0) as tape:
-        found = renoise(bundled, sample.video, PROMPT, how='frames')
+        found = renoise(bundled, sample.video, PROMPT, encoding='frames')
     assert found.grid.frames == 17 and tape.get('q', 0).shape[2] == found.grid.n == 17 * 64
 
 
@@ -356,7 +384,7 @@ def test_renoise_takes_latents_and_needs_no_budget_for_other_steps(bundled, samp
     with capture(bundled, 'q k', layers=2) as tape:
         a = renoise(bundled, sample.video, PROMPT)
     with capture(bundled, 'q k', layers=2, budget=tape.nbytes) as again:
-        b = renoise(bundled, None, PROMPT, latents=z)
+        b = renoise(bundled, z, PROMPT)
     assert torch.equal(a.noisy, b.noisy) and torch.equal(tape.get('q', 2), again.get('q', 2))
     assert a.step == step_at(bundled, -5)
 
@@ -402,9 +430,9 @@ def test_inversion_is_what_the_scheduler_walks_forth(bundled, sample):
 @pytest.mark.parametrize('family', ['wan', 'hunyuanvideo'])
 def test_inversion_by_ode(family):
     pipe, seen = pipe_of(family), []
-    found = invert(pipe, real(5), 'a cat', num_inference_steps=8, refine=8, on_step=seen.append)
+    found = invert(pipe, real(5), 'a cat', num_inference_steps=8, refine=8, on_step=lambda i, n: seen.append((i, n)))
     assert found.error < .02 and found.error < .1 * invert(pipe, real(5), 'a cat', num_inference_steps=8, refine=2).error
-    assert seen == [*reversed(range(8))]
+    assert seen == [(i, 8) for i in range(1, 9)]
 
 
 def test_captures_see_each_step_of_an_inversion_once():
@@ -457,7 +485,7 @@ def test_places_that_a_model_does_not_know_are_refused_before_its_vae_runs(monke
         with pytest.raises(ValueError, match=r'5 frames of 32x528 .* 32 places each way.* Use fit_video.* makes 5 frames of 32x32'):
             run(pipe, torch.zeros(5, 32, 528, 3))
     with pytest.raises(ValueError, match='at most 32 places each way'):
-        renoise(pipe, None, latents=torch.zeros(1, 16, 2, 4, 66))
+        renoise(pipe, torch.zeros(1, 16, 2, 4, 66))
     with pytest.raises(ValueError, match=r'40 frames of 30x32 does not fit: .*Use fit_video.* makes 9 frames of 32x32'):
         encode(pipe, torch.zeros(40, 30, 32, 3))
 
@@ -473,7 +501,7 @@ def test_tiny_pipelines_are_small_by_default(family, tmp_path):
 def test_names_of_the_pipeline_that_are_set_here_are_told():
     pipe, g = pipe_of('wan'), torch.Generator()
     for given, says in ((dict(generator=g), 'generator of WanPipeline is seed=3 here'), (dict(output_type='np'), 'always tensors'),
-                        (dict(callback_on_step_end=print), 'on_step=f'), (dict(max_sequence_length=10), "the model's own"),
+                        (dict(max_sequence_length=10), "the model's own"),
                         (dict(size=(32, 32), height=16), r'size=\(64, 64\)'), (dict(frames=5, num_frames=5), 'frames=17'),
                         (dict(schritte=3), 'schritte=3 is no argument of generate, nor of WanPipeline, whose own are .*latents')):
         with pytest.raises(TypeError, match=says) as e:
@@ -529,7 +557,7 @@ def paired():
 def test_two_latent_frames_in_a_token(paired):
     seen = []
     with capture(paired, 'q', layers=0, tokens='video') as tape:
-        made = generate(paired, 'a cat', num_inference_steps=2, on_step=lambda i, t, z: seen.append(z.clone()))
+        made = generate(paired, 'a cat', num_inference_steps=2, callback_on_step_end=lambda _, i, t, kept: seen.append(kept['latents'].clone()))
     z = encode(paired, made.video)
     assert z.shape == seen[0].shape == (1, 6, 4, 8, 8) and torch.equal(z[:, 0], z[:, 1])
     assert torch.allclose(decode(paired, seen[-1]), made.video, atol=1e-5) and decode(paired, z).shape == made.video.shape
@@ -537,5 +565,5 @@ def test_two_latent_frames_in_a_token(paired):
         found = renoise(paired, made.video, 'a cat')
     assert found.grid == again.grid == tape.grid and found.grid.shape == (3, 4, 4) and found.grid.video_frames == 17
     assert invert(paired, made.video, 'a cat', num_inference_steps=2).video.shape == made.video.shape
-    assert renoise(paired, made.video, 'a cat', how='frames').grid.frames == 17
+    assert renoise(paired, made.video, 'a cat', encoding='frames').grid.frames == 17
     assert renoise(paired, made.video[:1], 'a cat').grid.frames == 1

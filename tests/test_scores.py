@@ -589,7 +589,7 @@ def test_as_the_probe_of_a_capture(family):
     with capture(pipe, 'q k', tokens='all', probe=probe):
         call(pipe)
     t = probe.result()
-    assert t.layers == list(range(tape.layers)) and t.steps == [0, 1] and t.sigmas[0] > t.sigmas[1]
+    assert t.layers == list(range(tape.num_layers)) and t.steps == [0, 1] and t.sigmas[0] > t.sigmas[1]
     assert (tape.text > 0) == (text > 0)
     q, k = (tape.get(n, 1, 1, tokens='all')[0] for n in 'qk')
     found = attention_scores(q, k, tape.grid, points, text='first' if tape.text_first else 'last', valid=valid)

@@ -9,19 +9,20 @@ from seam import FAMILIES, call, pipe_of
 from vidlens.core.grid import Grid
 from vidlens.seam.choices import Budget
 from vidlens.seam.capturing import capture
-from vidlens.seam.tape import Site, Tape, load_tape, save_tape
+from vidlens.core.results import load_result
+from vidlens.seam.tape import Site, Tape
 
 
 def tape_of(**more):
     grid, g = Grid(2, 2, 2, stride=8), torch.Generator().manual_seed(0)
     data = {(kind, layer, step, 'cond'): torch.randn(1, 2, grid.n + 3, 4, generator=g)
             for kind in 'qk' for layer in (0, 2) for step in (0, 9)}
-    return Tape(data, {0: (999., 1.), 9: (99., .25)}, grid, text=3, layers=3, num_inference_steps=10, facts={'model': 'M'}, whole=True,
+    return Tape(data, {0: (999., 1.), 9: (99., .25)}, grid, text=3, num_layers=3, num_inference_steps=10, facts={'model': 'M'}, finished=True,
                 **more)
 
 
 def same(a, b):
-    heads = [(t.times, t.grid, t.text, t.text_first, t.layers, t.num_inference_steps, t.facts, t.whole, t.tokens) for t in (a, b)]
+    heads = [(t.times, t.grid, t.text, t.text_first, t.num_layers, t.num_inference_steps, t.facts, t.finished, t.tokens) for t in (a, b)]
     return heads[0] == heads[1] and list(a) == list(b) and all(
         x.dtype == b.data[k].dtype and torch.equal(x, b.data[k]) for k, x in a.data.items())
 
@@ -30,26 +31,26 @@ def same(a, b):
 def test_round_trip(tmp_path, dtype):
     tape = tape_of()
     tape.data = {k: x.to(dtype) for k, x in tape.data.items()}
-    assert same(load_tape(save_tape(tape, tmp_path / 'a.tape')), tape)
+    assert same(Tape.load(tape.save(tmp_path / 'a.tape')), tape)
 
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_round_trip_of_a_capture(tmp_path, family):
     with capture(pipe_of(family), 'q hidden', steps=-1, branch='both', budget=Budget(grad=True)) as tape:
         call(pipe_of(family), guided=True)
-    again = load_tape(save_tape(tape, tmp_path / 'a.tape'))
-    assert same(again, tape) and torch.equal(again['q', -1, -1, 'uncond'], tape.get('q', tape.layers - 1, 1, 'uncond'))
+    again = Tape.load(tape.save(tmp_path / 'a.tape'))
+    assert same(again, tape) and torch.equal(again['q', -1, -1, 'uncond'], tape.get('q', tape.num_layers - 1, 1, 'uncond'))
 
 
 def test_tensors_that_share_memory_or_have_a_graph(tmp_path):
     x = torch.randn(1, 2, 8, 4, requires_grad=True)
     tape = Tape({('q', 0, 0, 'cond'): x * 2, ('k', 0, 0, 'cond'): x, ('v', 0, 0, 'cond'): x, ('o', 0, 0, 'cond'): x.mT})
-    again = load_tape(save_tape(tape, tmp_path / 'a.tape'))
+    again = Tape.load(tape.save(tmp_path / 'a.tape'))
     assert again.grid is None and all(torch.equal(again.data[k], v) for k, v in tape.data.items())
 
 
 def test_a_tape_without_run(tmp_path):
-    assert same(load_tape(save_tape(Tape(), tmp_path / 'a.tape')), Tape()) and 'empty' in repr(Tape())
+    assert same(Tape.load(Tape().save(tmp_path / 'a.tape')), Tape()) and 'empty' in repr(Tape())
 
 
 def test_get():
@@ -73,7 +74,7 @@ def test_get():
 def test_what_is_not_there(key, said):
     with pytest.raises(KeyError, match=said):
         tape_of()[key]
-    with pytest.raises(ValueError, match="tokens='some' is unknown: use 'video', 'text' or 'all'"):
+    with pytest.raises(ValueError, match="tokens='some' is unknown: use 'video', 'text', 'all'"):
         tape_of().get('q', 0, 0, tokens='some')
 
 
@@ -101,13 +102,13 @@ def test_what_a_probe_kept_comes_back_as_it_was():
 
 
 def test_nothing_is_overwritten(tmp_path):
-    file = save_tape(tape_of(), tmp_path / 'a.tape')
+    file = tape_of().save(tmp_path / 'a.tape')
     before = file.read_bytes()
     with pytest.raises(FileExistsError, match='a.tape exists.*force=True'):
-        save_tape(Tape(), file)
+        Tape().save(file)
     assert file.read_bytes() == before
-    save_tape(Tape(), file, force=True)
-    assert len(load_tape(file)) == 0 and [f.name for f in tmp_path.iterdir()] == ['a.tape']
+    Tape().save(file, force=True)
+    assert len(Tape.load(file)) == 0 and [f.name for f in tmp_path.iterdir()] == ['a.tape']
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError('disk full'), MemoryError])
@@ -117,7 +118,7 @@ def test_an_interrupted_write_leaves_no_half_tape(tmp_path, monkeypatch, error, 
 
     file = tmp_path / 'a.tape'
     if there:
-        save_tape(Tape(facts={'model': 'old'}), file)
+        Tape(facts={'model': 'old'}).save(file)
 
     def half(names, path, metadata):
         save_file(names, path, metadata)
@@ -126,19 +127,28 @@ def test_an_interrupted_write_leaves_no_half_tape(tmp_path, monkeypatch, error, 
 
     monkeypatch.setattr(safetensors.torch, 'save_file', half)
     with pytest.raises(error if isinstance(error, type) else type(error)):
-        save_tape(tape_of(), file, force=True)
+        tape_of().save(file, force=True)
     assert [f.name for f in tmp_path.iterdir()] == ['a.tape'] * there
-    assert not there or load_tape(file).facts == {'model': 'old'}
+    assert not there or Tape.load(file).facts == {'model': 'old'}
 
 
-def test_only_tensors_are_saved(tmp_path):
-    said = r'q k\[layer 0, step 0, cond\] is a float, not a tensor: .*let the probe return one'
+def test_what_a_probe_returned_is_saved_if_it_is_data(tmp_path):
+    kept = {'x': (torch.arange(3), .5), 'y': [1, 'word', None]}
+    tape = Tape({('q k', 0, 0, 'cond'): .5, ('q k', 1, 0, 'cond'): kept}, tokens='')
+    again = load_result(tape.save(tmp_path / 'a.tape'))
+    assert again.data['q k', 0, 0, 'cond'] == .5 and again.data['q k', 1, 0, 'cond']['y'] == kept['y']
+    assert torch.equal(again.data['q k', 1, 0, 'cond']['x'][0], torch.arange(3))
+    said = r"data.*q k', 0, 0, 'cond'.*object cannot be stored in a result: give numbers, strings, tensors"
     with pytest.raises(TypeError, match=said):
-        save_tape(Tape({('q k', 0, 0, 'cond'): .5}), tmp_path / 'a.tape')
+        Tape({('q k', 0, 0, 'cond'): object()}).save(tmp_path / 'b.tape')
+    assert [f.name for f in tmp_path.iterdir()] == ['a.tape']
+
+
+def test_where_a_tape_cannot_be_written(tmp_path):
     with pytest.raises(FileNotFoundError, match='the folder .* does not exist: make it first'):
-        save_tape(tape_of(), tmp_path / 'no' / 'a.tape')
+        tape_of().save(tmp_path / 'no' / 'a.tape')
     with pytest.raises(IsADirectoryError, match='is a folder: give a file name'):
-        save_tape(tape_of(), tmp_path, force=True)
+        tape_of().save(tmp_path, force=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -149,10 +159,10 @@ class Bomb:
 
 @pytest.mark.parametrize('size', [0, 7, 100, 500, -1])
 def test_cut_files(tmp_path, size):
-    file = save_tape(tape_of(), tmp_path / 'a.tape')
+    file = tape_of().save(tmp_path / 'a.tape')
     file.write_bytes(file.read_bytes()[:size])
-    with pytest.raises(ValueError, match='a.tape is not a whole tape .*write it again with save_tape'):
-        load_tape(file)
+    with pytest.raises(ValueError, match=r'a.tape cannot be read as a result .*write it again with result.save\(path\)'):
+        Tape.load(file)
 
 
 def test_other_files(tmp_path):
@@ -160,11 +170,66 @@ def test_other_files(tmp_path):
     for write in (lambda: file.write_bytes(pickle.dumps(Bomb())), lambda: torch.save({'x': torch.ones(2)}, file),
                   lambda: file.write_text('q k v')):
         write()
-        with pytest.raises(ValueError, match='not a whole tape'):
-            load_tape(file)
+        with pytest.raises(ValueError, match='cannot be read as a result'):
+            Tape.load(file)
     for metadata in (None, {'tape': 'null'}, {'tape': '3'}, {'tape': '{"vidlens": "tape 99"}'}, {'other': 'x'}):
         save_file({'x': torch.ones(2)}, file, metadata)
-        with pytest.raises(ValueError, match="holds tensors but no 'tape 1': write one with save_tape"):
-            load_tape(file)
-    with pytest.raises(FileNotFoundError, match='does not exist: save_tape'):
-        load_tape(tmp_path / 'none')
+        with pytest.raises(ValueError, match="header does not say 'vidlens result 1'.*result.save"):
+            Tape.load(file)
+    with pytest.raises(FileNotFoundError, match='there is no file .*result.save'):
+        Tape.load(tmp_path / 'none')
+
+
+def test_big_tensors_are_written_without_a_copy(tmp_path, monkeypatch):
+    import safetensors.torch
+
+    tape, seen = tape_of(), []
+    monkeypatch.setattr(safetensors.torch, 'save_file',
+                        lambda tensors, path, metadata: seen.append(tensors) or save_file(tensors, path, metadata))
+    tape.save(tmp_path / 'a.tape')
+    assert [x.data_ptr() for x in seen[0].values()] == [x.data_ptr() for x in tape.data.values()]
+
+
+# -- tables and labelled arrays
+
+def test_a_row_for_each_site():
+    table = tape_of().to_dataframe()
+    assert len(table) == 8 and list(table.columns) == ['kind', 'layer', 'step', 'branch', 't', 'sigma', 'shape', 'dtype', 'MiB']
+    assert table.loc[table.step == 9, 'sigma'].eq(.25).all() and table['shape'][0] == (1, 2, 11, 4)
+    numbers = Tape({('q', 0, 0, 'cond'): .5, ('q', 1, 0, 'cond'): torch.tensor(2)}, tokens='').to_dataframe()
+    assert numbers['value'].tolist() == [.5, 2]
+
+
+def test_labelled_arrays():
+    tape = tape_of()
+    found = tape.to_xarray()
+    assert set(found) == {'q', 'k'} and found['q'].dims[3:] == ('batch', 'head', 'frame', 'row', 'col', 'channel')
+    assert found.layer.values.tolist() == [0, 2] and found.step.values.tolist() == [0, 9] and found.sigma.values.tolist() == [1, .25]
+    one = torch.tensor(found['k'].sel(layer=2, step=9, branch='cond').values)
+    assert torch.equal(one, tape.grid.unflatten(tape['k', 2, 9]))
+    del tape.data['q', 0, 0, 'cond']
+    assert bool(tape.to_xarray()['q'].sel(layer=0, step=0).isnull().all()) and not Tape().to_xarray().sizes
+
+
+def test_labelled_arrays_of_layers_that_differ():
+    "As in a UNet: each shape has its own variable and its own axes."
+    a, b = Grid(2, 4, 4, 8), Grid(2, 2, 2, 16)
+    data = {('hidden', i, 0, 'cond'): torch.randn(1, g.n, 3 + i) for i, g in enumerate((a, b))}
+    tape = Tape(data, {0: (9., 1.)}, a, num_layers=2, num_inference_steps=1, grids={1: b})
+    found = tape.to_xarray()
+    assert found['hidden_layer0'].dims == ('layer', 'step', 'branch', 'batch', 'frame', 'row', 'col', 'channel')
+    second = found['hidden_layer1']
+    assert second.dims[-4:] == ('frame', 'row_hidden_layer1', 'col_hidden_layer1', 'channel_hidden_layer1')
+    assert torch.equal(torch.tensor(second.values[0, 0, 0]), b.unflatten(tape['hidden', 1]))
+
+
+def test_labelled_arrays_of_a_probe_and_of_a_capture():
+    pipe = pipe_of('wan')
+    with capture(pipe, 'q k', probe=lambda site, q, k: dict(q=q.mean(), heads=k.mean((0, 2, 3)))) as probed, \
+            capture(pipe, 'q xk hidden', branch='both', tokens='all') as kept:
+        call(pipe, guided=True)
+    found = probed.to_xarray()
+    assert found['q k.q'].dims == ('layer', 'step', 'branch') and found['q k.heads'].shape == (3, 2, 1, 2)
+    whole = kept.to_xarray()
+    assert whole['xk'].dims[-2:] == ('token', 'channel') and list(whole.branch.values) == ['cond', 'uncond']
+    assert whole['hidden'].dims[-4:] == ('frame', 'row', 'col', 'channel_hidden') and whole.attrs['model'] == 'WanTransformer3DModel'

@@ -131,7 +131,7 @@ def test_one_chunk_is_a_plain_match(pipe, clip, encoding):
     video, ask = clip.video[:n], torch.cat([torch.zeros(len(clip.queries), 1), clip.queries[:, 1:]], 1)
     found = track_long(pipe, video, ask, 4, encoding=encoding, cycle=1.)
     with capture(pipe, 'q k', layers=4) as tape:
-        renoise(pipe, video, step=-2, num_inference_steps=30, how=encoding)    # the default of track_long
+        renoise(pipe, video, step=-2, num_inference_steps=30, encoding=encoding)    # the default of track_long
     grid = Grid(5, 8, 8, 8, 1 if encoding == 'frames' else 4, encoding == 'causal')
     plain = match(tape.get('q', 4)[0], tape.get('k', 4)[0], grid, ask, matching=Matching()).at_frames(n)
     assert torch.allclose(found.xy, plain.xy, atol=1e-4) and torch.allclose(found.score, plain.score, atol=1e-5)
@@ -179,7 +179,7 @@ def test_layers_of_a_unet_have_grids_of_their_own():
     pipe, video, ask = tiny('animatediff'), torch.rand(16, 32, 32, 3), [[0, 8., 8.], [4, 30., 20.]]
     found = track_long(pipe, video, ask, [4, 34], num_inference_steps=4, chunk=16)
     with capture(pipe, 'q k', layers=[4, 34]) as tape:
-        renoise(pipe, video, step=-2, num_inference_steps=4, how='frames')
+        renoise(pipe, video, step=-2, num_inference_steps=4, encoding='frames')
     q, k = ([tape.get(kind, n)[0] for n in (4, 34)] for kind in 'qk')
     want = match(q, k, tape.grid_of(4), ask[:1])
     assert (tape.grid_of(4).rows, tape.grid.rows) == (4, 8) and torch.allclose(found.xy[:1], want.xy, atol=1e-4)

@@ -16,7 +16,7 @@ from vidlens.seam.hooks import CaptureError, announce, until_enough
 from vidlens.seam.loading import load, randomise
 from vidlens.seam.run import (conditions, decode, default_size, encode, fit_video, generate, invert, predict, renoise,
                               schedule, step_at, text_of)
-from vidlens.seam.tape import load_tape, save_tape
+from vidlens.seam.tape import Tape
 
 TWO = ['a cat', 'two dogs']
 ALL = 'q k v o xq xk xv xo tq tk tv to hidden'
@@ -116,7 +116,7 @@ def test_output_is_bit_identical(pipe, guided):
     with capture(pipe, ALL, branch='both') as tape:
         assert torch.equal(plain, call(pipe, TWO, guided=guided))
     branches = {k[3] for k in tape}
-    assert branches == ({'cond', 'uncond'} if guided else {'cond'}) and tape.whole
+    assert branches == ({'cond', 'uncond'} if guided else {'cond'}) and tape.finished
     assert len(tape) == sum(len(r['kinds'].split()) for r in sites(pipe)) * 2 * len(branches)
     assert all(x.shape[0] == 2 for x in tape.data.values())
     seen = []
@@ -313,7 +313,7 @@ def test_early_exit_skips_what_comes_later(pipe):
         ran.clear()
         with capture(pipe, kinds, layers=layer) as tape, until_enough(pipe):
             predict(pipe, x, at, given, 10)
-        assert ran[-1] == last and tape.whole and len(tape) == 1 and list(tape.times) == [3]
+        assert ran[-1] == last and tape.finished and len(tape) == 1 and list(tape.times) == [3]
     for handle in undo:
         handle.remove()
     assert not kept_hooks(pipe)
@@ -530,9 +530,9 @@ def test_inversion_leads_back(pipe):
     "And the way back is the stock DDIM scheduler's own."
     z, given = some_latents(pipe)
     with capture(pipe, 'hidden', layers=UP) as tape:
-        found = invert(pipe, None, 'a cat', num_inference_steps=6, refine=4, latents=z)
+        found = invert(pipe, z, 'a cat', num_inference_steps=6, refine=4)
     assert found.error < .1 and sorted(k[2] for k in tape) == list(range(6)) and found.video.shape == (3, 16, 16, 3)
-    assert found.error < .3 * invert(pipe, None, 'a cat', num_inference_steps=6, refine=0, latents=z).error
+    assert found.error < .3 * invert(pipe, z, 'a cat', num_inference_steps=6, refine=0).error
     x = found.noise
     pipe.scheduler.set_timesteps(6)
     for p, t in zip(schedule(pipe, 6), pipe.scheduler.timesteps):
@@ -553,7 +553,7 @@ def test_a_saved_pipeline_loads_again_and_has_a_twin(pipe, tmp_path):
 def test_tapes_keep_the_grids(pipe, tmp_path):
     with capture(pipe, 'tq hidden', layers=[TEMPORAL, UP, 0], steps=0) as tape:
         call(pipe, steps=1)
-    again = load_tape(save_tape(tape, tmp_path / 'one.tape'))
+    again = Tape.load(tape.save(tmp_path / 'one.tape'))
     assert again.grids == tape.grids and again.grid_of(-1) == tape.grid_of(44) == tape.grid and again.times == tape.times
     grid = again.grid_of(TEMPORAL)
     assert (grid.stride, grid.shape, grid.temporal, grid.causal) == (8, (3, 2, 2), 1, False)

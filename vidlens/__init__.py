@@ -31,7 +31,7 @@ _TABLE = {
     'core.pictures': 'show overlay draw_tracks layer_step_map',
     'core.reports': 'report',
     'seam.card': 'Card card_of sites',
-    'seam.tape': 'Tape save_tape load_tape',
+    'seam.tape': 'Tape',
     'seam.hooks': 'CaptureError',
     'seam.capturing': 'capture',
     'seam.editing': 'edit',

@@ -257,7 +257,7 @@ def _captured(given: _Given, found: Findings, steps: list[int]) -> Tape:
             found.shown, found.video = given.fitted
             latents = encode(given.pipe, found.video)
             for step in steps:
-                renoise(given.pipe, None, given.prompt, step=step, num_inference_steps=given.n, seed=given.seed, latents=latents)
+                renoise(given.pipe, latents, given.prompt, step=step, num_inference_steps=given.n, seed=given.seed)
     return tape
 
 # %% ../nbs/80_analysis.ipynb #40a95e71

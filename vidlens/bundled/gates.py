@@ -77,7 +77,7 @@ class Bench:
         "The pipeline, or its twin with random weights; raises ValueError if it is not one that can be measured."
         twin = split == 'twin'
         if twin not in self._pipes:
-            pipe = self._pipes[twin] = load(self.folder, device='cpu', random=twin)
+            pipe = self._pipes[twin] = load(self.folder, device='cpu', untrained=twin)
             if card_of(pipe).name != 'CogVideoX' or default_size(pipe) != (17, 64, 64):
                 raise ValueError(f'{self.folder} holds a {type(pipe).__name__} for {default_size(pipe)} (frames, '
                                  'height, width), but the gates are for CogVideoX pipelines of 17 frames of 64x64')

@@ -214,7 +214,7 @@ def mapper(pipe) -> Mapper:
         if last['clip'] is not clip:
             last.update(clip=clip, z=encode(pipe, clip.video))
         with capture(pipe, 'q k o') as tape:
-            renoise(pipe, None, clip.caption, step=step, num_inference_steps=30, seed=i, latents=last['z'])
+            renoise(pipe, last['z'], clip.caption, step=step, num_inference_steps=30, seed=i)
         return torch.stack([imap(pipe, words=words, tape=tape, layers=[n]).maps for n in sorted({key[1] for key in tape})])
     return maps
 

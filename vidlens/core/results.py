@@ -32,6 +32,7 @@ RECORDS = {
     'HeadTable': 'words.heads', 'HeadChoice': 'words.heads', 'Contrast': 'words.maps',
     'Segmentation': 'words.segmentation', 'SegmentationTable': 'words.segmentation', 'JudgeScores': 'words.judging',
     'Matching': 'points.matching', 'Tracks': 'points.matching',
+    'Tape': 'seam.tape', 'Sample': 'seam.run', 'Step': 'seam.run', 'Renoised': 'seam.run', 'Inverted': 'seam.run',
 }
 _T = TypeVar('_T', bound='Result')
 
@@ -74,7 +75,7 @@ def _pack_tensor(value: Any, tensors: dict[str, Tensor]) -> Any:
     is_tensor = isinstance(value, Tensor)
     if not is_tensor and value.dtype.kind not in 'biuf' or is_tensor and (value.is_complex() or value.is_sparse):
         raise TypeError(f'a {type(value).__name__} of {value.dtype} cannot be stored: give dense numbers or booleans')
-    plain = value.detach().cpu().clone() if is_tensor else torch.from_numpy(np.array(value, order='C'))
+    plain = value.detach().cpu() if is_tensor else torch.from_numpy(np.array(value, order='C'))
     key = str(len(tensors))
     tensors[key] = plain.contiguous()
     return {'$tensor' if is_tensor else '$array': key}
@@ -213,6 +214,11 @@ def _save(result: Result, path: str | os.PathLike, force: bool) -> Path:
         raise TypeError(f'{type(result).__name__} is nested too deeply, or holds itself, so it cannot be stored') from None
     except TypeError as e:
         raise TypeError(f'{type(result).__name__}{e}' if str(e)[:1] == '.' else str(e)) from None
+    places = set[int]()
+    for key, x in tensors.items():   # a file holds each tensor for itself, so none may share memory with another
+        place = x.untyped_storage().data_ptr()
+        tensors[key] = x.clone() if place in places else x
+        places.add(place)
     head = dict(format=FORMAT, vidlens=__version__, result=content)
     with whole_file(path, force) as part:
         save_file(tensors, part, metadata={'vidlens': json.dumps(head)})

@@ -56,7 +56,7 @@ def ablated(pipe: Any,                                              # a pipeline
     with ExitStack() as stack:
         for layer, some in heads.items():
             stack.enter_context(edit(pipe, 'o', lambda site, o: torch.zeros_like(o), layers=layer, heads=some, branch='both'))
-        return generate(pipe, prompt, seed, num_inference_steps, on_step=job_callback(job, num_inference_steps), **run)
+        return generate(pipe, prompt, seed, num_inference_steps, on_step=job_callback(job), **run)
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #4410000a
 def arrow_region(arrow: Sequence[float],       # [x, y, x, y] px; []: none

@@ -474,9 +474,9 @@ class Engine(_Held):
             joiner.kept['moft'] = self.features(step, motion_layer(self.pipe))
 
 # %% ../../nbs/live/03_trace.ipynb #4100000c
-def job_callback(job: Job | None, num_inference_steps: int) -> Callable[[int, float, Tensor], None] | None:
+def job_callback(job: Job | None) -> Callable[[int, int], None] | None:
     "`on_step` of a generation that a job is told of, and may stop."
-    return None if job is None else lambda i, t, z: job.step(i + 1, num_inference_steps, 'steps')
+    return None if job is None else lambda i, n: job.step(i, n, 'steps')
 
 
 _OWN = 'num_videos_per_prompt', 'output_type', 'on_step', 'latents'  # of a run that is held
@@ -529,7 +529,7 @@ def hold(pipe, video: Any = None, prompt: str = '', *, num_inference_steps: int 
     clip = clip_to_hold(pipe, video, prompt, num_inference_steps=num_inference_steps, seed=seed, budget=budget, dtype=dtype, **run)
     if clip is None:
         with _turn(lock_of(pipe), job), watch_inputs(pipe) as kept:
-            made: Any = generate(pipe, prompt, seed, num_inference_steps, on_step=job_callback(job, num_inference_steps), **run)
+            made: Any = generate(pipe, prompt, seed, num_inference_steps, on_step=job_callback(job), **run)
         clip = SimpleNamespace(video=made.video, caption=prompt)
         engine = Engine(pipe, clip, schedule(pipe, num_inference_steps), kept.__getitem__, budget, dtype)
         engine.seed, engine.run = seed, run

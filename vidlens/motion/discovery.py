@@ -111,7 +111,7 @@ def sweep_clips(pipe, moving: MotionClips, kinds: str = 'hidden q k', layers: in
             for noise in range(noises if i in sweep.part else 1):
                 now.update(clip=i, mask=m.mask, heir_mask=heir, noise=noise)
                 for at in plan:
-                    renoise(pipe, None, prompt, step=at.index, num_inference_steps=num_inference_steps, seed=seed + i + noise * len(moving), latents=z)
+                    renoise(pipe, z, prompt, step=at.index, num_inference_steps=num_inference_steps, seed=seed + i + noise * len(moving))
             if on_clip:
                 on_clip(done + 1, len(moving))
     return sweep, {at.index: at.s for at in plan}

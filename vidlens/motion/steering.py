@@ -158,10 +158,10 @@ def motion_of(pipe, video: Tensor, where: Any = None, prompt: str = '', layer: i
     grid = card_of(pipe).grid_of_latents(pipe, tuple(z.shape))
     if by == 'renoise':
         with capture(pipe, 'hidden', layers=layer, tokens='video') as tape:
-            renoise(pipe, None, prompt, step=step, num_inference_steps=num_inference_steps, seed=seed, latents=z)
+            renoise(pipe, z, prompt, step=step, num_inference_steps=num_inference_steps, seed=seed)
     else:
         with capture(pipe, 'hidden', layers=layer, steps=step, tokens='video') as tape:
-            error = invert(pipe, None, prompt, num_inference_steps, refine, latents=z).error
+            error = invert(pipe, z, prompt, num_inference_steps, refine).error
     own = tape_grid(tape, layer)
     m = apply_content(own.unflatten(tape.get('hidden', layer)[0].float()), content)
     if where is not None:
@@ -656,11 +656,11 @@ def _controlled(a: SimpleNamespace) -> Steered:
     a.stats = _stats_for(a, grid)
     kept: list[Tensor] = []
 
-    def plain(i: int, t: float, z: Tensor) -> None:
-        kept.append(z.clone())
+    def plain(_: Any, i: int, t: Any, state: dict[str, Any]) -> None:
+        kept.append(state['latents'].clone())
         _say(a.on_step, 'unguided', dict(step=i))
     with _hearing(pipe) as a.heard:
-        before: Any = generate(pipe, a.prompt, a.seed, a.num_inference_steps, on_step=plain, **run)
+        before: Any = generate(pipe, a.prompt, a.seed, a.num_inference_steps, callback_on_step_end=plain, **run)
     noise = _noise_like(pipe, kept[0], a.seed)
     things = [*a.regions, *a.drags]
     guide = _Guide(pipe, _Given(pipe, a.prompt, noise, a.heard), grid, noise,
@@ -702,8 +702,8 @@ def _guided(pipe, prompt: str, seed: int, guide: _Guide, noise: Tensor, run: dic
     "The guided run through the pipeline's own call: its video and last latents."
     plan, last = schedule(pipe, guide.num_inference_steps), [noise]
 
-    def move(i: int, t: float, z: Tensor) -> None:
-        last[0] = z
+    def move(_: Any, i: int, t: Any, state: dict[str, Any]) -> None:
+        last[0] = z = state['latents']
         _say(guide.on_step, 'guided', dict(step=i))
         if i + 1 < len(plan) and guide.wants(i + 1):
             with torch.no_grad():
@@ -711,7 +711,7 @@ def _guided(pipe, prompt: str, seed: int, guide: _Guide, noise: Tensor, run: dic
 
     first = guide(noise, plan[0]) if guide.wants(0) else noise
     with edit(pipe, 'k v', guide.kv, guide.kv.layers, branch='both') if guide.kv and guide.kv_both else nullcontext():
-        made: Any = generate(pipe, prompt, seed, guide.num_inference_steps, on_step=move, latents=first, **run)
+        made: Any = generate(pipe, prompt, seed, guide.num_inference_steps, callback_on_step_end=move, latents=first, **run)
     return made.video, last[0]
 
 

@@ -119,7 +119,7 @@ class _Passes:
         for step in self.steps:
             with capture(self.pipe, 'q k', layers=self.layers,
                          probe=lambda site, q, k: found.update({site.layer: (q[0], k[0])})):
-                renoise(self.pipe, None, self.prompt, step=step, num_inference_steps=self.num_inference_steps, seed=self.seed, latents=z)
+                renoise(self.pipe, z, self.prompt, step=step, num_inference_steps=self.num_inference_steps, seed=self.seed)
             yield [found[layer] for layer in self.layers]
 
 # %% ../../nbs/points/11_long_videos.ipynb #289b31cf

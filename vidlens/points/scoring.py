@@ -63,7 +63,7 @@ def score(pipe, video, prompt: str = '', tracks: Any = None, visible: Any = None
         probe = clip_probe(pipe, clip, caption, how)
         with capture(pipe, 'q k', layers=layers, tokens='all', probe=probe):
             for step in numbers:
-                renoise(pipe, None, caption, step=step, num_inference_steps=num_inference_steps, seed=seed, latents=z)
+                renoise(pipe, z, caption, step=step, num_inference_steps=num_inference_steps, seed=seed)
         tables.append(probe.result())
         if on_clip:
             on_clip(i + 1, len(clips))

@@ -79,8 +79,8 @@ def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = 
 def check_tape(pipe, tape: Tape) -> None:
     "Raise ValueError for what another model left; a tape that does not name its model is taken."
     model, layers = type(model_of(pipe)).__name__, card_of(pipe).n_layers(model_of(pipe))
-    if tape.facts.get('model', model) != model or tape.layers not in (None, layers):
-        raise ValueError(f'the tape is of {tape.facts.get("model", "a model")} with {tape.layers} layers, but this pipeline has '
+    if tape.facts.get('model', model) != model or tape.num_layers not in (None, layers):
+        raise ValueError(f'the tape is of {tape.facts.get("model", "a model")} with {tape.num_layers} layers, but this pipeline has '
                          f'{model} with {layers}: give the pipeline that left it, or capture this one')
 
 

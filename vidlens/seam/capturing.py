@@ -39,7 +39,7 @@ class Capture(Listener):
         form = budget if isinstance(budget, Budget) else Budget(budget)
         self.device, self.dtype = choose_device(form.device), choose_dtype(form.dtype)
         self.probe, self.grad, self.form, self.budget, self.kept = probe, form.grad, form, parse_bytes(form.size), 0
-        self.tape = Tape(layers=self.n_layers, facts=_facts(pipe, self.model), tokens='' if probe else self.tokens)
+        self.tape = Tape(num_layers=self.n_layers, facts=_facts(pipe, self.model), tokens='' if probe else self.tokens)
 
     def __enter__(self) -> Tape:
         self.seam = join_seam(self.pipe, self)
@@ -49,7 +49,7 @@ class Capture(Listener):
         leave_seam(self.seam, self)
         if kind is None:
             self.check_seen('captured')
-            self.tape.whole = True
+            self.tape.finished = True
 
     def begin(self, call: Call) -> None:
         super().begin(call)

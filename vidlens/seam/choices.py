@@ -18,7 +18,7 @@ from .card import card_of, model_of
 from .tape import from_start
 
 # %% auto #0
-__all__ = ['Wanted', 'choose_numbers', 'parse_wanted', 'choose_layers', 'choose_steps', 'choose_heads', 'at_site',
+__all__ = ['Wanted', 'choose_numbers', 'parse_wanted', 'choose_layers', 'choose_steps', 'choose_heads', 'check_site', 'at_site',
            'layer_numbers', 'parse_bytes', 'gib_text', 'choose_dtype', 'choose_device', 'Budget']
 
 # %% ../../nbs/seam/03_choices.ipynb #7c4e5956
@@ -69,13 +69,18 @@ def choose_heads(wanted: Wanted, heads: int | None) -> set[int] | None:
     return choose_numbers(wanted, heads, 'heads')
 
 
+def check_site(site: BestSite | None) -> BestSite | None:
+    "The site, or None. Raises TypeError for anything else."
+    if site is not None and not isinstance(site, BestSite):
+        raise TypeError(f'site is a {type(site).__name__}, but must be what best() of a table of scores returns: '
+                        f'site=score(pipe, clips).best()')
+    return site
+
+
 def at_site(site: BestSite | None, layers: Wanted = None, steps: Wanted = None, heads: Wanted = None) -> tuple[Any, Any, Any]:
     "The layer, step and head of a site, or without one those that are given. Raises ValueError if both say them."
-    if site is None:
+    if check_site(site) is None:
         return layers, steps, heads
-    if not isinstance(site, BestSite):
-        raise TypeError(f'site is a {type(site).__name__}, but must be what the best() of a table of scores gives: '
-                        f'site=score(pipe, clips).best()')
     given = dict(layers=layers, steps=steps, heads=heads if site.head is not None else None)
     for name, x in given.items():
         if x is not None:

@@ -30,12 +30,12 @@ BUNDLED = 'bundled'
 
 
 def load(name: str | os.PathLike = BUNDLED, device: str | None = None, dtype: str | torch.dtype | None = None,
-         random: bool = False, seed: int = 0, offload: bool = False):
+         untrained: bool = False, seed: int = 0, offload: bool = False):
     """A diffusers pipeline: the bundled model, a folder, a model of the hub, or 'tiny/wan' (random, for trying out).
 
     device   'cpu', 'cuda', ...; default: CUDA if there is one
     dtype    'float32', 'bfloat16', 'float16'; default float32 on a CPU, bfloat16 elsewhere
-    random   the untrained twin: each tensor of denoiser and text encoder with the trained one's mean and spread
+    untrained  draw each tensor of denoiser and text encoder anew, with the trained one's mean and spread
     offload  move parts to the device only while they run (diffusers' model CPU offload)
 
     Raises FileNotFoundError, ValueError or TypeError, each with what would work."""
@@ -52,7 +52,7 @@ def load(name: str | os.PathLike = BUNDLED, device: str | None = None, dtype: st
         _check_weights(pipe, Path(folder))
         _check_pads(pipe, Path(folder))
     card_of(pipe)
-    if random:
+    if untrained:
         randomise(pipe, seed)
     for part in pipe.components.values():
         if isinstance(part, nn.Module):

@@ -64,7 +64,7 @@ def _clip_maps(pipe, clip: Clip, steps: Sequence[int], num_inference_steps: int,
     normalise = 'empty' if text_of(pipe, clip.caption).pad.any() else None
     for step in steps:
         with capture(pipe, kinds, steps=step) as tape:
-            renoise(pipe, None, clip.caption, step=step, num_inference_steps=num_inference_steps, seed=seed, latents=latents)
+            renoise(pipe, latents, clip.caption, step=step, num_inference_steps=num_inference_steps, seed=seed)
         sigmas.append(tape.times[step][1])
         layers = sorted({key[1] for key in tape if key[0] in ('k', 'xk')} - tape.grids.keys())   # in a UNet: of one grid
         found.append(torch.stack([imap(pipe, words=words, prompt=clip.caption, tape=tape, layers=n, normalise=normalise).maps

@@ -109,7 +109,7 @@ def score_heads(pipe, videos: Tensor | Sequence[Tensor] | None = None, prompt: s
             else:
                 z = encode(pipe, clip)
                 for s in at:
-                    renoise(pipe, None, text, step=s, num_inference_steps=num_inference_steps, seed=seed, latents=z)
+                    renoise(pipe, z, text, step=s, num_inference_steps=num_inference_steps, seed=seed)
         tables.append(_joined(probes, evidence, by))
         read.append(words_of)
     scores = {b: torch.cat([t.scores[b] for t in tables]) for b in by}

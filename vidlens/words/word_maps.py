@@ -351,7 +351,7 @@ def imap(pipe, video: Tensor | None = None, words: str | Sequence[str] = (), pro
     z = encode(pipe, cast(Tensor, video))
     with _watching(pipe, joiner, layers):
         for at in sorted(given.steps):
-            renoise(pipe, None, asked.text.prompt, step=at, num_inference_steps=num_inference_steps, seed=seed or 0, latents=z)
+            renoise(pipe, z, asked.text.prompt, step=at, num_inference_steps=num_inference_steps, seed=seed or 0)
     return joiner.result()
 
 
@@ -610,7 +610,7 @@ def _from_tape(tape: Tape, joiner: MapSums, layers: Wanted, item: int, step: Wan
                          'give the video, or imap_generation(pipe, prompt, words)')
     cross = any(key[0] == 'xq' for key in tape)
     kinds = ('xq', 'xk', 'xo') if cross else ('q', 'k', 'o')
-    wanted = sorted(choose_numbers(layers, tape.layers, 'layers') or {key[1] for key in tape if key[0] in kinds})
+    wanted = sorted(choose_numbers(layers, tape.num_layers, 'layers') or {key[1] for key in tape if key[0] in kinds})
     h.steps = choose_numbers(step, tape.num_inference_steps, 'steps') or set(tape.times)
     if odd := sorted(h.steps - tape.times.keys()):
         raise ValueError(f'step={step!r}: the tape kept steps {sorted(tape.times)} of {tape.num_inference_steps}, and not {odd[0]}: name some of '
