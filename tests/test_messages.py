@@ -105,7 +105,7 @@ BAD = {
     'no videos of a prompt': (lambda p, b, d: generate(b, 'a red circle', num_videos_per_prompt=0),
                               ValueError, '=0', 'at least 1'),
     'a video that does not fit': (lambda p, b, d: encode(p, VIDEO[:, :30]), ValueError, 'height is 30', '16 or 32'),
-    'a coding of its own': (lambda p, b, d: encode(p, VIDEO, 'fast'), ValueError, "encoding='fast'", "'causal', 'frames'"),
+    'a coding of its own': (lambda p, b, d: encode(p, VIDEO, 'fast'), ValueError, "encoding='fast'", "'causal' or 'frames'"),
     'a step too far': (lambda p, b, d: renoise(p, VIDEO, step=30), ValueError, 'step=30', r'0 \(noisiest\) to 29'),
     'step and sigma': (lambda p, b, d: renoise(p, VIDEO, step=1, sigma=.5), ValueError, 'sigma=0.5', 'either step'),
     'too much noise': (lambda p, b, d: step_at(p, sigma=1.5), ValueError, 'sigma=1.5', '0 .clean. to 1'),

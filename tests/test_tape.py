@@ -74,7 +74,7 @@ def test_get():
 def test_what_is_not_there(key, said):
     with pytest.raises(KeyError, match=said):
         tape_of()[key]
-    with pytest.raises(ValueError, match="tokens='some' is unknown: use 'video', 'text', 'all'"):
+    with pytest.raises(ValueError, match="tokens='some' is unknown: use 'video', 'text' or 'all'"):
         tape_of().get('q', 0, 0, tokens='some')
 
 

@@ -29,9 +29,9 @@ from ..points.flow import amf_loss
 from ..points.scoring import world_clips
 from ..points.trackers import pseudo_truth
 from ..points.tracking import tape_grid
-from ..seam.card import card_of, model_of
 from ..seam.capturing import Capture, capture
-from ..seam.choices import Wanted, choose_numbers, layer_numbers, parse_wanted
+from ..seam.card import card_of, model_of
+from ..seam.choices import Budget, Wanted, choose_numbers, layer_numbers, parse_wanted
 from ..seam.editing import Edit, edit
 from ..seam.hooks import OPEN_SEAMS, one_forward, until_enough
 from ..seam.run import (Step, conditions, default_size, encode, generate, invert, predict, renoise, schedule,
@@ -378,7 +378,7 @@ class _Guide:
         "The gradient with respect to the latents, float32, and the losses."
         here = {n for n, yes in ((self.layer, self._moves(at)), (self.drag_layer, self._drags(at))) if yes}
         kinds = 'hidden q k' if self.loss == 'amf' and self._moves(at) else 'hidden'
-        look = _Look(self.pipe, kinds, sorted(here), budget='1 TiB', grad=True)
+        look = _Look(self.pipe, kinds, sorted(here), budget=Budget('1 TiB', grad=True))
         edits = [] if shared is None else [edit(self.pipe, 'k v', shared, layers=shared.layers)]
         with torch.enable_grad(), ExitStack() as stack:
             x = z.detach().float().requires_grad_()
