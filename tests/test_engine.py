@@ -202,7 +202,7 @@ def test_all_layers_of_a_unet_are_those_that_can_answer(unet):
     for n in (0, 8, 41):  # as each for itself
         one = score(pipe, clip, steps=-2, num_inference_steps=4, layers=n)
         assert torch.equal(want.points['accuracy'][:, :, SPATIAL.index(n)], one.points['accuracy'][:, :, 0])
-    assert want.best('accuracy')['layer'] in SPATIAL
+    assert want.best('accuracy').layer in SPATIAL
 
 
 def test_a_generation_of_a_unet_is_scored_in_all_layers(unet):

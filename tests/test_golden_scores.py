@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from vidlens.core.grid import Grid
-from vidlens.points.attention import ScoreProbe, attention_scores
+from vidlens.points.attention import AttentionReading, attention_scores
+from vidlens.points.score_tables import ProbeOptions, ScoreProbe
 
 GOLDEN = Path(__file__).parent / 'golden'
 NAMES = ['A_cogvideox', 'B_cogvideox', 'C_hunyuan']
 PARTS = ('text', 'self', 'cross')
-WAYS = {'ref': dict(lookup='published', padding='counted', hidden='published'),
-        'fixed': dict(lookup='rounded', padding='counted', hidden='published')}
+WAYS = {'ref': AttentionReading.published(),
+        'fixed': AttentionReading(lookup='rounded', padding='counted', hidden='published')}
 
 
 def load(name):
@@ -40,7 +41,7 @@ def close(ours, theirs):
 @pytest.mark.parametrize('name', NAMES)
 def test_attention_scores(name, way):
     z, grid, q, k, queries, text, visible = case(name)
-    found = attention_scores(q, k, grid, queries, text=text, visible=visible, **WAYS[way])
+    found = attention_scores(q, k, grid, queries, text=text, visible=visible, reading=WAYS[way])
     for part in PARTS:
         attention = found.attention[part]
         close(attention[~attention.isnan()], z[f'out_attention_{part}_per_point_{way}'])
@@ -57,7 +58,7 @@ def test_attention_scores(name, way):
 def test_weights(name, way):
     "Sums and peaks of each frame are those of the published weights."
     z, grid, q, k, queries, text, visible = case(name)
-    found = attention_scores(q, k, grid, queries, text=text, **WAYS[way])
+    found = attention_scores(q, k, grid, queries, text=text, reading=WAYS[way])
     w, n = torch.as_tensor(z[f'out_attn_weight_{way}']), int(z['p_text_len'])
     words, video = (w[:, :n], w[:, n:]) if text == 'first' else (w[:, grid.n:], w[:, :grid.n])
     frames = video.unflatten(1, (grid.frames, grid.per_frame))
@@ -92,7 +93,7 @@ def test_the_default_differs_only_where_it_should(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_the_probe_scores_as_published(name):
     z, grid, q, k, queries, text, visible = case(name)
-    probe = ScoreProbe(grid, queries, visible=visible, published=True)
+    probe = ScoreProbe(grid, queries, visible=visible, options=ProbeOptions.published())
     probe.add(q, k, layer=3, step=7, text=text)
     table = probe.result()
     for kind in ('attention', 'confidence'):

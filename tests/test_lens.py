@@ -15,7 +15,7 @@ from vidlens.core.stats import paired_difference
 from vidlens.points.metrics import pck
 from vidlens.seam.loading import load
 from vidlens.seam.run import generate, renoise, text_of
-from vidlens.points.attention import ScoreProbe
+from vidlens.points.score_tables import ProbeOptions, ScoreProbe
 from vidlens.points.long_videos import track_long
 from vidlens.points.trackers import stand_still
 from vidlens.words.word_maps import imap
@@ -58,7 +58,7 @@ def test_score_is_labelled_and_bounded(scores):
         if name not in ('entropy', 'distance', 'lag'):
             assert max(x.max(), each.max()) <= 1 + 1e-5, name
     assert scores.map('entropy').max() < 6 and scores.map('lag').max() <= 4 and scores.map('distance').max() < 10
-    assert len(scores.table()) == 2 * 6 * 5 and scores.clips == 6
+    assert len(scores.to_dataframe()) == 2 * 6 * 5 and scores.clips == 6
     assert {n: scores.facts[n] for n in ('num_inference_steps', 'seed', 'clips', 'moved', 'threshold')} == dict(num_inference_steps=30, seed=0, clips=6,
                                                                                                moved=8., threshold=8.)
 
@@ -73,11 +73,11 @@ def test_best_is_the_largest_entry_and_lies_in_its_interval(scores):
     best = scores.best('accuracy')
     assert best['accuracy'].mean == pytest.approx(float(scores.map('accuracy').max()), abs=1e-5)
     assert best['accuracy'].lo <= best['accuracy'].mean <= best['accuracy'].hi
-    assert scores.best('accuracy', heads=True)['head'] in range(4)
+    assert scores.best('accuracy', heads=True).head in range(4)
     for over in ('clips', 'points', 'both'):
-        i = scores.interval('accuracy', best['step'], best['layer'], over=over)
+        i = scores.interval('accuracy', best.step, best.layer, over=over)
         assert i.lo <= i.mean <= i.hi
-    assert scores.best()['layer'] in range(6) and scores.best('harmonic')['layer'] in range(6)
+    assert scores.best().layer in range(6) and scores.best('harmonic').layer in range(6)
 
 
 def test_accuracy_is_the_pck_of_matching(pipe, clips, scores):
@@ -108,7 +108,7 @@ def test_trained_model_matches_better_than_its_twin(clips, scores):
     "Paired over clips, best layer of each: the interval lies above 0."
     other = score(load(untrained=True), clips, steps=[-20, -10], num_inference_steps=30)
     best = [s.best('accuracy') for s in (scores, other)]
-    a, b = (s.values('accuracy')[:, s.steps.index(at['step']), s.layers.index(at['layer'])]
+    a, b = (s.values('accuracy')[:, s.steps.index(at.step), s.layers.index(at.layer)]
             for s, at in zip((scores, other), best))
     assert paired_difference(a, b).lo > 0
 
@@ -163,8 +163,8 @@ def test_a_generation_is_scored_in_its_one_pass(pipe, made):
 def test_a_generation_is_scored_as_by_a_probe_that_knows_the_truth(pipe, made):
     "With the believed tracks at hand the same seed gives the same table."
     text, points = 'a red circle moves left', points_on_grid(10, 64, 64)
-    probe = ScoreProbe(card_of(pipe).grid(pipe, 17, 64, 64), points, made.tracks[0].xy, made.tracks[0].visible, moved=8.,
-                       valid=~text_of(pipe, text).pad, seed=5)
+    probe = ScoreProbe(card_of(pipe).grid(pipe, 17, 64, 64), points, made.tracks[0].xy, made.tracks[0].visible,
+                       options=ProbeOptions(moved=8., seed=5), valid=~text_of(pipe, text).pad)
     with capture(pipe, 'q k', steps=[1, -1], tokens='all', probe=probe):
         generate(pipe, text, 5, 4)
     again = probe.result()
@@ -416,7 +416,7 @@ def test_every_verb_runs_on_every_family(family):
     (lambda p: track(p, torch.rand(17, 64, 64, 3), layer=[]), 'layers is empty'),
     (lambda p: track(p, torch.rand(17, 64, 64, 3), layer=1, step=[]), 'steps is empty'),
     (lambda p: score(p, world_clips(p, 1), sample=-1), 'tokens=-1'),
-    (lambda p: score(p, world_clips(p, 1), moved=-1), 'moved -1'),
+    (lambda p: score(p, world_clips(p, 1), moved=-1), 'moved=-1.0 must be'),
     (lambda p: score_generation(p, []), 'a video for each prompt'),
     (lambda p: score_generation(p, 'a red circle', num_videos_per_prompt=2), r"\['a red circle moves left'\] \* 3"),
     (lambda p: score_generation(p, 'a dragon'), 'dragon'),

@@ -14,8 +14,8 @@ from vidlens.seam.capturing import capture
 from vidlens.points.matching import Matching, match, points_on_grid
 from vidlens.core.stats import bootstrap, harmonic_mean
 from vidlens.points.metrics import pck
-from vidlens.points.attention import (ScoreProbe, ScoreTable, attention_scores, head_statistics, join_scores,
-                                      load_scores, rank_select, save_scores)
+from vidlens.points.attention import AttentionReading, attention_scores, head_statistics
+from vidlens.points.score_tables import ProbeOptions, ScoreProbe, ScoreTable, join_scores, rank_select, score_rows
 
 GRID = Grid(3, 4, 5, stride=16)
 PARTS = ('cross', 'self', 'text')
@@ -49,7 +49,7 @@ def test_known_weights_are_read():
     weight = weight / weight.sum(-1, keepdim=True)
     q, k = torch.ones(2, grid.n, 1).double(), weight.log()[..., None]
     tokens, video = [0, 7, 17], weight[:, text:].unflatten(1, (3, 6))
-    found = attention_scores(q, k, grid, tokens=tokens, per_head=True, scale=1.)
+    found = attention_scores(q, k, grid, tokens, per_head=True, reading=AttentionReading(scale=1.))
     for i, token in enumerate(tokens):
         own, rest = token // 6, [f for f in range(3) if f != token // 6]
         exact = dict(cross=video[:, rest].sum((1, 2)), self=video[:, own].sum(-1), text=weight[:, :text].sum(-1))
@@ -67,7 +67,7 @@ def test_against_a_dense_softmax(first, block, monkeypatch):
     q, k = random_qk(first=first)
     w = dense(q, k if first else torch.cat([k[:, GRID.n:], k[:, :GRID.n]], 1))
     for rows, per_head in ((w, True), (w.mean(0), False)):
-        found = attention_scores(q, k, GRID, tokens=torch.arange(GRID.n), text='first' if first else 'last',
+        found = attention_scores(q, k, GRID, torch.arange(GRID.n), text='first' if first else 'last',
                                  per_head=per_head)
         torch.testing.assert_close(found.total, video_of(rows).sum(-1).float())
         torch.testing.assert_close(found.peak, video_of(rows).amax(-1).float())
@@ -91,7 +91,7 @@ def test_the_token_that_holds_the_point_is_asked():
     want = [grid.index(*p) for p in [(0, 0, 0), (0, 3, 6), (0, 3, 6), (1, 0, 2), (1, 0, 2), (2, 3, 6)]]
     found = attention_scores(q, q, grid, points)
     assert found.frame.tolist() == [0, 0, 0, 1, 1, 2] and found.attention['self'].min() > .95
-    by_token = attention_scores(q, q, grid, tokens=want)
+    by_token = attention_scores(q, q, grid, want)
     assert torch.equal(found.total, by_token.total)
 
 
@@ -100,12 +100,12 @@ def test_lookups():
     p = torch.tensor([[0, 55., 20.]])   # column 3.4, row 1.25
     at = {'nearest': (1, 3), 'rounded': (1, 3), 'published': (3, 1)}
     for how, (row, col) in at.items():
-        one = attention_scores(q, k, GRID, p, lookup=how)
-        assert torch.equal(one.total, attention_scores(q, k, GRID, tokens=[row * 5 + col]).total), how
+        one = attention_scores(q, k, GRID, p, reading=AttentionReading(lookup=how))
+        assert torch.equal(one.total, attention_scores(q, k, GRID, [row * 5 + col]).total), how
     # halves go to the even side, and outside is clipped
     p = torch.tensor([[0, 40., 24.], [0, 80., 64.], [0, 90., -9.]])
-    one = attention_scores(q, k, GRID, p, lookup='rounded')
-    assert torch.equal(one.total, attention_scores(q, k, GRID, tokens=[2 * 5 + 2, 3 * 5 + 4, 4]).total)
+    one = attention_scores(q, k, GRID, p, reading=AttentionReading(lookup='rounded'))
+    assert torch.equal(one.total, attention_scores(q, k, GRID, [2 * 5 + 2, 3 * 5 + 4, 4]).total)
 
 
 def test_queries_of_the_whole_sequence_are_cut():
@@ -137,7 +137,8 @@ def test_padding_has_no_effect(first):
     assert torch.equal(a.total, b.total) and torch.equal(a.text, b.text) and not a.pad.any()
     torch.testing.assert_close(a.total, c.total)
     torch.testing.assert_close(a.text_peak, c.text_peak)
-    for x, y in zip(head_statistics(q, loud, GRID, **how), head_statistics(q, dropped, GRID, text=text)):
+    loud_heads, dropped_heads = head_statistics(q, loud, GRID, **how), head_statistics(q, dropped, GRID, text=text)
+    for x, y in zip(vars(loud_heads).values(), vars(dropped_heads).values(), strict=True):
         if x.is_floating_point():   # the place of the sink is among the keys as given
             torch.testing.assert_close(x, y)
 
@@ -146,7 +147,7 @@ def test_padding_apart_and_counted():
     q, k = random_qk()
     valid = torch.tensor([True, False, True, False])
     w = dense(q, k).mean(0).float()
-    apart, counted = (attention_scores(q, k, GRID, tokens=torch.arange(60), valid=valid, padding=p)
+    apart, counted = (attention_scores(q, k, GRID, torch.arange(60), valid=valid, reading=AttentionReading(padding=p))
                       for p in ('apart', 'counted'))
     torch.testing.assert_close(apart.pad, w[:, [1, 3]].sum(-1))
     torch.testing.assert_close(apart.text, w[:, [0, 2]].sum(-1))
@@ -164,12 +165,12 @@ def test_visibility():
     visible[2, [1, 8]] = False      # in both others
     found = attention_scores(q, k, GRID, p, visible=visible)
     assert found.seen.tolist() == [[True, False, True], [False, True, True], [True, False, False], [True, True, True]]
-    assert found.asked.tolist() == [True, False, True, True]
+    assert found.known.tolist() == [True, False, True, True]
     cross = found.confidence['cross']
     assert torch.equal(cross[0], found.peak[0, 2]) and cross[1:3].isnan().all()
     torch.testing.assert_close(cross[3], (found.peak[3, 0] + found.peak[3, 2]) / 2)
     assert found.attention['cross'].isnan().tolist() == [False, True, False, False]
-    theirs = attention_scores(q, k, GRID, p, visible=visible, hidden='published').confidence
+    theirs = attention_scores(q, k, GRID, p, visible=visible, reading=AttentionReading(hidden='published')).confidence
     assert theirs['cross'][2] == 0 and not theirs['text'].isnan().any()
 
 
@@ -263,14 +264,14 @@ def test_scratch_memory_is_bounded(monkeypatch):
     q = rand(4, grid.n, 8)
     with Largest() as seen:
         head_statistics(q, q, grid)
-        attention_scores(q, q, grid, tokens=torch.arange(grid.n))
+        attention_scores(q, q, grid, torch.arange(grid.n))
     assert seen.entries <= 20_000 < grid.n ** 2
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision_is_summed_in_single(dtype):
     q, k = (x.to(dtype) for x in random_qk())
-    found, exact = (attention_scores(*x, GRID, tokens=[0, 9]) for x in ((q, k), (q.float(), k.float())))
+    found, exact = (attention_scores(*x, GRID, [0, 9]) for x in ((q, k), (q.float(), k.float())))
     assert found.total.dtype == torch.float32 and torch.equal(found.total, exact.total)
 
 
@@ -378,18 +379,26 @@ def test_best():
     t.heads['accuracy'][:, 0, 1, 1] = t.heads['attention_cross'][:, 0, 1, 1] = 1.
     for by in ('rank', 'harmonic', 'accuracy'):
         found = t.best(by)
-        assert (found['step'], found['sigma'], found['layer'], found['head']) == (9, .1, 4, None)
-        assert found['accuracy'].mean == 1 and found['clips'] == 3 and found['by'] == by
+        assert (found.step, found.sigma, found.layer, found.head, found.num_inference_steps) == (9, .1, 4, None, 30)
+        assert found['accuracy'].mean == 1 and found.facts['clips'] == 3 and found.by == by
     found = t.best('rank', heads=True)
-    assert (found['step'], found['layer'], found['head']) == (3, 2, 1) and found['attention_cross'].mean == 1
-    assert 'attention_cross' not in t.best('rank', scores=['accuracy']) and 'entropy' in t.best('entropy')
+    assert (found.step, found.layer, found.head) == (3, 2, 1) and found['attention_cross'].mean == 1
+    assert 'attention_cross' not in t.best('rank', scores=['accuracy']).scores and 'entropy' in t.best('entropy').scores
+    assert t.best() == t.best('rank') and t.at(9, 4)['accuracy'].mean == 1 and t.at(9, 4).keys() == set(t.names)
+    del t.facts['num_inference_steps']
+    with pytest.raises(ValueError, match=r"table.facts\['num_inference_steps'\] = 30"):
+        t.best()
 
 
 def test_rows():
     t = table()
-    rows = t.table()
-    assert len(rows) == 2 * 3 * 3 and list(rows[0]) == ['step', 'sigma', 'layer', 'head', *t.names]
-    assert rows[4]['head'] == 0 and rows[4]['accuracy'] == float(t.map('accuracy', True)[0, 1, 0])
+    rows = t.to_dataframe()
+    assert len(rows) == 2 * 3 * 3 and list(rows) == ['step', 'sigma', 'layer', 'head', *t.names]
+    assert rows['head'][4] == 0 and rows['accuracy'][4] == float(t.map('accuracy', True)[0, 1, 0])
+    assert rows['head'].isna().sum() == 6 and rows['accuracy'][3] == float(t.map('accuracy')[0, 1])
+    data = t.to_xarray()
+    assert data['accuracy'].dims == ('clip', 'step', 'layer') and data['layer'].values.tolist() == [0, 2, 4]
+    assert data['entropy_of_heads'].sel(step=9, layer=2).values.tolist() == t.heads['entropy'][:, 1, 1].tolist()
 
 
 def test_join():
@@ -404,32 +413,34 @@ def test_join():
 
 def test_round_trip(tmp_path):
     t = join_scores([table(), table(seed=1)])
-    again = load_scores(save_scores(t, tmp_path / 'a.scores'))
+    again = ScoreTable.load(t.save(tmp_path / 'a.scores'))
     assert (again.steps, again.sigmas, again.layers, again.facts) == (t.steps, t.sigmas, t.layers, t.facts)
     for part in ('points', 'weights', 'heads'):
         assert list(getattr(again, part)) == list(getattr(t, part))
         for name, x in getattr(t, part).items():
             assert torch.equal(getattr(again, part)[name].nan_to_num(-1), x.nan_to_num(-1))
-    assert again.table() == t.table() and again.best() == t.best()
+    again.facts['num_inference_steps'] = t.facts['num_inference_steps']
+    assert score_rows(again) == score_rows(t) and again.best() == t.best()
     with pytest.raises(FileExistsError, match='pass force=True'):
-        save_scores(t, tmp_path / 'a.scores')
-    save_scores(again, tmp_path / 'a.scores', force=True)
+        t.save(tmp_path / 'a.scores')
+    again.save(tmp_path / 'a.scores', force=True)
     assert [f.name for f in tmp_path.iterdir()] == ['a.scores']
 
 
 def test_bad_files(tmp_path):
     from safetensors.torch import save_file
-    path = save_scores(table(), tmp_path / 'a.scores')
+    path = table().save(tmp_path / 'a.scores')
     cut = tmp_path / 'cut.scores'
     cut.write_bytes(path.read_bytes()[:-40])
     save_file({'x': torch.ones(1)}, tmp_path / 'other.scores')
-    for name, message in (('cut', 'not a whole table of scores'), ('other', "no 'scores 1': write one")):
+    for name, message in (('cut', 'cannot be read as a result of vidlens .*not fully covered'),
+                          ('other', 'cannot be read as a result of vidlens .*write it again with result.save')):
         with pytest.raises(ValueError, match=message):
-            load_scores(tmp_path / f'{name}.scores')
+            ScoreTable.load(tmp_path / f'{name}.scores')
     with pytest.raises(FileNotFoundError, match='writes one'):
-        load_scores(tmp_path / 'none.scores')
+        ScoreTable.load(tmp_path / 'none.scores')
     with pytest.raises(FileNotFoundError, match='make it first'):
-        save_scores(table(), tmp_path / 'no' / 'a.scores')
+        table().save(tmp_path / 'no' / 'a.scores')
 
 
 # the probe
@@ -441,6 +452,11 @@ def moving(grid=GRID, points=12, seed=0):
     queries = torch.cat([torch.zeros(points, 1), xy], 1)
     truth = xy[:, None] + torch.arange(grid.video_frames)[:, None] * torch.tensor([grid.stride / grid.temporal, 0.])
     return q, queries, truth, truth[..., 0] < grid.width
+
+
+def best(t):
+    t.facts['num_inference_steps'] = 30
+    return t.best()
 
 
 def counted(grid, queries, truth, seen, moved=0.):
@@ -456,7 +472,7 @@ def test_accuracy_is_the_pck_of_match(matching, block, monkeypatch):
     monkeypatch.setattr('vidlens.points.attention.BLOCK', block)
     q, queries, truth, seen = moving()
     q = q + rand(*q.shape, seed=5) * torch.tensor([.5, 1., 2.])[:, None, None]
-    probe = ScoreProbe(GRID, queries, truth, seen, threshold=12., matching=Matching(**matching))
+    probe = ScoreProbe(GRID, queries, truth, seen, options=ProbeOptions(threshold=12., matching=Matching(**matching)))
     probe.add(q, torch.cat([rand(3, 4, 32), q], 1), layer=2, step=5)
     t, ask = probe.result(), counted(GRID, queries, truth, seen) | dict(threshold=12.)
     tracks = match(q, q, GRID, queries, matching=Matching(**matching))
@@ -468,27 +484,28 @@ def test_accuracy_is_the_pck_of_match(matching, block, monkeypatch):
 
 def test_planted_motion_is_scored_right():
     q, queries, truth, seen = moving()
-    probe = ScoreProbe(GRID, queries, truth, seen, moved=16.)
+    probe = ScoreProbe(GRID, queries, truth, seen, options=ProbeOptions(moved=16.))
     probe.add(q, q, 0, 0)
     probe.add(q * 0, q, 1, 0)
     t = probe.result()
     assert t.map('accuracy').tolist() == [[1, 0]]   # even attention stays, and the points have moved
-    assert t.best()['layer'] == 0 and t.best()['accuracy'].mean == 1
+    assert best(t).layer == 0 and best(t)['accuracy'].mean == 1
 
 
 def test_scores_and_statistics_are_those_of_the_functions():
     q, k = random_qk()
     _, queries, truth, seen = moving()
-    probe = ScoreProbe(GRID, queries, truth, seen, sample=None, valid=[True, True, False, True], padding='apart')
+    probe = ScoreProbe(GRID, queries, truth, seen, options=ProbeOptions(sample=None, padding='apart'), valid=[True, True, False, True])
     probe.add(q, k, 1, 2, sigma=.4)
-    t, how = probe.result(), dict(valid=[True, True, False, True], padding='apart')
+    t, valid = probe.result(), [True, True, False, True]
+    how = dict(valid=valid, reading=AttentionReading(padding='apart'))
     assert (t.steps, t.sigmas, t.layers) == ([2], [.4], [1])
     found = attention_scores(q, k, GRID, queries, visible=seen, **how)
     each = attention_scores(q, k, GRID, queries, visible=seen, per_head=True, **how)
     for n, v in found.means().items():
         assert float(t.map(n)) == pytest.approx(v, rel=1e-5)
         torch.testing.assert_close(t.values(n, True)[0, 0, 0], each.means()[n])
-    stats = head_statistics(q, k, GRID, **how)
+    stats = head_statistics(q, k, GRID, valid=valid, padding='apart')
     for n in ('entropy', 'evenness', 'distance', 'lag', 'sink', 'first'):
         torch.testing.assert_close(t.values(n, True)[0, 0, 0], getattr(stats, n))
 
@@ -516,7 +533,7 @@ def test_a_point_hidden_when_asked_does_not_count():
 def test_the_published_accuracy():
     q, queries, truth, seen = moving()
     q = q + rand(*q.shape, seed=5)
-    probe = ScoreProbe(GRID, queries, truth, seen, published=True)
+    probe = ScoreProbe(GRID, queries, truth, seen, options=ProbeOptions.published())
     probe.add(q, q, 0, 0)
     tracks = match(q, q, GRID, queries, matching=Matching(symmetric=True, lookup='published')).at_frames(9, time='half_pixel')
     want = pck(tracks.xy, truth, seen, 8., evaluate='published')
@@ -525,18 +542,18 @@ def test_the_published_accuracy():
 
 def test_no_truth_no_accuracy():
     q, k = random_qk()
-    probe = ScoreProbe(GRID, [[0, 8., 8.], [4, 8., 8.]], sample=0)
+    probe = ScoreProbe(GRID, [[0, 8., 8.], [4, 8., 8.]], options=ProbeOptions(sample=0))
     probe.add(q, k, 0, 0)
     t = probe.result()
-    assert 'accuracy' not in t.names and 'entropy' not in t.names and t.best()['layer'] == 0
+    assert 'accuracy' not in t.names and 'entropy' not in t.names and best(t).layer == 0
 
 
-@pytest.mark.parametrize('how', [{}, dict(matching=Matching(symmetric=True)), dict(matching=Matching(readout='soft')),
-                                 dict(published=True)])
-def test_a_truth_that_comes_later_gives_the_same_scores(how):
+@pytest.mark.parametrize('options', [ProbeOptions(), ProbeOptions(matching=Matching(symmetric=True)),
+                                 ProbeOptions(matching=Matching(readout='soft')), ProbeOptions.published()])
+def test_a_truth_that_comes_later_gives_the_same_scores(options):
     q, queries, truth, seen = moving()
     k = torch.cat([rand(3, 4, 32), q + rand(*q.shape, seed=5)], 1)
-    late, known = ScoreProbe(GRID, queries, later=True, **how), ScoreProbe(GRID, queries, truth, seen, **how)
+    late, known = (ScoreProbe(GRID, queries, *true, options=options, later=not true) for true in ((), (truth, seen)))
     for probe in (late, known):
         for step, layer in ((0, 0), (0, 2), (1, 2)):
             probe.add(q * (1 + step + layer), k, layer, step)
@@ -561,7 +578,7 @@ def test_cells_that_were_not_scored_are_nan():
         probe.add(q, k, layer, step)
     t = probe.result()
     assert t.steps == [2, 7] and t.layers == [1, 3] and t.map('attention_cross').isnan().tolist() == [[0, 0], [0, 1]]
-    assert t.best()['layer'] in (1, 3) and t.map('entropy').isnan().sum() == 1
+    assert best(t).layer in (1, 3) and t.map('entropy').isnan().sum() == 1
 
 
 def test_the_probe_keeps_numbers_only():
@@ -618,13 +635,13 @@ BAD = {
     'integers': (lambda: attention_scores(Q.long(), K.long(), GRID, P), 'torch.int64'),
     'other heads': (lambda: attention_scores(Q[:1], K, GRID, P), 'of the same heads'),
     'head 3 of 3': (lambda: attention_scores(Q, K, GRID, P, heads=3), r'heads=\[3\] must name some of the 3'),
-    'text place': (lambda: attention_scores(Q, K, GRID, P, text='left'), "text must be 'first' or 'last'"),
-    'padding': (lambda: attention_scores(Q, K, GRID, P, padding='masked'), "'excluded', 'apart', 'counted'"),
-    'hidden': (lambda: attention_scores(Q, K, GRID, P, hidden='zero'), "'left_out' or 'published'"),
-    'lookup': (lambda: attention_scores(Q, K, GRID, P, lookup='bilinear'), "'nearest', 'rounded', 'published'"),
-    'neither': (lambda: attention_scores(Q, K, GRID), 'one of the two'),
-    'both': (lambda: attention_scores(Q, K, GRID, P, tokens=[0]), 'one of the two'),
-    'token 60': (lambda: attention_scores(Q, K, GRID, tokens=[60]), 'whole numbers from 0 to 59'),
+    'text place': (lambda: attention_scores(Q, K, GRID, P, text='left'), "text='left' is unknown: use 'first' or 'last'"),
+    'padding': (lambda: attention_scores(Q, K, GRID, P, reading=AttentionReading(padding='masked')), "use 'excluded', 'apart' or 'counted'"),
+    'hidden': (lambda: attention_scores(Q, K, GRID, P, reading=AttentionReading(hidden='zero')), "'left_out' or 'published'"),
+    'lookup': (lambda: attention_scores(Q, K, GRID, P, reading=AttentionReading(lookup='bilinear')), "use 'nearest', 'rounded' or 'published'"),
+    'no times': (lambda: attention_scores(Q, K, GRID, [[8., 8.]]), r'must be \(points, 3\) as \(t, x, y\)'),
+    'tokens as floats': (lambda: attention_scores(Q, K, GRID, [.5]), 'whole numbers from 0 to 59'),
+    'token 60': (lambda: attention_scores(Q, K, GRID, [60]), 'whole numbers from 0 to 59'),
     'query outside': (lambda: attention_scores(Q, K, GRID, [[0, 81., 8.]]), r'query 0 is \(t, x, y\) = \(0, 81, 8\)'),
     'nan query': (lambda: attention_scores(Q, K, GRID, [[0, torch.nan, 8.]]), 'query 0 is'),
     'token frames': (lambda: attention_scores(Q, K, GRID, P, visible=torch.ones(1, 3).bool()),
@@ -637,9 +654,9 @@ BAD = {
     'other shapes': (lambda: rank_select([torch.ones(2), torch.ones(3)]), r'\[\(2,\), \(3,\)\]'),
     'negative': (lambda: rank_select([torch.tensor([-1., 1.])]), 'holds -1, but ratios'),
     'nothing complete': (lambda: rank_select([torch.tensor([torch.nan])]), 'every entry is NaN'),
-    'score': (lambda: T.values('pck'), "no score 'pck': choose among accuracy"),
-    'rule': (lambda: T.best('mean'), "by='mean' is unknown: use 'rank', 'harmonic' or a score: accuracy"),
-    'step': (lambda: T.interval('accuracy', 4, 0), r'step 4, layer 0 is not in the table.*\[3, 9\]'),
+    'score': (lambda: T.values('pck'), "name='pck' is unknown: use 'accuracy'"),
+    'rule': (lambda: T.best('mean'), "by='mean' is unknown: use 'rank', 'harmonic', 'accuracy'"),
+    'step': (lambda: T.interval('accuracy', 4, 0), 'step=4 is unknown: use 3 or 9'),
     'head': (lambda: T.interval('accuracy', 3, 0, head=2), 'head 2 is not in the table: it has 2 heads'),
     'points of a head': (lambda: T.interval('accuracy', 3, 0, head=1, over='points'),
                          'points are kept of the mean of heads'),
@@ -649,8 +666,8 @@ BAD = {
     'no clip counts': (lambda: ScoreTable([0], [0.], [0], {'accuracy': torch.full((1, 1, 1), torch.nan)}, {
         'accuracy': torch.zeros(1)}, torch.zeros(1).long(), {'accuracy': torch.full((1, 1, 1, 1), torch.nan)}).best(),
         'nothing counted. Give points that are visible'),
-    'readout': (lambda: ScoreProbe(GRID, P, matching=Matching(readout='max')), "'argmax' or 'soft'"),
-    'threshold': (lambda: ScoreProbe(GRID, P, threshold=0), 'threshold is 0'),
+    'readout': (lambda: ScoreProbe(GRID, P, options=ProbeOptions(matching=Matching(readout='max'))), "'argmax' or 'soft'"),
+    'threshold': (lambda: ScoreProbe(GRID, P, options=ProbeOptions(threshold=0)), 'threshold=0 must be a number of at least 1e-09'),
     'truth of another clip': (lambda: ScoreProbe(GRID, P, TRUTH[:, :8]), r'truth is \(1, 8, 2\).*1 points, 9 RGB'),
     'nan tracks': (lambda: ScoreProbe(GRID, P, TRUTH * torch.nan), 'point 0 is not finite in RGB frame 0'),
     'probe of the video alone': (lambda: ScoreProbe(GRID, P)(SITE, Q[None], Q[None]), "tokens='all', probe=probe"),
@@ -684,7 +701,7 @@ def test_a_gpu_gives_the_same_scores(dtype):
     for matching in (Matching(), Matching(symmetric=True)):
         both = []
         for device in ('cpu', 'cuda'):
-            probe = ScoreProbe(GRID, queries.to(device), truth.to(device), seen.to(device), matching=matching)
+            probe = ScoreProbe(GRID, queries.to(device), truth.to(device), seen.to(device), options=ProbeOptions(matching=matching))
             probe.add(q.to(device), k.to(device), 0, 0)
             both.append(probe.result())
         for n in both[0].names:

@@ -22,11 +22,10 @@ from .core.grid import Grid
 from .core.pictures import draw_tracks, layer_step_map, overlay, plot_curves, scatter2d, side_by_side
 from .core.reports import Code, Item, Section, report
 from .core.results import Result
-from .core.stats import Interval
 from .core.tables import BestSite
 from .core.video import resize, take_frames, write_video
 from .motion.one_site import MotionChannels, moft
-from .points.attention import ScoreTable
+from .points.score_tables import ScoreTable, score_rows
 from .points.matching import Tracks, points_on_grid
 from .points.scoring import score, world_clips
 from .points.tracking import track
@@ -203,12 +202,8 @@ def best_accuracy(scores: ScoreTable,         # of layers and steps
                   num_inference_steps: int    # of the run that its steps are of
                   ) -> BestSite:              # with 'accuracy', and facts 'clips' and 'threshold'
     "The most accurate layer at its best step, with the interval of its accuracy over clips."
-    best = scores.best('accuracy')
-    if isinstance(best, BestSite):
-        return best
-    return BestSite(best['layer'], best['step'], num_inference_steps, best['sigma'], by='accuracy',
-                    scores=dict(accuracy=Interval(*best['accuracy'])),
-                    facts=dict(clips=best['clips'], threshold=scores.facts['threshold']))
+    best = replace(scores.best('accuracy'), num_inference_steps=num_inference_steps)
+    return replace(best, facts=dict(clips=best.facts['clips'], threshold=best.facts['threshold']))
 
 # %% ../nbs/80_analysis.ipynb #fa011bbf
 def untrained_copy(pipe: Any,      # a pipeline
@@ -357,7 +352,7 @@ def numbers(found: Findings     # of `analyse`
     "The findings as plain numbers, for json."
     out: dict[str, Any] = {'facts': found.facts}
     if found.scores and found.best:
-        out |= {'best layer': best_numbers(found.best), 'scores': found.scores.table()}
+        out |= {'best layer': best_numbers(found.best), 'scores': score_rows(found.scores)}
     if found.untrained:
         out['untrained'] = best_numbers(best_accuracy(found.untrained, found.facts.get('num_inference_steps', 0)))
     if found.check:

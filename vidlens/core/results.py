@@ -33,6 +33,8 @@ RECORDS = {
     'Segmentation': 'words.segmentation', 'SegmentationTable': 'words.segmentation', 'JudgeScores': 'words.judging',
     'Matching': 'points.matching', 'Tracks': 'points.matching',
     'Tape': 'seam.tape', 'Sample': 'seam.run', 'Step': 'seam.run', 'Renoised': 'seam.run', 'Inverted': 'seam.run',
+    'Matching': 'points.matching', 'Tracks': 'points.matching', 'ScoreTable': 'points.score_tables', 'ProbeOptions': 'points.score_tables',
+    'AttentionScores': 'points.attention', 'HeadStatistics': 'points.attention',
 }
 _T = TypeVar('_T', bound='Result')
 

@@ -16,7 +16,7 @@ from .explorer import Explorer, current_point, options_text, point_text
 from .trace import Engine
 from .widgets import Chart, Task, wrapped
 from .worker import Job
-from ..points.attention import ScoreTable
+from ..points.score_tables import ScoreTable
 
 # %% auto #0
 __all__ = ['layer_scores', 'true_track', 'StepScores', 'ScoredSteps', 'MatchExplorer', 'draw_match']

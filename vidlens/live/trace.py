@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,8 @@ from ..core.video import as_video
 from .worker import Job
 from ..motion.channels import Channels, motion_features, remove_content, similarity
 from ..motion.one_site import motion_layer
-from ..points.attention import HeadStatistics, ScoreProbe, ScoreTable, head_statistics
+from ..points.attention import HeadStatistics, head_statistics
+from ..points.score_tables import ScoreProbe, ScoreTable
 from ..points.matching import Tracks, match_fields, query_points as _places
 from ..points.scoring import GridProbes, clip_caption, clip_probe, text_mask
 from ..points.tracking import track
@@ -382,7 +383,7 @@ class Engine(_Held):
             q, k = (tape.get(kind, n, tokens='all')[0] for kind in 'qk')
             found.append(head_statistics(q, k, self.grid_of(n), sample, text='last' if self.text == 'last' else 'first',
                                          valid=valid, seed=seed))
-        names = [n for n in HeadStatistics._fields if n not in ('sink_at', 'text')]  # as in tables of scores
+        names = [f.name for f in fields(HeadStatistics) if f.name not in ('sink_at', 'text')]  # as in tables of scores
         return {n: pad_sequence([getattr(x, n).cpu() for x in found], True, torch.nan) for n in names}
 
     def heads(self, step: int = -12, by: Sequence[str] = ('chi', 'fisher', 'dbi'), layers: Wanted = None,

@@ -366,7 +366,6 @@ class Tracks(Result):
 
     @property
     def DIMS(self) -> dict[str, tuple[str, ...]]:  # type: ignore[override]
-        "The axes of each tensor."
         axes = ('head',) * (self.xy.ndim - 3) + ('point', 'frame')
         return dict(xy=(*axes, 'axis'), visible=axes, score=axes, error=axes)
 
@@ -526,7 +525,7 @@ def match(q: Tensor | Sequence[Tensor],    # queries (heads, tokens, channels) o
           queries: Any,                    # query points (points, 3) as (t, x, y) px, in any frames
           *, heads: int | Sequence[int] | None = None,  # which are averaged; None: all
           per_head: bool = False,          # keep the heads apart instead
-          matching: Matching = Matching(),
+          matching: Matching = Matching(),  # how points are matched
           ) -> Tracks:                     # at the token frames
     """Tracks of query points by query-key matching (DiffTrack, section 3.2), one position for each token frame.
 
@@ -614,7 +613,7 @@ def nearest_patch(x: Tensor,    # (video_frames, height, width, 3), or latents (
                   grid: Grid,   # of the video tokens; a patch is what one token covers
                   queries: Any,  # query points (points, 3) as (t, x, y) px
                   similarity: str = 'l2',  # see `match_features`
-                  matching: Matching = Matching(),
+                  matching: Matching = Matching(),  # how points are matched
                   ) -> Tracks:  # at the token frames
     """Tracks of query points by the most similar patch: the baseline that a video model has to beat.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from .. import world
 from ..core.grid import Grid
 from ..core.video import parse_size
-from .attention import ScoreProbe, ScoreTable, join_scores
+from .score_tables import ProbeOptions, ScoreProbe, ScoreTable, join_scores
 from .matching import Tracker, Tracks, points_on_grid
 from .trackers import pseudo_truth, require_opencv
 from ..seam.card import card_of, model_of
@@ -43,7 +43,7 @@ def score(pipe, video, prompt: str = '', tracks: Any = None, visible: Any = None
     video      (frames, height, width, 3), with `tracks` (points, frames, 2) px (x, y) and `visible` (points, frames);
                or a clip of the world or of `read_tapvid`, or a list of them; `prompt` is for those without words of their own
     steps      one or several steps of a run of `num_inference_steps`, or 'all'; negative from the end. The default, -12 of 30, is noisier
-               than the -2 that `track` reads: best = found.best('accuracy') tells where, track(..., step=best['step'])
+               than the -2 that `track` reads: best = found.best('accuracy') tells where, track(..., step=best.step)
     threshold  px; default the side of a token, in a UNet of the largest grid's
     moved      px; only points that are as far from where they were asked count; default the side of a token
     latents    of each clip, from `encode`, where they are known already
@@ -81,7 +81,7 @@ class GridProbes:
     def of(self, grid: Grid) -> ScoreProbe:
         "The probe of a layer's grid."
         if grid.shape not in self.made:
-            self.made[grid.shape] = self.make(grid, **self.how)
+            self.made[grid.shape] = self.make(grid, options=ProbeOptions(**self.how))
         return self.made[grid.shape]
 
     def __call__(self, site, q: Tensor, k: Tensor) -> None:
@@ -262,7 +262,7 @@ def best_layer(pipe, step: int = -12, num_inference_steps: int = 30, size: tuple
         _log.info('measuring which layer matches points, on 12 clips of the world of %s frames, %s x %s', *size)
         far = min(size[1:]) / 8  # a third of the objects' way, whatever the size of a token
         found = score(pipe, world_clips(pipe, 12, size=size), steps=at, num_inference_steps=num_inference_steps, moved=far)
-        memory[at, num_inference_steps, size] = found.best('accuracy')['layer']
+        memory[at, num_inference_steps, size] = found.best('accuracy').layer
     return memory[at, num_inference_steps, size]
 
 

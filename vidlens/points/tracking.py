@@ -37,7 +37,7 @@ def track(pipe, video: Tensor | None = None, queries: Any = None, prompt: str = 
     video    (frames, height, width, 3) of any size and length, or a clip
     queries  (points, 3) as (t, x, y) px; default a grid of 6x6 in frame 0
     layer    one or several; default: `best_layer`, or the tape's only one
-    step     one or several, of a run of `num_inference_steps`; default -2 of 30, nearly clean; step=best['step'] of a `score` reads where it did.
+    step     one or several, of a run of `num_inference_steps`; default -2 of 30, nearly clean; step=best.step of a `score` reads where it did.
              Costs are averaged over layers and steps
     tape     what a capture of this model kept ('q k'), in place of a video: nothing is run; `item` is the row of its batch,
              `step` if it holds several
