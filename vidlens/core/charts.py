@@ -39,8 +39,8 @@ def new_figure(width: float,                                # inches
                rows: int = 1,                               # of axes
                cols: int = 1,                               # of axes
                style: str = 'white',                        # seaborn's: 'white' for images, 'ticks' for charts
-               sharex: bool | str = False,                  # as in `matplotlib.figure.Figure.subplots`
-               sharey: bool | str = False,                  # as in `subplots`
+               sharex: Any = False,                         # as in `matplotlib.figure.Figure.subplots`
+               sharey: Any = False,                         # as in `subplots`
                squeeze: bool = True,                        # as in `subplots`: False always gives a 2-d array of axes
                width_ratios: Sequence[float] | None = None  # of the columns
                ) -> Any:                                    # (figure, axes)
@@ -54,7 +54,7 @@ def new_figure(width: float,                                # inches
     figure._repr_png_ = lambda: figure_bytes(figure, 66, 48)  # type: ignore[attr-defined]
     return figure, axes
 
-
+# %% ../../nbs/core/20_charts.ipynb #d49f834a
 def finish_axes(ax: Any,        # matplotlib axes
                 xlabel: str,    # with the unit
                 ylabel: str,    # with the unit
@@ -98,7 +98,7 @@ def _annotate(ax: Any, im: Any, a: np.ndarray) -> None:
             dark = sum(c * k for c, k in zip(im.cmap(im.norm(value)), (.3, .59, .11))) < .5
             ax.text(j, i, text, ha='center', va='center', color='white' if dark else 'black', fontsize=7)
 
-
+# %% ../../nbs/core/20_charts.ipynb #df826184
 def _heat(ax: Any, a: np.ndarray, rows: list[str], cols: list[str], unit: str, cmap: str, limits: Any,
           annotate: bool) -> None:
     "A heat map with colour bar, values and a frame around the largest."
@@ -154,7 +154,7 @@ def cell_frame(row: int,                # of the cell
     "A frame around a cell of a plotly heat map."
     return dict(type='rect', x0=col - .5, x1=col + .5, y0=row - .5, y1=row + .5, line={'color': '#d55e00', 'width': 3})
 
-
+# %% ../../nbs/core/20_charts.ipynb #256cf020
 def _plotly_heat(a: np.ndarray, rows: list[str], cols: list[str], title: str, unit: str, names: tuple[str, str],
                  cmap: str, limits: Any, annotate: bool) -> Any:
     "`_heat` as a plotly figure, with the value, row and column under the pointer."

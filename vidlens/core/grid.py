@@ -104,7 +104,7 @@ def _float(x: Any) -> Tensor:
     "x as a float tensor; x may be a list or an array."
     return x if isinstance(x, Tensor) and x.is_floating_point() else torch.as_tensor(np.asarray(x), dtype=torch.float32)
 
-
+# %% ../../nbs/core/01_grid.ipynb #24fe8d7e
 class _Pixels(_Sizes):
     "Tokens and pixels."
 

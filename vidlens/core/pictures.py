@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import repeat
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d, pad
 
@@ -63,7 +64,7 @@ def colour_table(cmap: str      # colour map of matplotlib
         raise ValueError(f'cmap={cmap!r} is not a matplotlib colour map: use magma, viridis, inferno, cividis or gray')
     return torch.tensor(matplotlib.colormaps[cmap](np.linspace(0, 1, 256))[:, :3], dtype=torch.float32)
 
-
+# %% ../../nbs/core/21_pictures.ipynb #4eed6467
 def unit_maps(maps: Tensor,     # (frames, rows, cols)
               norm: Any         # 'video': one range for the clip; 'frame': one for each frame; (low, high): fixed
               ) -> Tensor:      # (frames, rows, cols), 0 to 1
@@ -83,7 +84,7 @@ def unit_maps(maps: Tensor,     # (frames, rows, cols)
     span = hi - lo
     return torch.where(span > 0, (maps - lo) / torch.where(span > 0, span, 1.), maps * 0).clamp(0, 1)
 
-
+# %% ../../nbs/core/21_pictures.ipynb #6050c81a
 def colour_map(maps: Tensor,            # (frames, rows, cols)
                cmap: str = 'magma',     # colour map of matplotlib
                norm: Any = 'video'      # range of the colours, as in `unit_maps`
@@ -105,7 +106,7 @@ def _check_overlay(v: Tensor, m: Tensor, grid: Grid | None) -> Grid:
                          f'{g.video_frames} frames of {g.height}x{g.width}: pass the grid that the maps came from')
     return g
 
-
+# %% ../../nbs/core/21_pictures.ipynb #d0eabfeb
 def overlay(video: Tensor,              # (frames, height, width, 3)
             maps: Tensor,               # (token frames, rows, cols) of any range; NaN leaves the pixels unchanged
             grid: Grid | None = None,   # grid of the maps; None: the one that fits the sizes
@@ -187,12 +188,17 @@ def paint_segments(frame: np.ndarray,           # (H, W, 3) float32, changed in 
     part += (colour - part) * share
 
 # %% ../../nbs/core/21_pictures.ipynb #3e8cecb3
+def _larger(v: Tensor, scale: int) -> Tensor:
+    "Frames, or masks without channels, enlarged by a whole number, without smoothing."
+    return repeat(v, 'frame h w ... -> frame (h a) (w b) ...', a=scale, b=scale)
+
+
 def _enlarged(v: Tensor, scale: int | None) -> tuple[Tensor, int]:
-    "(the video enlarged by whole steps, the scale); None: so that the longer side has about 256 pixels."
+    "(the video enlarged, the scale); None: so that the longer side has about 256 pixels."
     s = scale or max(1, round(256 / max(v.shape[1:3])))
-    return v.repeat_interleave(s, 1).repeat_interleave(s, 2).contiguous(), s
+    return _larger(v, s).clone(), s
 
-
+# %% ../../nbs/core/21_pictures.ipynb #a993336d
 def draw_tracks(video: Tensor,                  # (frames, height, width, 3)
                 tracks: Any,                    # (points, frames, 2) as (x, y) px
                 visible: Any = None,            # (points, frames) bool; None: all
@@ -263,7 +269,7 @@ def draw_arrows(video: Tensor,                  # (frames, height, width, 3)
     times = torch.linspace(0, masks.shape[1] - 1, len(v)).round().long()
     starts = torch.stack([m[0].nonzero().float().mean(0).flip(0) + .5 for m in masks])
     colours = _point_colours(starts[:, None]) / np.float32(255)
-    edges = [_outline(m.repeat_interleave(s, 1).repeat_interleave(s, 2))[times].numpy() for m in masks]
+    edges = [_outline(_larger(m, s))[times].numpy() for m in masks]
     white, arrows = np.float32(1), []
     for velocities, width in ((requested, 2.2), (measured, 1.2)):
         for start, velocity, colour in zip(starts.numpy() * s, velocities, colours):
@@ -276,7 +282,7 @@ def draw_arrows(video: Tensor,                  # (frames, height, width, 3)
             paint_segments(frame, *lines)
     return out
 
-
+# %% ../../nbs/core/21_pictures.ipynb #d30767d8
 draw_ways = draw_arrows
 
 # %% ../../nbs/core/21_pictures.ipynb #705fa902
@@ -307,7 +313,7 @@ def _check_row(vs: list[Tensor], labels: Sequence[str] | None) -> int:
             raise ValueError(f'videos[{i}] has {len(v)} frames, another {n}: cut them, e.g. take_frames(v, {len(v)})')
     return n
 
-
+# %% ../../nbs/core/21_pictures.ipynb #37666319
 def side_by_side(videos: Sequence[Tensor],              # each (frames, height, width, 3); equally many frames, or one that is held
                  labels: Sequence[str] | None = None,   # a caption above each video
                  gap: int = 4,                          # white pixels between videos
@@ -321,7 +327,7 @@ def side_by_side(videos: Sequence[Tensor],              # each (frames, height, 
     for i, v in enumerate(vs):
         k = high // v.shape[1] if high % v.shape[1] == 0 else 0  # whole steps keep pixels crisp
         v = v if k else resize(v, high, max(1, round(v.shape[2] * high / v.shape[1])), 'stretch')
-        v = v.repeat_interleave(s * max(k, 1), 1).repeat_interleave(s * max(k, 1), 2).expand(n, -1, -1, -1)
+        v = _larger(v, s * max(k, 1)).expand(n, -1, -1, -1)
         parts.append(_captioned(v, str(labels[i])) if labels else v)
     rows = [_joined(parts[i:i + (columns or len(parts))], gap, 2) for i in range(0, len(parts), columns or len(parts))]
     wide = max(r.shape[2] for r in rows)
@@ -334,7 +340,7 @@ def data_uri(data: bytes,   # an image file
     "An image as a data: address."
     return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
 
-
+# %% ../../nbs/core/21_pictures.ipynb #78976a5a
 def image_bytes(image: Any,                 # PIL image
                 kilobytes: float = 60       # largest size
                 ) -> tuple[bytes, str]:     # (file, 'png' or 'jpeg')
@@ -370,7 +376,7 @@ def moving_bytes(video: Tensor,             # (frames, height, width, 3)
     for _ in range(12):
         high, wide = (max(2, round(x * size / longest)) for x in v.shape[1:3])
         whole = size == s * longest
-        small = v.repeat_interleave(s, 1).repeat_interleave(s, 2) if whole else resize(v, high, wide, 'stretch')
+        small = _larger(v, s) if whole else resize(v, high, wide, 'stretch')
         data = video_bytes(small, 'webp', fps, 50)
         over = len(data) / most
         for quality in (80, 65) if over <= 1 else (30,) if over < 1.5 else ():
@@ -410,7 +416,7 @@ def drawn(result: Result,     # any result
             return draw(result, over)
     return None
 
-
+# %% ../../nbs/core/21_pictures.ipynb #1bee0a5f
 def _checked_picture(x: Any, over: Any) -> tuple[Any, Any]:
     "(what to show, the video that is still to be put below it). Raises TypeError for a result that nothing can draw."
     picture = drawn(x, over) if isinstance(x, Result) else None
@@ -438,7 +444,7 @@ def _moving(x: Any, over: Any, grid: Grid | None, tracks: Any, truth: Any) -> Te
     x = getattr(x, 'video', x)
     return x if tracks is None else draw_tracks(x, tracks, truth=truth)
 
-
+# %% ../../nbs/core/21_pictures.ipynb #67ecc14a
 def _still(x: Any) -> bool:
     "Whether x is a figure or an image, rather than numbers."
     return hasattr(x, 'savefig') or hasattr(x, 'getbands')
@@ -502,7 +508,7 @@ def _draw_table(result: SiteTable, over: Any = None) -> Any:
     maps = {n: layer_step_map(result.map(n), result.steps, result.layers, n) for n in result.names}
     return maps if len(maps) > 1 else next(iter(maps.values()))
 
-
+# %% ../../nbs/core/21_pictures.ipynb #4f9e1914
 @draw.register
 def _draw_best(result: BestSite, over: Any = None) -> Any:
     "The scores of a site, with their intervals."

@@ -44,7 +44,7 @@ class Item:
     fps: float = 8              # frames a second, of a video
     kilobytes: float = 400      # largest size of a picture
 
-
+# %% ../../nbs/core/22_reports.ipynb #2c16ae2d
 @dataclass(frozen=True)
 class Section:
     "A part of a report."
@@ -73,7 +73,7 @@ def _value(x: Any) -> str:
 def _paragraphs(text: str) -> str:
     return ''.join(f'<p>{_text(p.strip())}</p>' for p in re.split(r'\n\s*\n', text) if p.strip())
 
-
+# %% ../../nbs/core/22_reports.ipynb #a9f04fb9
 def _facts(facts: Mapping) -> str:
     rows = ''.join(f'<div><dt>{_text(k)}</dt><dd>{_value(v)}</dd></div>' for k, v in facts.items())
     return f'<dl class="facts">{rows}</dl>'
@@ -95,7 +95,7 @@ def _column(values: Sequence) -> list[str]:
     digits = next((d for d in range(most) if all(abs(v - round(v, d)) < 1e-9 for v in floats)), most)
     return [f'{v:.{digits}f}' if isinstance(v, (float, np.floating)) and np.isfinite(v) else _value(v) for v in values]
 
-
+# %% ../../nbs/core/22_reports.ipynb #47eba0cc
 def _rows(rows: Sequence[Mapping]) -> str:
     "A table of dicts: columns in order of first appearance, numbers to the right."
     columns = list(dict.fromkeys(k for r in rows for k in r))
@@ -140,7 +140,7 @@ def _video_html(item: Item, label: str) -> tuple[str, str]:
     return (f'<picture><source media="{calm}" srcset="{data_uri(still, kind)}">'
             f'{_img(data, "webp", alt, size)}</picture>', f'{n} frames · {w}×{h} · {item.fps:g} fps')
 
-
+# %% ../../nbs/core/22_reports.ipynb #378dc74d
 def _plotly_png(figure: Any, label: str) -> bytes:
     "A plotly figure as PNG; needs kaleido."
     try:
@@ -158,7 +158,7 @@ def _figure_html(x: Any, alt: str, label: str) -> str:
     wide, high = _opened_size(data)
     return _img(data, 'png', alt or 'chart', (round(wide / shrink), round(high / shrink)), 'chart')
 
-
+# %% ../../nbs/core/22_reports.ipynb #ab070a7d
 def _body_html(item: Item, label: str) -> tuple[str, str]:
     "(HTML, facts) of the content of an item. Raises TypeError for something that a report cannot show."
     x, alt = item.content, item.alt or item.caption
@@ -192,7 +192,7 @@ def _item_html(item: Item, label: str) -> str:
     kind = 'plate' if '<img' in body else 'block'
     return f'<figure class="{kind}{" wide" if item.wide else ""}">{body}{caption}</figure>'
 
-
+# %% ../../nbs/core/22_reports.ipynb #9f1bee32
 def _items(section: Section) -> list[Item]:
     "The items of a section; a result is replaced by its pictures, or by its rows if there is no picture of it."
     items: list[Item] = []
@@ -307,7 +307,7 @@ def _section_html(i: int, section: Section) -> str:
     return (f'<section id="s{i}" aria-labelledby="h{i}">\n<h2 id="h{i}">{_text(section.title)}</h2>\n'
             f'{_paragraphs(section.text)}{below}\n</section>')
 
-
+# %% ../../nbs/core/22_reports.ipynb #c9467377
 def _checked_sections(sections: Sequence[Section] | Section) -> list[Section]:
     "The sections as a list. Raises ValueError if there are none, TypeError for anything else."
     sections = [sections] if isinstance(sections, Section) else list(sections)
@@ -338,7 +338,7 @@ def report_html(sections: Sequence[Section],    # at least one
     size = sum(len(v.encode()) for v in fill.values()) + len(_PAGE)
     return _PAGE.format(**fill, size=_size_text(size))
 
-
+# %% ../../nbs/core/22_reports.ipynb #9e65516a
 def report(sections: Sequence[Section],     # at least one
            path: str | os.PathLike,         # the file to write, .html
            title: str,                      # heading of the page

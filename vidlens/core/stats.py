@@ -32,7 +32,7 @@ def as_numbers(x: Any,      # tensor, array or list
         raise TypeError(f'{name} is a {type(x).__name__}, but must be a tensor, an array or a list of numbers') from e
     return t if t.dtype == torch.float64 else t.float()
 
-
+# %% ../../nbs/core/04_stats.ipynb #8d1ba76b
 def as_flags(x: Any,            # tensor, array or list of booleans or integers
              name: str,         # the argument's name, for the message
              device: Any = None # where the result lies
@@ -99,7 +99,7 @@ class Interval(NamedTuple):
     lo: float | Tensor      # lower end
     hi: float | Tensor      # upper end
 
-
+# %% ../../nbs/core/04_stats.ipynb #edf0e0e3
 def resampled_means(sums: Tensor,   # (groups, columns) sum of the values in each group
                     counts: Tensor, # (groups, columns) number of values in each group
                     n: int,         # number of resamples
@@ -160,7 +160,7 @@ def wilson(hits: int,                   # outcomes that count
     half = z * (p * (1 - p) / n + c / (4 * n)) ** .5
     return max(0., (p + c / 2 - half) / (1 + c)), min(1., (p + c / 2 + half) / (1 + c))
 
-
+# %% ../../nbs/core/04_stats.ipynb #0a45bf4e
 def paired_difference(a: Any,               # (units, ...) values of one method
                       b: Any,               # (units, ...) values of the other, for the same units in the same order
                       groups: Any = None,   # (units,) labels, as in `bootstrap`

@@ -34,7 +34,7 @@ def guide_video(video: Tensor,  # (video frames, height, width, 3) floating poin
                          'video.clamp(0, 1)')
     return video.float()
 
-
+# %% ../../nbs/core/06_upsampling.ipynb #e8c19383
 def _guided(maps: Tensor, frame: Tensor, radius: int, eps: float) -> Tensor:
     "Maps (n, height, width) filtered along the edges of a frame (height, width, 3)."
     try:
@@ -58,7 +58,7 @@ def _check_upsample(maps: Tensor, grid: Grid, guided: bool, radius: int | None, 
                          f'{grid.height}x{grid.width}, eps above 0')
     return radius
 
-
+# %% ../../nbs/core/06_upsampling.ipynb #95a67947
 @torch.no_grad()
 def upsample(maps: Tensor,                  # (..., frames, rows, cols) of any unit
              grid: Grid,                    # the grid of the maps
