@@ -362,7 +362,7 @@ def test_imap_writes_where_when_and_which_way(short, tmp_path, capsys, given):
     made = set() if '{clip}' in given else {'video.mp4'}        # what is in no other file is written, too
     assert {p.name for p in out.iterdir()} == {*WORD_FILES,
                                                'baselines.png'} | made == {Path(p).name for p in told['files']}
-    maps = ConceptMaps.load(out / 'maps.npz')
+    maps = ConceptMaps.load(out / 'maps.safetensors')
     assert maps.words == ['red',
                           'moves right'] and maps.facts['source'] == ('concepts' if '--source' in given else 'prompt')
     rows = list(csv.DictReader(open(out / 'words.csv')))
@@ -406,7 +406,7 @@ def test_imap_takes_all_that_the_call_takes(short, tmp_path, capsys):
     out = tmp_path / 'out'
     assert main(['imap', str(short), *line, '--num-inference-steps', '4', '--steps', '-2', '--out', str(out),
                  '--quiet']) == 0
-    maps = ConceptMaps.load(out / 'maps.npz')
+    maps = ConceptMaps.load(out / 'maps.safetensors')
     want = dict(against=['blue', 'green'], together=True, normalise='slots', k=2, by='dbi', skip=1, threshold=1e6)
     assert {n: maps.facts[n] for n in want} == want and maps.words == ['red']
     same = imap(load(), fit_video(load(), read_video(short)), 'red', source='concepts', step=-2, num_inference_steps=4,
@@ -415,7 +415,7 @@ def test_imap_takes_all_that_the_call_takes(short, tmp_path, capsys):
     assert main(['imap', str(short), '--prompt', 'a red circle', '--words', 'red', '--normalise', 'none',
                  '--num-inference-steps', '4',
                  '--steps', '-2', '--out', str(out), '--quiet', '--force']) == 0
-    assert ConceptMaps.load(out / 'maps.npz').facts['normalise'] is None
+    assert ConceptMaps.load(out / 'maps.safetensors').facts['normalise'] is None
 
 
 def test_imap_asks_no_flow_of_one_frame(tmp_path):
@@ -425,7 +425,7 @@ def test_imap_asks_no_flow_of_one_frame(tmp_path):
     line = ['imap', str(tmp_path / 'one.mp4'), '--prompt', 'a red circle', '--words', 'red', '--num-inference-steps',
             '4', '--steps', '-2', '--quiet']
     assert main([*line, '--out', str(tmp_path / 'o')]) == 0
-    assert ConceptMaps.load(tmp_path / 'o' / 'maps.npz').baselines == {}
+    assert ConceptMaps.load(tmp_path / 'o' / 'maps.safetensors').baselines == {}
     assert main([*line, '--out', str(tmp_path / 'p'), '--baselines', 'flow']) == 2
 
 

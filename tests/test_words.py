@@ -29,7 +29,8 @@ from vidlens.words.metrics import centre_prior, pointing_game
 from vidlens.core.pictures import overlay
 from vidlens.seam.run import generate, renoise, step_at, text_of
 from vidlens.core.video import VideoFacts, probe_video, read_video
-from vidlens.words.pictures import Origin, map_rows, baselines_figure, span_figure, word_rows, write_words
+from vidlens.words.pictures import baselines_figure, map_rows, span_figure, word_rows, write_words
+from vidlens.words.spans import Origin
 from vidlens.words.word_maps import ConceptMaps, MapSums, BASELINES, imap, imap_generation, word_options
 
 PROMPT = 'a cat runs'
@@ -246,7 +247,7 @@ def test_outputs_of_the_prompts_words_are_not_called_concept_attention(pipe, cli
     for source, name in (('prompt', 'prompt words'), ('concepts', 'ConceptAttention')):
         found = imap(pipe, clip.video, 'blue', clip.caption, source=source, baselines=['cross', 'concept'])
         assert found.facts['baselines'] == dict(cross='cross-attention', concept=name)
-        rows = [ax.get_ylabel() for ax in baselines_figure(clip.video, found, 'blue').axes]
+        rows = [ax.get_ylabel() for ax in baselines_figure(found, clip.video, 'blue').axes]
         assert {'GramCol', 'cross-attention', name} <= set(rows)
         said[source] = found.baselines['concept'].flatten()
     assert torch.corrcoef(torch.stack(list(said.values())))[0, 1] < .95, 'they are two maps'
@@ -272,7 +273,7 @@ def test_moft_and_tracks_start_at_the_place(family):
         torch.testing.assert_close(found.baselines['tracks'][word], field[0])
         torch.testing.assert_close(found.baselines['moft'][word], alike)
     assert found.facts['place'] == list(place) and found.flow is None and set(found.baselines) == {'moft', 'tracks'}
-    figure = baselines_figure(video, found, 'cat')
+    figure = baselines_figure(found, video, 'cat')
     assert {ax.get_ylabel() for ax in figure.axes} >= {'video', 'GramCol', 'tracks'}
 
 
@@ -409,7 +410,7 @@ def test_many_words_are_written_whole_and_drawn_in_rows(clip, tmp_path, monkeypa
     monkeypatch.setattr(wordplots, 'overlay', lambda video, *a, **how: asked.append(len(video)) or overlay(video, *a, **how))
     write_words(many, clip.video, tmp_path)
     assert read_video(tmp_path / 'maps.mp4').shape[1:3] == (3 * (6 * 32 + 16) + 2 * 4, 4 * 6 * 32 + 3 * 4)    # 12 words, of 32 px
-    assert len(list(csv.DictReader((tmp_path / 'words.csv').open()))) == len(ConceptMaps.load(tmp_path / 'maps.npz').words) == 30
+    assert len(list(csv.DictReader((tmp_path / 'words.csv').open()))) == len(ConceptMaps.load(tmp_path / 'maps.safetensors').words) == 30
     assert asked == [17] * 12 + [5] * 12
     for n, columns in ((1, 1), (2, 2), (3, 3), (4, 2), (7, 4), (9, 3), (12, 4)):
         some = replace(many, words=many.words[:n], maps=many.maps[:n])
@@ -431,31 +432,33 @@ def test_words_of_a_file_are_told_in_its_frames_seconds_and_pixels(tmp_path):
     maps, facts = planted_words(), VideoFacts(49, 128, 256, 24., 49 / 24, 'h264', 'yuv420p')
     video = torch.zeros(17, 64, 64, 3)
     origin = Origin.of(facts, video)
-    assert origin.frames.tolist() == list(range(0, 49, 3)) and origin.every == 3
-    mine, files = word_rows(maps), word_rows(maps, origin)
+    assert list(origin.frames) == list(range(0, 49, 3)) and origin.every == 3
+    of_file = replace(maps, facts=dict(origin=origin))
+    mine, files = word_rows(maps), word_rows(of_file)
     assert (mine[1]['start'], mine[1]['end'], mine[1]['start_s']) == (5, 12, None)
     assert (files[1]['start'], files[1]['end'], files[1]['start_s'], files[1]['end_s']) == (15, 36, 15 / 24, 36 / 24)
     assert (files[0]['start'], files[0]['end']) == (0, 48) and files[0]['always']
     for a, b in zip(mine, files):   # cropped to a square, half as large, every third frame
         assert (b['dx'], b['dy']) == pytest.approx((a['dx'] * 2 / 3, a['dy'] * 2 / 3), abs=1e-5) and a['dx'] > .01
-    write_words(maps, video, tmp_path, origin=origin)
+    write_words(of_file, video, tmp_path)
     rows = list(csv.DictReader((tmp_path / 'words.csv').open()))
     assert [(int(r['start']), float(r['end_s'])) for r in rows] == [(0, 2.), (15, 1.5)]
     assert float(rows[0]['dy']) == pytest.approx(files[0]['dy'], abs=1e-4)
     for name in ('maps.mp4', 'maps.gif'):
         assert probe_video(tmp_path / name).seconds == pytest.approx(17 / 8, rel=.02)        # 17 frames at 24 / 3 a second
-    write_words(maps, video, tmp_path, True, fps=4, origin=origin)
+    write_words(of_file, video, tmp_path, True, fps=4)
     assert probe_video(tmp_path / 'maps.mp4').fps == 4
     assert origin.point((46, 128, 64)) == (15., 32., 32.)
     with pytest.raises(ValueError, match='frame 49 is outside of the file, whose frames are 0 to 48'):
         origin.point((49, 0, 0))
     with pytest.raises(ValueError, match='the origin is of a clip of 9 frames'):
-        word_rows(maps, Origin.of(facts, video[:9]))
+        word_rows(replace(maps, facts=dict(origin=Origin.of(facts, video[:9]))))
 
 
 def test_pace_of_a_clip_that_nobody_knows_is_8(tmp_path):
     maps, video = planted_words(), torch.zeros(17, 64, 64, 3)
-    write_words(maps, video, tmp_path, origin=Origin.of(VideoFacts(17, 64, 64, 0., 0., 'png', 'rgb'), video))
+    origin = Origin.of(VideoFacts(17, 64, 64, 0., 0., 'png', 'rgb'), video)
+    write_words(replace(maps, facts=dict(origin=origin)), video, tmp_path)
     assert probe_video(tmp_path / 'maps.mp4').fps == 8 and next(csv.DictReader((tmp_path / 'words.csv').open()))['end_s'] == ''
     assert Origin.of(VideoFacts(1, 64, 64, 0., 0., 'png', 'rgb'), video[:1]).every == 1
 

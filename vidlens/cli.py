@@ -258,13 +258,13 @@ def run_imap(args: argparse.Namespace      # the command's options
     pipe = load(args.model, args.device, args.dtype)
     if clip is None:
         say(f'generating {args.prompt!r}')
-    maps, video, origin = _read_words(args, pipe, clip)
+    maps, video = _read_words(args, pipe, clip)
     say(f'writing {out}')
-    files = write_words(maps, video, out, args.force, smooth='edges' if args.edges else True, origin=origin)
+    files = write_words(maps, video, out, args.force, smooth='edges' if args.edges else True)
     if not args.json:
         print(out / 'words.csv')
     rows = [{n: v for n, v in r.items() if n not in ('dx', 'dy')}
-            | ({} if r['dx'] is None else dict(direction=[r['dx'], r['dy']])) for r in word_rows(maps, origin)]
+            | ({} if r['dx'] is None else dict(direction=[r['dx'], r['dy']])) for r in word_rows(maps)]
     return finite(dict(words=rows, facts=maps.facts, files=[str(p) for p in files]))
 
 # %% ../nbs/90_cli.ipynb #0a1b4363
@@ -287,7 +287,7 @@ def _read_words(args: argparse.Namespace, pipe: Any, clip: Any) -> tuple[Any, An
     "Maps, the video they are of, and where it lies in the file; without a clip the video is generated."
     from vidlens.core.video import probe_video
     from vidlens.seam.run import fit_video
-    from vidlens.words.pictures import Origin
+    from vidlens.words.spans import Origin
     from vidlens.words.word_maps import imap, imap_generation
 
     options = _word_options(args)
@@ -299,7 +299,8 @@ def _read_words(args: argparse.Namespace, pipe: Any, clip: Any) -> tuple[Any, An
     options['place'] = args.point and origin.point(args.point)
     if not args.baselines and len(video) == 1:
         options['baselines'] = ()      # nothing moves
-    return imap(pipe, video, args.words or (), args.prompt or '', step=args.steps, **options), video, origin
+    maps = imap(pipe, video, args.words or (), args.prompt or '', step=args.steps, **options)
+    return replace(maps, facts=maps.facts | dict(origin=origin)), video
 
 
 def _word_options(args: argparse.Namespace) -> dict[str, Any]:

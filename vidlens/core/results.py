@@ -31,6 +31,7 @@ RECORDS = {
     'Grid': 'core.grid', 'Interval': 'core.stats', 'BestSite': 'core.tables',
     'HeadTable': 'words.heads', 'HeadChoice': 'words.heads', 'Contrast': 'words.maps',
     'Segmentation': 'words.segmentation', 'SegmentationTable': 'words.segmentation', 'JudgeScores': 'words.judging',
+    'Origin': 'words.spans', 'Span': 'words.spans', 'Displacement': 'words.spans',
     'Matching': 'points.matching', 'Tracks': 'points.matching',
     'Tape': 'seam.tape', 'Sample': 'seam.run', 'Step': 'seam.run', 'Renoised': 'seam.run', 'Inverted': 'seam.run',
     'Matching': 'points.matching', 'Tracks': 'points.matching', 'ScoreTable': 'points.score_tables', 'ProbeOptions': 'points.score_tables',

@@ -111,7 +111,7 @@ def _criterion(s: Scatter, by: str, degenerate: str) -> Tensor:
     stand_in = torch.where(s.energy.isfinite() & published, stand_in, torch.nan)
     return torch.where(s.constant, stand_in, score)
 
-
+# %% ../../nbs/words/01_heads.ipynb #ce4ba629
 def _worst_neighbour(s: Scatter, published: bool) -> Tensor:
     "Mean over frames of the worst (spread + spread) / distance to another frame, (heads,)."
     apart = torch.cdist(s.means, s.means, compute_mode='donot_use_mm_for_euclid_dist')
@@ -139,7 +139,7 @@ def fisher(o: Tensor,                   # as in `calinski_harabasz`
     "Scatter between frames over scatter within; ranks heads like Calinski-Harabasz. Raises ValueError for one frame."
     return _criterion(frame_scatter(o, grid, False), 'fisher', degenerate)
 
-
+# %% ../../nbs/words/01_heads.ipynb #2e6225d5
 def davies_bouldin(o: Tensor,                   # as in `calinski_harabasz`
                    grid: Grid | None = None,    # which token lies where
                    degenerate: str = 'nan'      # constant heads: 'nan', or 'published' (0, the best)
@@ -367,7 +367,7 @@ class _HeadBounds(_HeadMeans):
             raise ValueError(f'no {what} has {by} above {above}: it runs from {_end(means, -1)} to {_end(means, 1)}')
         return [n for n, m in zip(numbers, means) if m > above]
 
-
+# %% ../../nbs/words/01_heads.ipynb #1f8f1799
 def _end(x: Tensor, sign: int) -> str:
     "The lowest (sign -1) or highest (1) entry that is a number, as text."
     x = x[~x.isnan()]
@@ -429,7 +429,7 @@ def _selected(table: HeadTable, c: HeadChoice, step: int | None, layers: Sequenc
                          f'{_end(scores[rows], -1)} to {_end(scores[rows], 1)}. Move the threshold, or use k alone')
     return {layer: heads for layer, heads in found.items() if heads}
 
-
+# %% ../../nbs/words/01_heads.ipynb #39e91572
 def _best_head(table: HeadTable, by: str) -> BestSite:
     means = table.values(by).nanmean(0)
     if bool(means.isnan().all()):

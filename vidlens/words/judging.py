@@ -42,7 +42,7 @@ class JudgeItem(NamedTuple):
     caption: str = ''           # what the video shows
     grid: Grid | None = None    # of the maps, where their size leaves it open
 
-
+# %% ../../nbs/words/22_judging.ipynb #a297028f
 @dataclass(frozen=True)
 class Sheet:
     "How frames are laid out for a judge. Raises ValueError for a field that does not fit."
@@ -75,7 +75,7 @@ def judge_sheets(item: JudgeItem,               # the map
                               for name, alpha in (('overlay', .6), ('heat', 1.))}}
     return {name: strip(v, s.frames, max(1, round(size)) if size > 1 else size, s.columns) for name, v in shown.items()}
 
-
+# %% ../../nbs/words/22_judging.ipynb #a339f5c3
 def judge_question(item: JudgeItem,             # the map
                    sheet: Sheet | None = None   # default `Sheet()`
                    ) -> str:                    # the text

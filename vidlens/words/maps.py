@@ -26,7 +26,7 @@ def in_float32(x: Tensor    # floating point
     "Sums need more digits than half precision has."
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
-
+# %% ../../nbs/words/00_maps.ipynb #60f7a086
 def as_heads(x: Any,                # (heads, tokens, d) with a grid, or (heads, frames, tokens of a frame, d)
              grid: Grid | None,     # which token lies where
              name: str              # the argument's name, for messages
@@ -58,7 +58,7 @@ def _keys(k: Any, like: Tensor, name: str = 'k_text') -> Tensor:
                          f'at least 1, {like.shape[3]}): take it from the same layer and branch as the rest')
     return in_float32(k)
 
-
+# %% ../../nbs/words/00_maps.ipynb #46414f49
 def surrogate(q: Tensor,                    # (heads, tokens, d) with a grid, or (heads, frames, tokens of a frame, d)
               k_text: Tensor,               # (heads, words, d) keys of words
               grid: Grid | None = None      # which token lies where
@@ -149,7 +149,7 @@ def _chosen_heads(heads: Any, n: int) -> Tensor:
                          'such as select_heads(scores, HeadChoice(k=5))')
     return h
 
-
+# %% ../../nbs/words/00_maps.ipynb #40abbccf
 def _spans(words: Any, valid: Any, n: int) -> list[list[int]]:
     "Slots of each word; by default each slot that is not padding is a word of its own."
     real = torch.ones(n, dtype=torch.bool) if valid is None else torch.as_tensor(valid).bool().cpu()
@@ -167,7 +167,7 @@ def _spans(words: Any, valid: Any, n: int) -> list[list[int]]:
         _check_span(w, n, real)
     return words
 
-
+# %% ../../nbs/words/00_maps.ipynb #5e95bee0
 def _check_span(word: list[int], n: int, real: Tensor) -> None:
     if not word:
         raise ValueError('a word has no slots: the text encoder makes no token of it, or it is not in the prompt')
@@ -196,7 +196,7 @@ def _on_grid(maps: Tensor, grid: Grid, reduce: str | None) -> Tensor:
     maps = rearrange(maps, 'h w f (r c) -> h w f r c', r=grid.rows)
     return maps if reduce is None else maps.sum(0) if reduce == 'sum' else maps.mean(0)
 
-
+# %% ../../nbs/words/00_maps.ipynb #45cb2d42
 def _joined(parts: list[Tensor], heads: int, reduce: str | None) -> Tensor:
     "Pieces over heads as one: side by side, or their sum or mean."
     if reduce is None:
@@ -219,7 +219,7 @@ def _against(maps: Tensor, zero: Tensor | None, energy: Tensor, c: Contrast) -> 
         return (maps - mean) / (var.sqrt() + 1e-6)
     return (maps - maps.mean(1, keepdim=True)) / (maps.std(1, keepdim=True) + 1e-6)
 
-
+# %% ../../nbs/words/00_maps.ipynb #1be5596a
 def _check_contrast(c: Contrast, words: int, given: int, empty: Any) -> None:
     "Raises ValueError for a contrast that these words and slots do not allow."
     if c.normalise == 'empty' and empty is None:
@@ -321,7 +321,7 @@ def _logits(q: Tensor, text: Tensor, scale: float, softmax: str | None, valid: A
         maps = maps.masked_fill(pad[None, :, None, None], -torch.inf)
     return maps.softmax(1)
 
-
+# %% ../../nbs/words/00_maps.ipynb #cbaf143e
 def concept_attention_map(o_concept: Tensor,            # (heads, concepts, d) attention outputs of concept tokens
                           o: Tensor,                    # (heads, tokens, d) attention outputs of the video tokens
                           grid: Grid,                   # which token lies where
@@ -345,7 +345,7 @@ def _positions(chosen: Any, n: int, axis: str) -> list[int]:
                          'along that axis, not the numbers inside the model')
     return at
 
-
+# %% ../../nbs/words/00_maps.ipynb #80e5e620
 def aggregate(maps: Tensor,                             # (steps, layers, slots, frames, rows, cols) floating point
               layers: Sequence[int] | None = None,      # positions along the axis of layers; None: all
               steps: Sequence[int] | None = None,       # positions along the axis of steps; None: all

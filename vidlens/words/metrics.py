@@ -27,7 +27,7 @@ def _same_maps(maps: Any, masks: Any) -> tuple[Tensor, Tensor]:
                          'be (..., rows, cols) with the same rows and cols')
     return maps, masks
 
-
+# %% ../../nbs/words/03_metrics.ipynb #d664e362
 def pointing_game(maps: Any,    # (..., rows, cols)
                   masks: Any    # (..., rows, cols) bool
                   ) -> Tensor:  # (...) from 0 to 1
@@ -39,7 +39,7 @@ def pointing_game(maps: Any,    # (..., rows, cols)
     hit = (peak & masks).sum((-2, -1)) / peak.sum((-2, -1))
     return hit.masked_fill(~masks.any(-1).any(-1), torch.nan)
 
-
+# %% ../../nbs/words/03_metrics.ipynb #04ff3541
 def iou(maps: Any,                          # (..., rows, cols)
         masks: Any,                         # (..., rows, cols) bool
         threshold: float | None = None      # the map is what lies above it; None: the soft form sum(min) / sum(max)

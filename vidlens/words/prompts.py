@@ -28,7 +28,7 @@ class MotionPrompt(NamedTuple):
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(w for part in text.split(',') if (w := part.strip())))
 
-
+# %% ../../nbs/words/21_prompts.ipynb #4bedc6e4
 def _prompt(entry: Any, where: str) -> MotionPrompt:
     "One entry of a file; `where` names it in errors."
     if not isinstance(entry, dict):

@@ -51,7 +51,7 @@ class Segmented(NamedTuple):
                              f'{", ".join(map(str, known)) or "none"}')
         return torch.stack([self.objects[n] if self.objects else self.labels == n for n in wanted]).any(0)
 
-
+# %% ../../nbs/words/20_segmentation.ipynb #bff646fe
 @dataclass(frozen=True)
 class SegmentedClips:
     "Clips that are read when they are indexed: clips[i]."
@@ -89,7 +89,7 @@ def read_segmentation(folder: str | Path,                   # in the layout of V
     raise ValueError(f'{str(folder)!r} is neither of VSPW (data/<video>/mask), nor DAVIS (Annotations), nor MeViS '
                      f'(meta_expressions.json): it holds {", ".join(sorted(p.name for p in root.iterdir())[:6]) or "nothing"}')
 
-
+# %% ../../nbs/words/20_segmentation.ipynb #cd09acad
 def _read(reader: Callable[..., Segmented], root: Path, frames: int | None, size: tuple[int, int] | None,
           video: str) -> Segmented:
     return _fitted(reader(root, video, frames), size)
@@ -114,7 +114,7 @@ def _video_named(entry: str) -> str:
     "The video of an entry: a name, or (DAVIS 2016) the path of a picture or a mask, /JPEGImages/480p/bear/00000.jpg."
     return entry.split('/')[-2] if '/' in entry else entry
 
-
+# %% ../../nbs/words/20_segmentation.ipynb #a1457dc0
 def _folders(path: Path) -> list[str]:
     return sorted(p.name for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
 
@@ -139,7 +139,7 @@ def _arrays_of(paths: Sequence[Path], mode: str | None = None) -> Tensor:
                              'be of one size')
     return torch.from_numpy(np.stack(found))
 
-
+# %% ../../nbs/words/20_segmentation.ipynb #f6fabe6e
 def _video_of(paths: Sequence[Path]) -> Tensor: return _arrays_of(paths, 'RGB').float() / 255
 
 # %% ../../nbs/words/20_segmentation.ipynb #7c69e67d
@@ -163,7 +163,7 @@ def _parsed(path: Path, changed: int) -> Any:
     except ValueError as e:
         raise ValueError(f'{path} is not JSON: {e}') from None
 
-
+# %% ../../nbs/words/20_segmentation.ipynb #21e890db
 def _json(path: Path) -> dict[str, Any]:
     "An object in a json file, read again only if it has changed: the masks of MeViS lie in one of hundreds of MB."
     return _checked(_parsed(path, path.stat().st_mtime_ns), f'{path}', dict)
@@ -184,7 +184,7 @@ def _vspw(root: Path, video: str, frames: int | None) -> Segmented:
     names = {_checked(v, f'{k!r} in {listed}', int): k for k, v in entries.items()}
     return Segmented(video, _video_of(pictures), labels.masked_fill((labels == 0) | (labels == 255), -1), names, [])
 
-
+# %% ../../nbs/words/20_segmentation.ipynb #e49cdf1b
 def _davis(root: Path, video: str, frames: int | None) -> Segmented:
     at = next((p for p in ('480p', 'Full-Resolution', '.') if (root / 'Annotations' / p / video).is_dir()), '480p')
     pictures = _pictures(root / 'JPEGImages' / at / video, ('.jpg', '.png'), frames)
@@ -212,7 +212,7 @@ def _mevis(root: Path, video: str, frames: int | None) -> Segmented:
         labels[mask] = n
     return Segmented(video, clip, labels, {0: 'background'}, expressions, objects)
 
-
+# %% ../../nbs/words/20_segmentation.ipynb #cf83ccf1
 def _expression(entry: Any, where: str) -> tuple[str, list[int]]:
     text = _checked(_checked(entry, where, dict).get('exp'), f"'exp' of {where}", str)
     numbers = _checked(entry.get('anno_id', []), f"'anno_id' of {where}", list)
@@ -229,7 +229,7 @@ def _object(runs: Sequence[Any], name: str, clip: Tensor) -> Tensor:
             out[f] = _decoded(run, (clip.shape[1], clip.shape[2]), f'{name}, frame {f} in mask_dict.json')
     return out
 
-
+# %% ../../nbs/words/20_segmentation.ipynb #b2457fd1
 def _decoded(run: Any, size: tuple[int, int], where: str) -> Tensor:
     "A COCO run-length mask, (height, width) bool: lengths of 0 and of 1 in turn, down the columns."
     given = _checked(_checked(run, where, dict).get('size'), f"'size' of {where}", list)
@@ -242,7 +242,7 @@ def _decoded(run: Any, size: tuple[int, int], where: str) -> Tensor:
                          f'runs, but must be {size[0]} x {size[1]}')
     return torch.from_numpy(np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size[::-1]).T.copy())
 
-
+# %% ../../nbs/words/20_segmentation.ipynb #23bc4e52
 def _lengths(text: str) -> list[int]:
     """Run lengths of a COCO string: five bits a character, the lowest first, a sixth if more follow; from the fourth length on
     each is the difference to the last but one."""
@@ -270,8 +270,6 @@ def _fitted(clip: Segmented, size: tuple[int, int] | None) -> Segmented:
 def _davis_videos(root: Path) -> list[str]:
     pictures = root / 'JPEGImages'
     return _folders(next((pictures / n for n in ('480p', 'Full-Resolution') if (pictures / n).is_dir()), pictures))
-
-
 # The file or folder that marks a layout, its videos, and the reader of one.
 _LAYOUTS: tuple[tuple[str, Callable[[Path], list[str]], Callable[[Path, str, int | None], Segmented]], ...] = (
     ('meta_expressions.json', lambda root: _folders(root / 'JPEGImages'), _mevis), ('Annotations', _davis_videos, _davis),
@@ -300,7 +298,7 @@ def _pair(pred: Tensor, truth: Tensor) -> None:
     if pred.shape != truth.shape or pred.ndim != 3:
         raise ValueError(f'prediction {tuple(pred.shape)} and truth {tuple(truth.shape)}: both must be (frames, height, width)')
 
-
+# %% ../../nbs/words/20_segmentation.ipynb #13a5d561
 def video_consistency(pred: Tensor,             # (frames, height, width) int64 labels
                       truth: Tensor,            # (frames, height, width) int64 labels, below 0: unknown
                       n: int,                   # frames of a run
@@ -343,7 +341,7 @@ class Segmentation(Result):
         "The intersection over union by class."
         return self.to_dataframe().set_index('class').to_xarray()
 
-
+# %% ../../nbs/words/20_segmentation.ipynb #2abcac9b
 def _over_clips(shares: list[list[float]]) -> Interval:
     "Mean over all runs, interval over clips."
     flat, clip = [v for x in shares for v in x], [i for i, x in enumerate(shares) for _ in x]
@@ -459,7 +457,7 @@ def _readable(clips: Any, skipped: dict[str, str]) -> Iterator[Segmented]:
         else:
             yield clip
 
-
+# %% ../../nbs/words/20_segmentation.ipynb #0b021f89
 def _names_of(clip: Segmented, names: Any) -> dict[int, str]:
     "The layout's names and those that were given, for all clips or for this one."
     own = names or {}

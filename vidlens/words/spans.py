@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..core.grid import Grid
+from ..core.video import VideoFacts, fit_points
 
 # %% auto #0
-__all__ = ['Span', 'evidence', 'motion_span', 'Displacement', 'camera_field', 'map_displacement']
+__all__ = ['Span', 'evidence', 'motion_span', 'Displacement', 'camera_field', 'map_displacement', 'Origin']
 
 # %% ../../nbs/words/02_spans.ipynb #14b00006
 class Span(NamedTuple):
@@ -34,7 +36,7 @@ def _checked(maps: Tensor, grid: Grid, name: str = 'maps') -> Tensor:
                          f'{grid.rows}, {grid.cols}), and finite')
     return maps.float()
 
-
+# %% ../../nbs/words/02_spans.ipynb #d8c8ed88
 def _strongest(maps: Tensor, share: float) -> tuple[Tensor, Tensor]:
     "Values and positions of the strongest tokens of each frame, (..., frames, k)."
     if not 0 < share <= 1:
@@ -84,7 +86,7 @@ class Displacement(NamedTuple):
     each: Tensor        # (..., frames - 1, 2) from each token frame to the next
     camera: Tensor      # (frames - 1, 2) the camera's part at the centre of the frame
 
-
+# %% ../../nbs/words/02_spans.ipynb #1b343da1
 def camera_field(flow: Tensor,          # (steps, rows, cols, 2) displacements, px
                  grid: Grid,            # of the tokens
                  rounds: int = 12       # of reweighted least squares
@@ -124,3 +126,51 @@ def map_displacement(maps: Tensor,              # (..., frames, rows, cols)
     each = field[steps, at].mean(-2) / apart
     centre = shared.mean((1, 2)).to(maps.device) / apart
     return Displacement(each.mean(-2), each, centre)
+
+# %% ../../nbs/words/02_spans.ipynb #8d777516
+class Origin(NamedTuple):
+    "The file that a clip was taken from by `fit_video`."
+    frames: tuple[int, ...]     # the file's frame of each frame of the clip
+    size: tuple[int, int]       # (height, width) px of the file
+    clip: tuple[int, int]       # (height, width) px of the clip
+    fps: float                  # frames a second of the file, 0 if unknown
+
+    @classmethod
+    def of(cls, facts: VideoFacts,      # of the file, by `probe_video`
+           video: Tensor                # the clip that `fit_video` made of all its frames
+           ) -> Origin:                 # of the clip
+        "The origin of a clip."
+        frames = torch.linspace(0, facts.frames - 1, len(video)).round().long().tolist()
+        return cls(tuple(frames), (facts.height, facts.width), (video.shape[1], video.shape[2]), facts.fps)
+
+    @property
+    def every(self) -> float:
+        "Frames of the file from one frame of the clip to the next."
+        return float(self.frames[-1] - self.frames[0]) / max(1, len(self.frames) - 1) or 1.
+
+    def numbers(self, grid: Grid    # of maps over the clip
+                ) -> Tensor:        # (frames,) int64
+        "The file's number of each frame of the clip. Raises ValueError for a grid of another clip."
+        return _numbers_of(self, grid)
+
+    def point(self, point: Sequence[float]      # (t, x, y): frame and px of the file
+              ) -> tuple[float, float, float]:  # (t, x, y): frame and px of the clip
+        "A point of the file in the clip. Raises ValueError for a frame that the file does not have."
+        t, *xy = point
+        if not 0 <= t <= self.frames[-1]:
+            raise ValueError(f'frame {t:g} is outside of the file, whose frames are 0 to {self.frames[-1]}')
+        x, y = fit_points(xy, self.size, self.clip).tolist()
+        return float((torch.tensor(self.frames) - t).abs().argmin()), x, y
+
+    def displacement(self, moved: Tensor    # (..., 2) px of the clip from frame to frame
+                     ) -> Tensor:           # (..., 2) px of the file from frame to frame
+        "Displacements of the clip in the file."
+        there, home = (fit_points(x, self.size, self.clip, back=True) for x in (moved, moved * 0))
+        return (there - home) / self.every
+
+# %% ../../nbs/words/02_spans.ipynb #158beb08
+def _numbers_of(origin: Origin, grid: Grid) -> Tensor:
+    if (len(origin.frames), *origin.clip) != (grid.video_frames, grid.height, grid.width):
+        raise ValueError(f'the origin is of a clip of {len(origin.frames)} frames of {tuple(origin.clip)}, but the maps are of '
+                         f'{grid.video_frames} of {(grid.height, grid.width)}: Origin.of(facts, video)')
+    return torch.tensor(origin.frames)

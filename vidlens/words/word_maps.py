@@ -22,15 +22,16 @@ from torch import Tensor
 
 from ..core.files import DAMAGED, whole_file
 from ..core.grid import Grid
+from ..core.results import Result
 from ..motion.channels import remove_content, similarity
 from ..motion.one_site import motion_layer
 from ..points.flow import motion_flow
 from ..points.matching import match_fields
 from ..points.tracking import check_tape, tape_grid, tape_item
-from ..seam.card import Text, card_of, model_of
-from ..seam.concepts import Concepts, concept_stream, encode_concepts
 from ..seam.capturing import capture
+from ..seam.card import Text, card_of, model_of
 from ..seam.choices import Wanted, choose_numbers
+from ..seam.concepts import Concepts, concept_stream, encode_concepts
 from ..seam.run import Sample, check_positive, encode, generate, renoise, step_at, text_of
 from ..seam.tape import Tape
 from .heads import LOWEST_IS_BEST, HeadChoice, HeadTable, calinski_harabasz, select_heads, separability
@@ -48,7 +49,7 @@ _BASELINE_NAMES = dict(cross='cross-attention', concept='ConceptAttention', moft
 
 
 @dataclass(frozen=True, eq=False)
-class ConceptMaps:
+class ConceptMaps(Result):
     """Maps of words: (words, frames, rows, cols) float32, raw, on the token grid.
 
     heads: which were read, by layer; chosen anew at each of several steps: all that were read, most often first, and
