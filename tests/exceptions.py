@@ -29,7 +29,6 @@ OPEN_ENDED = {'bundled.dit.restore_run', 'bundled.export.check_pipeline', 'bundl
  'points.long_videos.tracker', 'points.scoring.GridProbes.__init__', 'points.scoring.score_generation', 'points.scoring.world_clips',
  'points.tracking.track', 'seam.concepts.concept_stream', 'seam.hooks.announce', 'seam.hooks.capture',
  'seam.hooks.edit', 'seam.hooks.note_facts', 'seam.run.generate',
- 'words.pictures.baselines_figure', 'words.pictures.span_figure',
  'words.word_maps.imap', 'words.word_maps.imap_generation', 'world.sampling.Knobs.__init__'}
 
 # Public names that several modules define. Scripts of the bundled model each have their `main`, rooms their `draw` (for `show`).
@@ -77,8 +76,7 @@ LONG_CELLS = {'80_analysis.ipynb': 4,
  'seam/05_loading.ipynb': 1,
  'seam/06_run.ipynb': 5,
  'words/10_word_maps.ipynb': 4,
- 'words/11_selection.ipynb': 1,
- 'words/23_pictures.ipynb': 2}
+ 'words/11_selection.ipynb': 1}
 
 # Nine code cells of ten have at most so many lines; the aim is 20.
 CELL_LINES = 61
@@ -122,7 +120,6 @@ UNDOCUMENTED = {'analysis': 54,
  'seam.loading': 11,
  'seam.run': 88,
  'seam.tape': 40,
- 'words.pictures': 40,
  'words.selection': 21,
  'words.word_maps': 85}
 
@@ -159,5 +156,4 @@ OLD_WORDS = {'80_analysis.ipynb': 9,
  'seam/03_hooks.ipynb': 2,
  'seam/04_concepts.ipynb': 2,
  'seam/05_loading.ipynb': 3,
- 'words/10_word_maps.ipynb': 24,
- 'words/23_pictures.ipynb': 14}
+ 'words/10_word_maps.ipynb': 24}
