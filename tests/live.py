@@ -141,7 +141,7 @@ from vidlens.live.words_explorer import METHODS
 from vidlens.motion.one_site import moft
 from vidlens.points.tracking import track
 from vidlens.core.pictures import overlay
-from vidlens.motion.steering import Region, control
+from vidlens.motion.steering import Guide, Region, control
 from vidlens.core.video import read_video
 from vidlens.live.viewer import pack_maps
 
@@ -153,7 +153,7 @@ def made(name):
     return every().made[name]
 
 def said(x):
-    known = dict(engine=x.engine, pipe=x.engine.pipe, control=control, Region=Region, ablated=ablated, moft=moft,
+    known = dict(engine=x.engine, pipe=x.engine.pipe, control=control, Guide=Guide, Region=Region, ablated=ablated, moft=moft,
                  mask=getattr(x, 'mask', None))
     found = []
     for line in x.viewer.code.splitlines():

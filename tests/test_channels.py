@@ -7,8 +7,9 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from vidlens.motion.channels import (ChannelStats, Channels, _others, channel_curves, cross_validated, direction_probe,
-                                     find_channels, fisher_ratio, grouped_folds, motion_features, remove_content,
+from vidlens.core.results import load_result
+from vidlens.motion.channels import (ChannelStats, Channels, Criterion, _others, channel_curves, choose_channels, cross_validated,
+                                     direction_probe, find_channels, fisher_ratio, grouped_folds, motion_features, remove_content,
                                      resize_features, similarity)
 
 MOTION = [3, 17, 40]
@@ -150,13 +151,13 @@ def test_fisher_ratio_is_the_f_of_an_analysis_of_variance():
 def test_fisher_choice_survives_a_file(tmp_path):
     x, labels = clips(8)
     found = find_channels(x, labels, by='fisher')
-    again = Channels.load(found.save(tmp_path / 'f.npz'))
+    again = Channels.load(found.save(tmp_path / 'f.safetensors'))
     assert torch.equal(again.index, found.index) and torch.equal(again.strength, found.strength)
     for bad in (dict(by='fisher'), dict(by='luck', labels=labels)):
         with pytest.raises(ValueError, match="use 'loadings', or 'fisher'"):
             find_channels(x, **bad)
     with pytest.raises(ValueError, match='2 weights for 64'):
-        Channels.of(ChannelStats().add(x[0]).pca(), weight=torch.ones(2))
+        choose_channels(ChannelStats().add(x[0]).pca(), weight=torch.ones(2))
 
 
 def test_share_and_number():
@@ -165,7 +166,7 @@ def test_share_and_number():
     assert len(find_channels(x, keep=.25)) == 16
     assert len(find_channels(x, keep=2)) == 2
     assert len(find_channels([v[..., :5] for v in x])) == 5    # no more than there are
-    wide = Channels.of(ChannelStats().add(torch.randn(4, 4, 4, 1280)).pca())
+    wide = choose_channels(ChannelStats().add(torch.randn(4, 4, 4, 1280)).pca())
     assert len(wide) == 51 and wide.width == 1280
 
 
@@ -201,8 +202,10 @@ def test_save_and_load(tmp_path):
         assert torch.equal(getattr(back, name), getattr(found, name))
     assert back.facts == found.facts and repr(back) == repr(found) and '8 of 64' in repr(back)
     assert [f.name for f in tmp_path.iterdir()] == ['c.channels']   # no part file left
-    with np.load(tmp_path / 'c.channels', allow_pickle=False) as z:
-        assert all(z[k].dtype != object for k in z)
+    assert type(load_result(tmp_path / 'c.channels')) is Channels
+    rows = found.to_dataframe()
+    assert len(rows) == 64 and rows.channel[rows['rank'] == 0].item() == found.index[0]
+    assert found.to_xarray().loadings.shape == found.loadings.shape
     with pytest.raises(FileNotFoundError):
         found.save(tmp_path / 'no' / 'c.channels')
 
@@ -270,6 +273,13 @@ def test_probe_reads_planted_directions():
     assert [p.classes[i] for i in p.removed.predicted[:5].tolist()] == labels[:5]
     rows = p.rows()
     assert [r['content'] for r in rows] == ['removed', 'kept'] and rows[0]['channels'] == 3 and rows[0]['clips'] == 60
+
+
+def test_probe_survives_a_file(tmp_path):
+    p = direction_probe(*clips(12))
+    back = load_result(p.save(tmp_path / 'p.safetensors'))
+    assert back.rows() == p.rows() and torch.equal(back.removed.predicted, p.removed.predicted)
+    assert list(p.to_dataframe().content) == ['removed', 'kept'] and '\n' not in repr(p)
 
 
 def test_probe_on_noise_is_at_chance():
@@ -349,7 +359,7 @@ def test_control_never_takes_the_clip_itself(n):
 
 X = planted('left', 0)
 FEW = clips(4)[0]
-CHANNELS = Channels.of(ChannelStats().add(X).pca())
+CHANNELS = choose_channels(ChannelStats().add(X).pca())
 BAD = {
     'not a tensor': (TypeError, 'torch.as_tensor', lambda: remove_content(np.zeros((3, 3, 3, 3)))),
     'integers': (TypeError, 'floating point', lambda: motion_features(X.long(), [0])),
@@ -373,7 +383,9 @@ BAD = {
     'keep': (ValueError, 'share above 0', lambda: find_channels(FEW, keep=0.)),
     'keep too many': (ValueError, 'from 1 to 64', lambda: find_channels(FEW, keep=65)),
     'components': (ValueError, 'use 1 to 64', lambda: find_channels(FEW, components=65)),
-    'crop': (ValueError, 'crop must fit', lambda: find_channels(FEW, size=8, crop=9)),
+    'crop': (ValueError, 'crop must fit', lambda: resize_features(X, 8, crop=9)),
+    'minimum': (ValueError, 'minimum=0 must be', lambda: Criterion(minimum=0)),
+    'draws': (ValueError, 'at least 1', lambda: Criterion(draws=0)),
     'range': (ValueError, 'channel 64 is out of range', lambda: motion_features(X, [64])),
     'negative': (ValueError, 'channel -1', lambda: motion_features(X, [-1])),
     'none chosen': (ValueError, 'at least one', lambda: motion_features(X, [])),
@@ -394,7 +406,7 @@ BAD = {
                     lambda: direction_probe(FEW, ['a', 'b'] * 2, masks=[torch.ones(5, 7)])),
     'probe mask_frames': (ValueError, "'first' or 'each'",
                           lambda: direction_probe(FEW, ['a', 'b'] * 2, mask_frames='x')),
-    'no file': (FileNotFoundError, 'find_channels', lambda: Channels.load('no.channels')),
+    'no file': (FileNotFoundError, 'result.save(path)', lambda: Channels.load('no.channels')),
 }
 
 
@@ -416,7 +428,7 @@ def test_foreign_files(tmp_path, content):
             np.save(f, np.zeros(3))
         else:
             np.savez(f, index=np.array([{}]) if content == 'pickle' else np.zeros(3))
-    with pytest.raises(ValueError, match='no channels file'):
+    with pytest.raises(ValueError, match='x is not a result|x holds|x is no|vidlens'):
         Channels.load(path)
 
 

@@ -40,7 +40,7 @@ def demo(tmp_path_factory):
 def test_demo_writes_report_numbers_and_pictures(demo):
     status, out, _ = demo
     assert status == 0
-    assert {'report.html', 'numbers.json', 'tracks.csv', 'tracks.npz', 'channels.npz', 'video.gif', 'tracks.gif',
+    assert {'report.html', 'numbers.json', 'tracks.csv', 'tracks.npz', 'channels.safetensors', 'video.gif', 'tracks.gif',
             'words.gif',
             'check.gif', 'layers.png', 'word_layers.png', 'pca.png', 'curves.png'} == {p.name for p in out.iterdir()}
     page = (out / 'report.html').read_text()
@@ -251,8 +251,8 @@ def test_discover_from_a_folder_and_from_the_world(folder, tmp_path, capsys, giv
     assert main(line) == 0
     told = json.loads(capsys.readouterr().out)
     assert {p.name for p in (tmp_path / 'out').iterdir()} == {*CHANNEL_FILES, 'similarity.png'}
-    assert Channels.load(tmp_path / 'out' / 'channels.npz').index.tolist() == told['channels'] and told['clips'] == 8
-    found = Discovery.load(tmp_path / 'out' / 'discovery.npz')
+    assert Channels.load(tmp_path / 'out' / 'channels.safetensors').index.tolist() == told['channels'] and told['clips'] == 8
+    found = Discovery.load(tmp_path / 'out' / 'discovery.safetensors')
     rows = list(csv.DictReader(open(tmp_path / 'out' / 'table.csv')))
     assert len(rows) == len(found.steps) * len(found.layers) * len(found.kinds) and found.steps == [1, 3]
     assert len(told['directions']) == 2 and told['best']['all'][0] == pytest.approx(found.best('all')['all'].mean)
@@ -262,7 +262,7 @@ def test_discover_from_a_folder_and_from_the_world(folder, tmp_path, capsys, giv
 @pytest.mark.parametrize('given, says', [
     (['no-such-folder'], "'no-such-folder' is no folder that exists"),
     (['{folder}', '--world'], 'leave --world'), (['{folder}/pan left'], '0 subfolders'),
-    (['--n', '6'], '4 are the least'), (['--motions', 'sideways'], "'sideways' is unknown"),
+    (['--n', '6'], 'at least 4'), (['--motions', 'sideways'], "'sideways' is unknown"),
     (['{folder}', '--keep', '900'], 'keep=900'), (['{folder}', '--layers', '77'], '77'),
     (['{folder}', '--steps', '30'], 'outside a run'), (['{folder}', '--kinds', 'z'], "kind 'z'")])
 def test_discover_refuses_in_one_sentence(folder, tmp_path, capsys, given, says):
@@ -318,7 +318,7 @@ def test_control_moves_the_camera_and_a_region_together(tmp_path):
     (['--motion', 'right', '--speed', '0'], '--motion still'), (['--motion', 'still', '--speed', '1'], 'no speed'),
     (['--motion', 'sideways'], "'up', 'still', or a velocity (dx, dy)"), (['--motion', 'right', '--box', '4,8,160,24'],
                                                                           'not in a frame'),
-    (['--motion', 'right', '--rate', 'nan'], 'finite'), (['--motion', 'right', '--num-inference-steps', '0'],
+    (['--motion', 'right', '--rate', 'nan'], 'must be a number'), (['--motion', 'right', '--num-inference-steps', '0'],
                                                          'at least 1'),
     (['--motion', 'right', '--model', './no-such-model'], 'no such folder')])
 def test_control_refuses_in_one_sentence(tmp_path, capsys, given, says):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidlens.motion.channels import (Channels, ChannelStats, find_channels, motion_features, remove_content,
+from vidlens.motion.channels import (ChannelStats, choose_channels, find_channels, motion_features, remove_content,
                                      resize_features, similarity)
 
 GOLDEN = Path(__file__).parent / 'golden'
@@ -29,9 +29,8 @@ def clip(x):
 @pytest.mark.parametrize('content', ['removed', 'kept'])
 def test_12_channels(content):
     z = load('12_moft_channels')
-    clips = [clip(z[f'in_features_{i}']) for i in range(4)]
-    options = dict(content=content, frames='first', size=z['p_resize_to'], crop=z['p_crop'])
-    found = find_channels(clips, ['left', 'left', 'right', 'right'], keep=z['p_top_k'], **options)
+    clips = [resize_features(clip(z[f'in_features_{i}']), z['p_resize_to'], z['p_crop']) for i in range(4)]
+    found = find_channels(clips, ['left', 'left', 'right', 'right'], keep=z['p_top_k'], content=content, frames='first')
     assert set(found.index.tolist()) == set(z[f'out_top_channels_{content}'].tolist())
     if z[f'info_min_gap_{content}'] > 1e-3:
         assert found.index.tolist() == z[f'out_top_channels_{content}'].tolist()
@@ -75,6 +74,6 @@ def test_16_ditflow_channels():
     "The first right singular vector of all content-free tokens of one clip is our first component: their mean is zero."
     z = load('16_extra_ditflow_moft')
     pca = ChannelStats().add(remove_content(clip(z['in_features_ref']))).pca()
-    found = Channels.of(pca, keep=z['p_prop_motion'], minimum=1)
+    found = choose_channels(pca, keep=z['p_prop_motion'], minimum=1)
     assert set(found.index.tolist()) == set(z['out_motion_channels'].tolist())
     close(found.loadings[0].abs(), z['out_abs_loading'], 1e-4)

@@ -7,6 +7,7 @@ from vidlens.points.tapvid import PointClip, read_tapvid, write_tapvid
 from vidlens.seam.families import tiny
 from vidlens.seam.capturing import capture
 from vidlens.seam.editing import edit
+from vidlens.motion.clips import labelled_clips
 from vidlens.motion.one_site import features, moft
 from vidlens.points.scoring import best_layer, score, score_generation, world_clips
 from vidlens.points.tracking import track
@@ -249,7 +250,7 @@ def test_verbs_take_clips(pipe, clips):
     a, b = (track(pipe, x, [[0, 8, 8]], layer=2, step=-1, num_inference_steps=4) for x in (clips[0], clips[0].video))
     assert torch.equal(a.xy, b.xy)
     assert imap(pipe, clips[0], 'circle', 'a red circle moves left', step=-1, num_inference_steps=4).maps.shape[0] == 1
-    assert moft(pipe, clips[:4], ['left', 'right'] * 2, layer=1, num_inference_steps=4).channels.width == 128
+    assert moft(pipe, labelled_clips(clips[:4], ['left', 'right'] * 2), layer=1, num_inference_steps=4).channels.width == 128
 
 
 def test_visibility_is_predicted_unless_it_is_not_wanted(pipe, clips):
@@ -301,8 +302,8 @@ def test_tape_of_a_generation_serves_all_methods(pipe):
 def test_all_channels_of_a_middle_layer_tell_pans_apart(pipe):
     "Above chance with its interval; the chosen channels come with their control."
     found = moft(pipe, n=24, layer=4)
-    assert found.every.removed.interval[0] > found.every.chance
-    assert 0 <= found.random <= 1 and found.probe is not None
+    assert found.probe_all.removed.interval[0] > found.probe_all.chance
+    assert 0 <= found.random_accuracy <= 1 and found.probe is not None
     assert sorted(set(found.labels)) == ['pan down', 'pan left', 'pan right', 'pan up']
     assert all(found.labels.count(v) == 6 for v in set(found.labels))
     assert found.curves.shape == (24, 5, len(found.channels)) and found.channels.width == 128
@@ -314,7 +315,7 @@ def test_moft_looks_at_the_published_block_of_a_unet():
     unet = tiny('animatediff')
     up = card_of(unet).layer(unet.unet, 'up_blocks.1')
     teach, labels = [torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(i)) for i in range(4)], ['left', 'right'] * 2
-    found = [moft(unet, teach, labels, step=1, num_inference_steps=4, **how) for how in (dict(), dict(layer='up_blocks.1'), dict(layer=up))]
+    found = [moft(unet, labelled_clips(teach, labels), step=1, num_inference_steps=4, **how) for how in (dict(), dict(layer='up_blocks.1'), dict(layer=up))]
     assert {f.layer for f in found} == {up} and found[0].channels.width == unet.unet.up_blocks[1].resnets[-1].out_channels
     assert all(torch.equal(f.curves, found[0].curves) for f in found) and found[0].curves.shape == (4, 9, 8)
     seen = []
@@ -323,9 +324,9 @@ def test_moft_looks_at_the_published_block_of_a_unet():
     handle.remove()
     means = (seen[0] - seen[0].mean(0)).mean((1, 2))
     assert torch.allclose(means[:, found[0].channels.index], found[0].curves[0], atol=1e-5)
-    assert moft(tiny('wan'), teach, labels, step=1, num_inference_steps=4).layer == 2
+    assert moft(tiny('wan'), labelled_clips(teach, labels), step=1, num_inference_steps=4).layer == 2
     with pytest.raises(ValueError, match='shows tq tk tv to, not hidden'):
-        moft(unet, teach, labels, layer=1)
+        moft(unet, labelled_clips(teach, labels), layer=1)
 
 
 def test_features_are_those_of_the_block(pipe, clips):
@@ -386,7 +387,7 @@ def test_every_verb_runs_on_every_family(family):
     assert track(pipe, video, [[0, 8, 8]], 'a cat runs', layer=1, step=-1, num_inference_steps=4).xy.shape == (1, 9, 2)
     assert imap(pipe, video, 'cat', 'a cat runs', step=-1, num_inference_steps=4).maps.shape[0] == 1
     teach = [torch.rand(9, 32, 32, 3) for _ in range(4)]
-    assert moft(pipe, teach, ['left', 'right', 'left', 'right'], layer=1, step=-1, num_inference_steps=4).channels.width > 0
+    assert moft(pipe, labelled_clips(teach, ['left', 'right', 'left', 'right']), layer=1, step=-1, num_inference_steps=4).channels.width > 0
 
 
 @pytest.mark.parametrize('call, says', [
@@ -411,7 +412,7 @@ def test_every_verb_runs_on_every_family(family):
     (lambda p: score(p, world_clips(p, 1), steps='most'), "steps='most' is neither"),
     (lambda p: score(p, world_clips(p, 1), steps=40), 'outside a run of 30 steps'),
     (lambda p: score(p, world_clips(p, 1), layers=9), '0 to 5'),
-    (lambda p: moft(p, [torch.rand(17, 64, 64, 3)] * 2, ['left']), '2 clips and 1 labels'),
+    (lambda p: moft(p, labelled_clips([torch.rand(17, 64, 64, 3)] * 2, ['left'])), '2 clips and 1 labels'),
     (lambda p: track(p, torch.rand(17, 60, 64, 3), layer=1, per_head=True), r'fit_video\(pipe, video\)'),
     (lambda p: track(p, torch.rand(17, 64, 64, 3), layer=[]), 'layers is empty'),
     (lambda p: track(p, torch.rand(17, 64, 64, 3), layer=1, step=[]), 'steps is empty'),

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from planted import rng
 
-from vidlens.motion.channels import Channels, ChannelStats, channel_curves, motion_features, remove_content
+from vidlens.motion.channels import ChannelStats, channel_curves, choose_channels, motion_features, remove_content
 from vidlens.core.grid import Grid
-from vidlens.motion.losses import (DIRECTIONS, marginal_loss, motion_loss, motion_stats, point_loss, sampled,
-                                   synthesise, way_of)
+from vidlens.motion.losses import (DIRECTIONS, displacement_of, marginal_loss, motion_loss, motion_stats, point_loss,
+                                   sample_features, synthesise)
 
 GOLDEN = Path(__file__).parent / 'golden'
 GRID = Grid(5, 6, 8, stride=8)
@@ -43,8 +43,8 @@ def released(z, features):
     total, (lo, hi) = 0., (z['p_ref_crop_lo'], z['p_ref_crop_hi'])
     for i, mask in enumerate(z['in_masks']):
         channels = z[f'in_motion_channels_{i}']
-        course = motion_features(clip(z[f'in_reference_features_{i}']), channels)[:, lo:hi, lo:hi].mean((1, 2))
-        total = total + motion_loss(motion_features(features, channels), course, mask, per='mean', weight=z['p_weight'])
+        curve = motion_features(clip(z[f'in_reference_features_{i}']), channels)[:, lo:hi, lo:hi].mean((1, 2))
+        total = total + motion_loss(motion_features(features, channels), curve, mask, per='mean', weight=z['p_weight'])
     return total
 
 
@@ -73,7 +73,7 @@ def test_14_latents(control):
 def test_16_ditflow():
     z = load('16_extra_ditflow_moft')
     ref, target = clip(z['in_features_ref']), clip(z['in_features_target']).requires_grad_()
-    channels = Channels.of(ChannelStats().add(remove_content(ref)).pca(), keep=z['p_prop_motion'], minimum=1)
+    channels = choose_channels(ChannelStats().add(remove_content(ref)).pca(), keep=z['p_prop_motion'], minimum=1)
     loss = motion_loss(motion_features(target, channels), motion_features(ref, channels), distance='cosine')
     close(loss.detach(), z['out_loss'])
     loss.backward()
@@ -86,17 +86,17 @@ def random(*shape, seed=0):
     return torch.randn(*shape, generator=rng(seed))
 
 
-def test_place_by_hand():
+def test_point_by_hand():
     m, ref, mask = random(5, 6, 8, 3), random(5, 6, 8, 3, seed=1), random(5, 6, 8, seed=2) > 0
     want = sum(float((m[f, y, x] - ref[f, y, x]).norm()) for f, y, x in mask.nonzero().tolist()) / int(mask.sum())
     close(motion_loss(m, ref, mask), want)
-    course = ref.mean((1, 2))
-    close(motion_loss(m, course, mask), motion_loss(m, course[:, None, None].expand_as(m), mask))
+    curve = ref.mean((1, 2))
+    close(motion_loss(m, curve, mask), motion_loss(m, curve[:, None, None].expand_as(m), mask))
     close(motion_loss(m, ref, weight=3.), 3 * motion_loss(m, ref))
     close(motion_loss(m, ref, distance='square'), (m - ref).square().mean())
 
 
-@pytest.mark.parametrize('per', ['place', 'mean'])
+@pytest.mark.parametrize('per', ['point', 'mean'])
 def test_frames_that_count(per):
     m, ref = random(5, 6, 8, 3).requires_grad_(), random(5, 6, 8, 3, seed=1)
     some = motion_loss(m, ref, per=per, frames=range(2))
@@ -114,7 +114,7 @@ def test_region_that_is_not_there_in_a_frame():
         motion_loss(m, ref, mask, frames=[0, 4])
 
 
-def test_no_nan_where_it_is_as_wished():
+def test_no_nan_where_the_target_is_met():
     m = random(5, 6, 8, 3).requires_grad_()
     motion_loss(m, m.detach().clone()).backward()
     assert not m.grad.any()
@@ -148,9 +148,9 @@ def test_points_by_hand():
 
 def test_between_tokens():
     x = random(5, 6, 8, 4)
-    half = sampled(x, torch.tensor([[[16., 20.]] * 5]), GRID)[0]
+    half = sample_features(x, torch.tensor([[[16., 20.]] * 5]), GRID)[0]
     close(half, (x[:, 2, 1] + x[:, 2, 2]) / 2)
-    close(sampled(x, torch.tensor([[[-9., 20.]] * 5]), GRID)[0], x[:, 2, 0])
+    close(sample_features(x, torch.tensor([[[-9., 20.]] * 5]), GRID)[0], x[:, 2, 0])
 
 
 # -- statistics and references
@@ -159,31 +159,31 @@ def planted(n=32, noise=.05, seed=0):
     g = rng(seed)
     response, ways = torch.zeros(2, 10), torch.randn(n, 2, generator=g)
     response[0, :3], response[1, 3:5] = torch.tensor([.5, -.3, .4]), torch.tensor([.6, -.2])
-    way = torch.stack([way_of(w, GRID.times()) for w in ways])
-    courses = way @ response + torch.randn(n, 1, 10, generator=g) * 3 + noise * torch.randn(n, 5, 10, generator=g)
-    return response, way, courses
+    u = torch.stack([displacement_of(w, GRID.times()) for w in ways])
+    curves = u @ response + torch.randn(n, 1, 10, generator=g) * 3 + noise * torch.randn(n, 5, 10, generator=g)
+    return response, u, curves
 
 
 def test_statistics_find_what_was_planted():
-    response, way, courses = planted()
-    stats = motion_stats(courses, way)
+    response, u, curves = planted()
+    stats = motion_stats(curves, u)
     assert (stats.response - response).abs().max() < .02 and stats.facts['fit'] > .98
-    some = motion_stats(courses, way, channels=[4, 0])
+    some = motion_stats(curves, u, channels=[4, 0])
     close(some.response, stats.response[:, [4, 0]], 1e-4)
-    course = remove_content((way[0] @ response)[:, None, None])
-    told = stats.read(course)[:, 0, 0]
-    assert (told - (way[0] - way[0].mean(0))).abs().max() < .1 * way[0].abs().max()
-    assert motion_stats(courses, random(32, 5, 2, seed=3)).facts['fit'] < .5    # ways that are not theirs
+    curve = remove_content((u[0] @ response)[:, None, None])
+    decoded = stats.read(curve)[:, 0, 0]
+    assert (decoded - (u[0] - u[0].mean(0))).abs().max() < .1 * u[0].abs().max()
+    assert motion_stats(curves, random(32, 5, 2, seed=3)).facts['fit'] < .5    # ways that are not theirs
 
 
 @pytest.mark.parametrize('name', DIRECTIONS)
-def test_made_references_point_as_asked(name):
-    response, way, courses = planted()
-    stats = motion_stats(courses, way)
-    asked = way_of(name, GRID.times(), speed=.5)
+def test_synthesised_references_have_the_target_direction(name):
+    response, u, curves = planted()
+    stats = motion_stats(curves, u)
+    target = displacement_of(name, GRID.times(), speed=.5)
     for how in ('response', 'range'):
-        made = synthesise(stats, asked, how)
-        want = (asked - asked.mean(0)) @ response
+        made = synthesise(stats, target, how)
+        want = (target - target.mean(0)) @ response
         if name == 'still':
             assert not made.abs().max() > 1e-5
         else:
@@ -193,13 +193,13 @@ def test_made_references_point_as_asked(name):
 
 
 def test_speed_and_turns():
-    response, way, courses = planted()
-    stats = motion_stats(courses, way)
-    slow, fast = (synthesise(stats, way_of('right', GRID.times(), s)) for s in (.5, 1.))
+    response, u, curves = planted()
+    stats = motion_stats(curves, u)
+    slow, fast = (synthesise(stats, displacement_of('right', GRID.times(), s)) for s in (.5, 1.))
     close(fast, 2 * slow)
-    close(synthesise(stats, way_of('right', GRID.times(), .5), 'range'),
-          synthesise(stats, way_of('right', GRID.times(), 1.), 'range'))
-    back = way_of([[1, 0], [1, 0], [-1, 0], [-1, 0]], GRID.times())
+    close(synthesise(stats, displacement_of('right', GRID.times(), .5), 'range'),
+          synthesise(stats, displacement_of('right', GRID.times(), 1.), 'range'))
+    back = displacement_of([[1, 0], [1, 0], [-1, 0], [-1, 0]], GRID.times())
     assert back[:, 0].tolist() == [0, 4, 8, 4, 0]
     for how in ('response', 'range'):
         assert int(synthesise(stats, back, how)[:, 0].argmax()) == 2
@@ -216,7 +216,7 @@ M = random(5, 6, 8, 3)
     (dict(reference=M[:4]), 'as many frames'), (dict(reference=M[..., :2]), 'same channels'),
     (dict(reference=M[:, :3]), '5 frames, 6, 8, 3'), (dict(reference=M * torch.nan), 'NaN'),
     (dict(mask=torch.zeros(6, 8)), 'empty'), (dict(mask=torch.ones(8, 6)), r'\(8, 6\).*average it'),
-    (dict(per='all'), "'place' or 'mean'"), (dict(distance='l2'), 'cosine'), (dict(frames=[9]), '0 to 4'),
+    (dict(per='all'), "'point' or 'mean'"), (dict(distance='l2'), 'cosine'), (dict(frames=[9]), '0 to 4'),
     (dict(frames=[]), '0 to 4')])
 def test_motion_loss_errors(given, found):
     with pytest.raises(ValueError, match=found):
@@ -224,8 +224,8 @@ def test_motion_loss_errors(given, found):
 
 
 def test_other_errors():
-    response, way, courses = planted(6)
-    stats = motion_stats(courses, way)
+    response, u, curves = planted(6)
+    stats = motion_stats(curves, u)
     tracks = torch.zeros(2, 5, 2)
     for call, found in [
             (lambda: marginal_loss(M, M[:3]), 'same frames'), (lambda: marginal_loss(M, M, reduce='max'), "'sum'"),
@@ -233,14 +233,14 @@ def test_other_errors():
             (lambda: point_loss(M, tracks * torch.nan, GRID), 'finite'),
             (lambda: point_loss(M, tracks, GRID, torch.zeros(2, 5)), 'seen'),
             (lambda: point_loss(M, tracks, GRID, reduce='max'), "'sum'"),
-            (lambda: motion_stats(courses[:1], way[:1]), 'at least two'),
-            (lambda: motion_stats(courses, way[:, :4]), 'same frames'),
-            (lambda: motion_stats(courses, way * 0), 'nothing moves'),
-            (lambda: motion_stats(courses * torch.nan, way), 'NaN'),
-            (lambda: motion_stats(courses, way, channels=[10]), 'out of range'),
-            (lambda: stats.read(M), '10'), (lambda: way_of('north', GRID.times()), "'right'"),
-            (lambda: way_of((1, 2, 3), GRID.times()), r'\(dx, dy\)'), (lambda: synthesise(stats, way[0], 'curve'), "'range'"),
-            (lambda: synthesise(stats, way[0, :1]), 'way_of')]:
+            (lambda: motion_stats(curves[:1], u[:1]), 'at least two'),
+            (lambda: motion_stats(curves, u[:, :4]), 'same frames'),
+            (lambda: motion_stats(curves, u * 0), 'nothing moves'),
+            (lambda: motion_stats(curves * torch.nan, u), 'NaN'),
+            (lambda: motion_stats(curves, u, channels=[10]), 'out of range'),
+            (lambda: stats.read(M), '10'), (lambda: displacement_of('north', GRID.times()), "'right'"),
+            (lambda: displacement_of((1, 2, 3), GRID.times()), r'\(dx, dy\)'), (lambda: synthesise(stats, u[0], 'line'), "'range'"),
+            (lambda: synthesise(stats, u[0, :1]), 'displacement_of')]:
         with pytest.raises(ValueError, match=found):
             call()
 

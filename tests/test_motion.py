@@ -6,21 +6,25 @@ from PIL import Image
 
 from vidlens.seam import hooks
 from vidlens.seam.card import model_of
-from vidlens.motion.channels import ChannelStats, channel_curves, find_channels, remove_content
-from vidlens.motion.pictures import CHANNEL_FILES, course_figure, discovery_figures, similarity_figure, write_discovery
+from vidlens.core.files import LazyList
+from vidlens.core.results import load_result
+from vidlens.core.tables import BestSite
+from vidlens.motion.channels import ChannelStats, Criterion, channel_curves, find_channels, remove_content
+from vidlens.motion.pictures import CHANNEL_FILES, curves_figure, draw, discovery_figures, similarity_figure, write_discovery
 from vidlens.motion.sweep import (DirectionSweep, Discovery, deal_roles, find_sites, jaccard, like_motion, read_shares,
                                   read_speed, score_field, variance_shares)
 from vidlens.seam.families import tiny
 from vidlens.core.grid import Grid
 from vidlens.motion.one_site import features, moft
-from vidlens.motion.clips import Moving, MotionClips, folder_motion, photo_motion, world_motion
-from vidlens.motion.discovery import (discover, field_scores, motion_courses, read_speeds, reading_limits,
+from vidlens.motion.clips import MotionClips, Moving, folder_motion, labelled_clips, photo_motion, world_motion
+from vidlens.motion.discovery import (discover, field_scores, motion_curves, read_speeds, reading_limits,
                                       similarity_map, sweep_clips, tell_apart)
 
 MOTION = [3, 17, 40, 50]
 WAYS = {'left': (-1, 0), 'right': (1, 0), 'up': (0, -1), 'down': (0, 1)}
 LABELS = list(WAYS) * 12
 SITE = 0, 1, 'hidden'
+BLACK = [torch.zeros(9, 32, 32, 3)] * 8
 
 
 def planted(way, seed, layer=1, frames=5, size=6, width=64, appearance=5.):
@@ -53,7 +57,7 @@ def sweep():
 
 @pytest.fixture(scope='module')
 def found(sweep):
-    return find_sites(sweep, {0: .5}, keep=4)
+    return find_sites(sweep, {0: .5}, Criterion(keep=4), num_inference_steps=4)
 
 
 # Tensors only
@@ -74,7 +78,7 @@ def test_roles_part_the_clips_evenly(seed):
 
 
 def test_stream_finds_what_the_features_at_once_find(sweep, found):
-    "The same channels as find_channels on the choosing clips, and the same courses."
+    "The same channels as find_channels on the choosing clips, and the same curves."
     mine = [planted(LABELS[i], i + 1000 * k) for i in sweep.roles.choose for k in (0, 1)]
     want = find_channels(mine, keep=4, components=2)
     c = found.channels[SITE]['loadings']
@@ -99,7 +103,11 @@ def test_planted_channels_are_found_and_read(found):
     assert found.compare('chosen', 'contrast', *SITE).lo > 0
     assert found.map('stable_clips')[0, 1] == found.map('stable_noise')[0, 1] == found.map('stable_fisher')[0, 1] == 1
     assert found.map('stable_clips')[0, 0] < .5                      # nothing to agree on in noise
-    assert found.best()['layer'] == 1 and found.chance == .25 and found.best('all')['sigma'] == .5
+    assert found.best().layer == 1 and found.chance == .25 and found.best('all').sigma == .5
+    best = found.best()
+    assert (best.step, best.num_inference_steps, best.kind, best.by) == (0, 4, 'hidden', 'chosen')
+    assert found.interval('all', best) == best['all'] == found.interval('all', *SITE)
+    assert found.compare('chosen', 'contrast', best) == found.compare('chosen', 'contrast', *SITE)
 
 
 def test_clock_fools_loadings_not_fisher(found):
@@ -121,8 +129,8 @@ def test_kept_control_tells_a_probe_that_reads_the_place():
     for i in range(20):
         gen = torch.Generator().manual_seed(i)
         x = torch.eye(6).expand(3, 4, 6, 6) + .1 * torch.randn(3, 4, 6, 6, generator=gen)
-        sweep.add(SITE, x, i, masks[i], masks[sweep.heir.get(i, 0)])
-    f = find_sites(sweep, minimum=2)
+        sweep.add(SITE, x, i, masks[i], masks[sweep.partner.get(i, 0)])
+    f = find_sites(sweep, criterion=Criterion(minimum=2))
     assert f.interval('all_kept', *SITE).mean == 1 == f.interval('kept_control', *SITE).mean   # so it was the place
     assert f.interval('all', *SITE).lo < .5
 
@@ -144,24 +152,32 @@ def test_shares_of_channels(sweep):
 
 
 def test_file_holds_everything(found, tmp_path):
-    again = Discovery.load(found.save(tmp_path / 'd.npz'))
+    again = load_result(found.save(tmp_path / 'd.safetensors'))
+    assert type(again) is Discovery and again.facts == found.facts and again.best() == found.best()
     assert repr(again) == repr(found)
     assert str(again.table()) == str(found.table())
     for by, c in found.channels[0, 2, 'hidden'].items():
         assert torch.equal(again.channels[0, 2, 'hidden'][by].index, c.index)
         assert torch.equal(again.channels[0, 2, 'hidden'][by].strength, c.strength)
-    assert all(torch.equal(again.courses[s], x) for s, x in found.courses.items()) and found.courses
+    assert all(torch.equal(again.curves[s], x) for s, x in found.curves.items()) and found.curves
     with pytest.raises(FileExistsError):
-        found.save(tmp_path / 'd.npz')
-    np.savez(tmp_path / 'odd.npz', a=1)
-    (tmp_path / 'half.npz').write_bytes((tmp_path / 'd.npz').read_bytes()[:(tmp_path / 'd.npz').stat().st_size // 2])
-    for name in ('odd', 'half'):
-        with pytest.raises(ValueError, match=f'{name}.npz.* is no discovery file, or no whole one'):
-            Discovery.load(tmp_path / f'{name}.npz')
+        found.save(tmp_path / 'd.safetensors')
+    with open(tmp_path / 'odd', 'wb') as f:
+        np.savez(f, a=1)
+    whole = (tmp_path / 'd.safetensors').read_bytes()
+    (tmp_path / 'half').write_bytes(whole[:len(whole) // 2])
+    found.channels[SITE]['loadings'].save(tmp_path / 'channels')
+    for name in ('odd', 'half', 'channels'):
+        with pytest.raises(ValueError, match=name):
+            Discovery.load(tmp_path / name)
 
 
 def test_table_has_a_row_for_each_site(found):
     rows = found.table()
+    frame = found.to_dataframe()
+    assert frame.to_dict('records')[1]['chosen'] == rows[1]['chosen'] and len(frame) == len(rows)
+    labelled = found.to_xarray()
+    assert labelled.chosen.dims == ('step', 'layer', 'kind', 'clip') and labelled.explained.sel(layer=1).shape == (1, 1)
     assert [r['layer'] for r in rows] == [0, 1, 2]
     assert all(r[f'{n}_low'] <= r[n] <= r[f'{n}_high'] for r in rows for n in found.right)
 
@@ -182,14 +198,14 @@ def test_speed_is_read_with_its_sign():
     g = torch.Generator().manual_seed(0)
     v = 3 * torch.randn(40, 2, generator=g)
     ramp = torch.linspace(-1, 1, 5)[:, None]
-    courses = torch.stack([torch.cat([ramp * a, ramp * b, torch.randn(5, 4, generator=g)], 1) for a, b in v])
-    told = read_speed(courses, v, n=100)
-    assert told.r2.lo > .9 and told.correlation.mean > .95 and (told.predicted - v).abs().mean() < .5
-    assert read_speed(courses[..., 2:], v, n=100).r2.mean < .1
-    assert read_speed(courses, v[:, 0], n=10).predicted.shape == (40, 1)
-    for bad, says in ((v[:3], '40 courses and 3 velocities'), (torch.ones(40), 'one velocity')):
+    curves = torch.stack([torch.cat([ramp * a, ramp * b, torch.randn(5, 4, generator=g)], 1) for a, b in v])
+    decoded = read_speed(curves, v, n=100)
+    assert decoded.r2.lo > .9 and decoded.correlation.mean > .95 and (decoded.predicted - v).abs().mean() < .5
+    assert read_speed(curves[..., 2:], v, n=100).r2.mean < .1
+    assert read_speed(curves, v[:, 0], n=10).predicted.shape == (40, 1)
+    for bad, says in ((v[:3], '40 curves and 3 velocities'), (torch.ones(40), 'one velocity')):
         with pytest.raises(ValueError, match=says):
-            read_speed(courses, bad)
+            read_speed(curves, bad)
 
 
 def test_field_follows_the_flow():
@@ -230,8 +246,9 @@ def test_clips_of_another_length_and_missing_clips_are_named(found):
         for i in range(48):
             still.add(SITE, torch.ones(3, 2, 2, 9), i)
         find_sites(still)
-    for act, says in ((lambda: found.map('luck'), 'choose among'), (lambda: found.clips('chosen', 0, 9, 'hidden'), 'layer 9'),
-                      (lambda: found.best(kind='q'), "kind 'q'"), (lambda: found.clips('explained', *SITE), 'no read-out')):
+    for act, says in ((lambda: found.map('luck'), "name='luck' is unknown"),
+                      (lambda: found.clips('chosen', 0, 9, 'hidden'), 'layer=9'),
+                      (lambda: found.best(kind='q'), "kind='q'"), (lambda: found.clips('explained', *SITE), 'no read-out')):
         with pytest.raises(ValueError, match=says):
             act()
     assert jaccard([1, 2], [2, 3]) == pytest.approx(1 / 3) and np.isnan(jaccard([], []))
@@ -246,10 +263,10 @@ def test_pictures_and_files(found, tmp_path):
         write_discovery(found, tmp_path / 'out')
     write_discovery(found, tmp_path / 'out', force=True)
     assert set(discovery_figures(found, 'chosen')) == {'layers', 'pca', 'loadings', 'curves'}
-    with pytest.raises(ValueError, match='courses are kept'):
+    with pytest.raises(ValueError, match='curves are kept'):
         discovery_figures(found, 'contrast')
     with pytest.raises(ValueError, match='one label a clip'):
-        course_figure(torch.zeros(3, 4, 5), ['a'], [0])
+        curves_figure(torch.zeros(3, 4, 5), ['a'], [0])
     with pytest.raises(ValueError, match='but the grid is'):
         similarity_figure(torch.zeros(9, 8, 8, 3), torch.zeros(2, 2, 2), Grid(3, 2, 2, 4), (0, 0, 0))
 
@@ -263,7 +280,7 @@ def pipe():
 
 @pytest.fixture(scope='module')
 def tiny_found(pipe):
-    return discover(pipe, n=16, steps=[1, -1], num_inference_steps=4, kinds='hidden q k')
+    return discover(pipe, world_motion(pipe, n=16), steps=[1, -1], num_inference_steps=4, kinds='hidden q k')
 
 
 def test_sweep_sees_every_site_and_leaves_nothing(pipe, tiny_found):
@@ -276,28 +293,41 @@ def test_sweep_sees_every_site_and_leaves_nothing(pipe, tiny_found):
 def test_discover_is_capture_and_pool(pipe):
     "Courses of the sweep are those of features that a plain capture keeps, under the mask."
     clips = world_motion(pipe, ['left', 'right'], 8, seed=3)
-    sweep, sigmas = sweep_clips(pipe, clips, 'hidden', 1, [2], num_inference_steps=4, noises=1, seed=5)
+    sweep, sigmas = sweep_clips(pipe, clips, 'hidden', 1, [2], num_inference_steps=4, criterion=Criterion(noises=1), seed=5)
     assert list(sigmas) == [2]
     i = sweep.roles.probe[0]
     x = features(pipe, clips[i].video, layer=1, step=2, num_inference_steps=4, seed=5 + i)
     m = torch.nn.functional.adaptive_avg_pool2d(clips[i].mask[None, None], x.shape[1:3])[0, 0]
-    assert torch.allclose(sweep.courses[2, 1, 'hidden'][i], channel_curves(x, None, m, 'kept'), atol=1e-4)
-    heir = sweep.heir[i]
-    m = torch.nn.functional.adaptive_avg_pool2d(clips[heir].mask[None, None], x.shape[1:3])[0, 0]
-    assert torch.allclose(sweep.controls[2, 1, 'hidden'][heir], channel_curves(x, None, m, 'kept'), atol=1e-4)
-    one, v = motion_courses(pipe, MotionClips([clips.labels[i]], lambda _: clips[i]), 1, 2, num_inference_steps=4, seed=5 + i)
+    assert torch.allclose(sweep.curves[2, 1, 'hidden'][i], channel_curves(x, None, m, 'kept'), atol=1e-4)
+    partner = sweep.partner[i]
+    m = torch.nn.functional.adaptive_avg_pool2d(clips[partner].mask[None, None], x.shape[1:3])[0, 0]
+    assert torch.allclose(sweep.controls[2, 1, 'hidden'][partner], channel_curves(x, None, m, 'kept'), atol=1e-4)
+    one, v = motion_curves(pipe, MotionClips([clips.labels[i]], lambda _: clips[i]), BestSite(1, 2, 4), seed=5 + i)
     assert torch.allclose(one[0], sweep.pool((2, 1, 'hidden'), [i])[0], atol=1e-4) and v.shape == (1, 2)
 
 
 def test_layers_of_a_unet_have_their_own_grid():
     pipe = tiny('animatediff')
     clips = world_motion(pipe, ['pan left', 'pan right'], 8)
-    found = discover(pipe, clips, kinds='hidden', steps=-1, num_inference_steps=4, noises=1)
+    found = discover(pipe, clips, kinds='hidden', steps=-1, num_inference_steps=4, criterion=Criterion(noises=1))
     widths = {site[1]: c['loadings'].width for site, c in found.channels.items()}
     assert len(found.layers) > 3 and len(set(widths.values())) > 1 and not hooks.OPEN_SEAMS
     layer = max(widths, key=lambda k: widths[k])
-    maps, grid, _ = similarity_map(pipe, clips[0].video, found.channels[3, layer, 'hidden']['fisher'], layer, -1, num_inference_steps=4)
+    maps, grid, _ = similarity_map(pipe, clips[0].video, found.channels[3, layer, 'hidden']['fisher'],
+                                   BestSite(layer, 3, 4))
     assert maps.shape == grid.shape
+
+
+def test_lists_are_read_item_by_item():
+    read = []
+    found = LazyList(['a', 'b', 'c'], lambda i: read.append(i) or i * i)
+    assert len(found) == 3 and not read and found[2] == 4 and read == [2]
+    assert list(found) == [0, 1, 4] and read == [2, 0, 1, 2]       # nothing is kept
+    for i in (-1, 3):
+        with pytest.raises(IndexError, match=f'clip {i} is outside these 3 clips'):
+            found[i]
+    labelled = labelled_clips([torch.rand(5, 8, 8, 3)] * 2, ['a', 'b'], prompt='a cat')
+    assert labelled.labels == ['a', 'b'] and labelled.prompt == 'a cat' and labelled[1].mask is None
 
 
 def test_velocities_are_true(pipe):
@@ -314,7 +344,7 @@ def test_velocities_are_true(pipe):
                 assert torch.sign(m.velocity).tolist() == pytest.approx(list(WAYS[clips.labels[i]]), abs=1e-6)
 
 
-def test_photographs_move_by_the_speed_asked(pipe):
+def test_photographs_move_at_the_given_speed(pipe):
     y, x = torch.meshgrid(torch.arange(160.), torch.arange(200.), indexing='ij')
     photo = torch.stack([(x / 9).sin(), (y / 7).sin(), ((x + y) / 11).cos()], -1) / 2 + .5
     clips = photo_motion(pipe, [photo], n=8, speed=2., seed=1)
@@ -336,7 +366,7 @@ def test_folder_of_clips(pipe, tmp_path):
         frames[0].save(folder / f'{i}.gif', save_all=True, append_images=frames[1:], duration=100)
     read = folder_motion(pipe, tmp_path)
     assert read.labels == ['pan left'] * 4 + ['pan right'] * 4 and read[0].video.shape == (9, 32, 32, 3)
-    found = discover(pipe, tmp_path, kinds='hidden', layers=0, steps=-1, num_inference_steps=4, noises=1)
+    found = discover(pipe, tmp_path, kinds='hidden', layers=0, steps=-1, num_inference_steps=4, criterion=Criterion(noises=1))
     assert found.facts['directions'] == ['pan left', 'pan right'] and found.chance == .5
     with pytest.raises(FileNotFoundError, match='no folder'):
         folder_motion(pipe, tmp_path / 'nowhere')
@@ -345,16 +375,43 @@ def test_folder_of_clips(pipe, tmp_path):
 
 
 def test_verbs_at_a_site(pipe):
-    how = dict(num_inference_steps=4)
-    assert set(read_speeds(pipe, 0, 2, n=8, **how)) == {'all'}
-    apart = tell_apart(pipe, 0, 2, channels={'few': [0, 1], 'all': None}, n=16, **how)
-    assert set(apart) == {'few', 'all'} and apart['all'].both.mean <= min(apart['all'].mover.mean, apart['all'].way.mean)
-    rows = reading_limits(pipe, 0, 2, 'schedule', ['whole', 'back'], directions='objects', teach=10, n=5, **how)
+    site = BestSite(0, 2, 4)
+    assert set(read_speeds(pipe, site, n=8)) == {'all'}
+    apart = tell_apart(pipe, site, {'few': [0, 1], 'all': None}, n=16)
+    assert set(apart) == {'few', 'all'} and apart['all'].both.mean <= min(apart['all'].mover.mean, apart['all'].direction.mean)
+    rows = reading_limits(pipe, site, 'schedule', ['whole', 'back'], directions='objects', teach=10, n=5)
     assert [r['schedule'] for r in rows] == ['whole', 'back']
-    fields = field_scores(pipe, 0, 2, n=2, twin=tiny('cogvideox', seed=1), **how)
+    fields = field_scores(pipe, site, n=2, untrained=tiny('cogvideox', seed=1))
     assert len(fields) == 8 and all(0 <= f.auc.mean <= 1 or np.isnan(f.auc.mean) for f in fields.values())
-    maps, grid, place = similarity_map(pipe, world_motion(pipe, n=4)[0].video, None, 0, 2, **how)
-    assert maps.shape == grid.shape and maps[place] == pytest.approx(1, abs=1e-5) and not hooks.OPEN_SEAMS
+    maps, grid, point = similarity_map(pipe, world_motion(pipe, n=4)[0].video, None, site)
+    assert maps.shape == grid.shape and maps[point] == pytest.approx(1, abs=1e-5) and not hooks.OPEN_SEAMS
+
+
+def test_a_site_stands_for_layer_step_and_run(pipe, tiny_found):
+    clips, best = world_motion(pipe, n=16), tiny_found.best()
+    again = discover(pipe, clips, site=best)
+    assert (again.steps, again.layers, again.kinds) == ([best.step], [best.layer], [best.kind])
+    assert again.best().num_inference_steps == 4 and again.interval('all', best) == tiny_found.interval('all', best)
+    video = clips[0].video
+    again = features(pipe, video, layer=best.layer, step=best.step, num_inference_steps=4)
+    assert torch.equal(features(pipe, video, site=best), again)
+    found = moft(pipe, site=best, n=12)
+    assert (found.layer, found.facts['step'], found.site.num_inference_steps) == (best.layer, best.step, 4)
+    for act in (lambda: discover(pipe, clips, site=best, layers=1), lambda: moft(pipe, site=best, step=1)):
+        with pytest.raises(ValueError, match='leave out'):
+            act()
+
+
+def test_motion_channels_survive_a_file_and_are_drawn(pipe, tmp_path):
+    found = moft(pipe, layer=1, num_inference_steps=4, n=12, criterion=Criterion(keep=3, draws=2))
+    again = load_result(found.save(tmp_path / 'm.safetensors'))
+    assert torch.equal(again.curves, found.curves) and again.site == found.site and '\n' not in repr(found)
+    assert again.probe.rows() == found.probe.rows() and len(found.to_dataframe()) == found.curves.numel()
+    assert found.to_xarray().curves.dims == ('clip', 'frame', 'channel')
+    for result in (found, found.channels, found.probe):
+        assert draw(result).axes
+    with pytest.raises(TypeError, match='no picture of a float'):
+        draw(1.)
 
 
 @pytest.mark.parametrize('keep', [0, 0., 1.5, -3, '.04', 9999])
@@ -362,10 +419,11 @@ def test_what_cannot_be_kept_is_said_at_once(pipe, keep):
     "Before the first forward, or if only the width of the channels tells, at it."
     ran = []
     hook = model_of(pipe).register_forward_pre_hook(lambda *_: ran.append(1))
-    video = [torch.rand(9, 32, 32, 3) for _ in range(4)]
+    video = labelled_clips([torch.rand(9, 32, 32, 3) for _ in range(4)], ['a', 'b'] * 2)
     try:
-        for verb in (lambda: discover(pipe, n=16, keep=keep, num_inference_steps=4),
-                     lambda: moft(pipe, video, ['a', 'b'] * 2, layer=1, num_inference_steps=4, keep=keep)):
+        clips = world_motion(pipe, n=16)
+        for verb in (lambda: discover(pipe, clips, num_inference_steps=4, criterion=Criterion(keep=keep)),
+                     lambda: moft(pipe, video, layer=1, num_inference_steps=4, criterion=Criterion(keep=keep))):
             with pytest.raises(ValueError, match=r'keep=.*: use a share above 0 and up to 1, such as \.04'):
                 verb()
     finally:
@@ -374,21 +432,22 @@ def test_what_cannot_be_kept_is_said_at_once(pipe, keep):
 
 
 @pytest.mark.parametrize('act, says', [
-    (lambda p: discover(p, directions=['left']), 'one direction only'),
-    (lambda p: discover(p, directions='sideways'), "'sideways' is unknown"),
-    (lambda p: discover(p, n=6), '4 are the least'),
+    (lambda p: discover(p, world_motion(p, ['left'])), 'one direction only'),
+    (lambda p: discover(p, world_motion(p, 'sideways')), "'sideways' is unknown"),
+    (lambda p: discover(p, world_motion(p, n=6)), 'at least 4'),
     (lambda p: discover(p, steps=[]), 'at least one step'),
-    (lambda p: discover(p, n=16, noises=0), 'one noise'),
-    (lambda p: discover(p, n=16, kinds='z'), "kind 'z'"),
-    (lambda p: discover(p, n=16, layers=99), '99'),
-    (lambda p: discover(p, [torch.zeros(9, 32, 32, 3)] * 8, ['a', 'b'] * 3), '8 clips and 6 labels'),
-    (lambda p: discover(p, [torch.zeros(9, 32, 32, 3)] * 8, ['a', 'b'] * 4, [torch.zeros(32, 32)] * 8), 'not empty'),
-    (lambda p: discover(p, [torch.zeros(9, 32, 32, 3)] * 8, ['a', 'b'] * 4, [torch.ones(9, 9)] * 8), r'must be \(height'),
+    (lambda p: discover(p, criterion=Criterion(noises=0)), 'noises=0 must be .* at least 1'),
+    (lambda p: discover(p, world_motion(p, n=16), kinds='z'), "kind 'z'"),
+    (lambda p: discover(p, world_motion(p, n=16), layers=99), '99'),
+    (lambda p: labelled_clips(BLACK, ['a', 'b'] * 3), '8 clips and 6 labels'),
+    (lambda p: discover(p, labelled_clips(BLACK, ['a', 'b'] * 4, [torch.zeros(32, 32)] * 8)), 'not empty'),
+    (lambda p: discover(p, labelled_clips(BLACK, ['a', 'b'] * 4, [torch.ones(9, 9)] * 8)), r'must be \(height'),
+    (lambda p: discover(p, BLACK), r'labelled_clips\(videos, labels\)'),
     (lambda p: photo_motion(p, []), 'no photos'),
-    (lambda p: reading_limits(p, 0, 0, 'weather'), "over='weather'"),
-    (lambda p: reading_limits(p, 0, 0, 'schedule'), "directions='objects'"),
-    (lambda p: field_scores(p, 0, 0, clips=MotionClips(['a'], lambda i: Moving(torch.zeros(9, 32, 32, 3)))), 'flow is known')])
+    (lambda p: reading_limits(p, BestSite(0, 0, 4), 'weather'), "over='weather'"),
+    (lambda p: reading_limits(p, BestSite(0, 0, 4), 'schedule'), "directions='objects'"),
+    (lambda p: field_scores(p, BestSite(0, 0, 4), clips=MotionClips(['a'], lambda i: Moving(BLACK[0]))), 'flow is known')])
 def test_bad_input_is_refused(pipe, act, says):
-    with pytest.raises((ValueError, IndexError), match=says):
+    with pytest.raises((ValueError, IndexError, TypeError), match=says):
         act(pipe)
     assert not hooks.OPEN_SEAMS

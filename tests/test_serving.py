@@ -23,7 +23,8 @@ def test_texts_stay_texts(tmp_path):
     model.mkdir()
     (model / 'model_index.json').write_text('{}')
     ours = {'vidlens', 'load', 'pipe', 'video', 'fit_video', 'read_video', 'tabs', 'engine', 'vidlens.live.tabs', 'explore',
-            'ablated', 'vidlens.live.steer_explorer', 'vidlens.motion.one_site', 'moft', 'vidlens.motion.steering', 'Region', 'control'}
+            'ablated', 'vidlens.live.steer_explorer', 'vidlens.motion.one_site', 'moft', 'vidlens.motion.steering', 'Guide', 'Region',
+            'control'}
     for given in (dict(prompt=HOSTILE), dict(prompt=HOSTILE, video=video), dict(model=str(model), prompt='a')):
         made = explorer_notebook(tmp_path / 'x.ipynb', force=True, **given)
         code = '\n'.join(c['source'] for c in json.loads(made.read_text())['cells'] if c['cell_type'] == 'code')

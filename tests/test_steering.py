@@ -16,7 +16,10 @@ from vidlens.seam.capturing import capture
 from vidlens.seam.editing import edit
 from vidlens.motion.losses import MotionStats
 from vidlens.seam.run import generate, predict
-from vidlens.motion.steering import Drag, MotionReference, Region, Steered, carried, control, measure_stats, motion_of
+from vidlens.core.results import load_result
+from vidlens.core.tables import BestSite
+from vidlens.motion.regions import Drag, MotionReference, Region, warped
+from vidlens.motion.steering import Guide, Steered, control, measure_stats, motion_of
 
 GRID = Grid(5, 8, 8, stride=8)
 BOX = Region('right', (4, 8, 16, 24))
@@ -59,17 +62,19 @@ def cog():
     yield from untouched('cogvideox')
 
 
-def steer(pipe, regions=BOX, prompt='a cat runs', num_inference_steps=3, steps=(1,), **more):
-    run = dict(frames=9, size=(32, 32), guidance=1.) | more
-    return control(pipe, prompt, regions, num_inference_steps=num_inference_steps, steps=list(steps), **run)
+def steer(pipe, regions=BOX, prompt='a cat runs', num_inference_steps=3, steps=(1,), drags=(), site=None, on_step=None, **more):
+    "A short guided run; what is no option of `Guide` is one of `generate`."
+    how = {k: more.pop(k) for k in list(more) if k in Guide.__dataclass_fields__}
+    return control(pipe, prompt, regions, drags=drags, num_inference_steps=num_inference_steps, site=site, on_step=on_step,
+                   guide=Guide(steps=list(steps), **how), generation=dict(frames=9, size=(32, 32), guidance=1.) | more)
 
 
 # -- what is asked for
 
 def test_regions_go_along():
     r = Region('down', (8, 16, 24, 40), speed=.5)
-    way, mask = r.way(GRID), r.mask(GRID)
-    assert way[:, 1].tolist() == [0, 2, 4, 6, 8] and not way[:, 0].any()
+    u, mask = r.displacement(GRID), r.mask(GRID)
+    assert u[:, 1].tolist() == [0, 2, 4, 6, 8] and not u[:, 0].any()
     assert mask.shape == (5, 64, 64) and mask[0, 16:40, 8:24].all() and mask[0].sum() == mask[4].sum() == 24 * 16
     assert mask[4, 24:48, 8:24].all()
     stays = Region('down', (8, 16, 24, 40), speed=.5, follow=False).mask(GRID)
@@ -78,7 +83,7 @@ def test_regions_go_along():
 
 
 def test_the_camera_moves_the_picture_the_other_way():
-    assert torch.equal(Region('pan up', speed=1.).way(GRID), Region('down', speed=1.).way(GRID))
+    assert torch.equal(Region('pan up', speed=1.).displacement(GRID), Region('down', speed=1.).displacement(GRID))
 
 
 def test_masks_of_rgb_frames():
@@ -95,16 +100,16 @@ def test_drags():
     assert torch.equal(Drag((8, 8), path=path).track(GRID), path)
 
 
-def test_carried():
+def test_warped():
     video = torch.rand(5, 16, 24, 3, generator=rng()) * .1 + .2
     video[:, 4:8, 4:8] = torch.tensor([1., 0, 0])
-    mask, way = torch.zeros(1, 16, 24, dtype=torch.bool), torch.arange(5)[None, :, None] * torch.tensor([3., 1])
+    mask, u = torch.zeros(1, 16, 24, dtype=torch.bool), torch.arange(5)[None, :, None] * torch.tensor([3., 1])
     mask[0, 4:8, 4:8] = True
-    out = carried(video, mask, way)
+    out = warped(video, mask, u)
     for f in range(5):
         assert torch.equal(out[f, 4 + f:8 + f, 4 + 3 * f:8 + 3 * f], video[0, 4:8, 4:8])
     assert out[4, 4:8, 4:8].amax() < .4 and torch.equal(out[:, 12:, :4], video[:, 12:, :4])
-    whole = carried(video, torch.ones_like(mask), way)
+    whole = warped(video, torch.ones_like(mask), u)
     assert torch.equal(whole[2, 2:, 6:], video[2, :-2, :-6])
 
 
@@ -122,7 +127,7 @@ def guide_of(pipe, **more):
         raise Enough
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steering._Guide, '__call__', take)
+        patch.setattr(steering._Guidance, '__call__', take)
         with pytest.raises(Enough):
             steer(pipe, **more)
     return taken[0]
@@ -134,9 +139,9 @@ def test_gradient_is_the_slope(kinds, how):
     how = dict(how)
     regions = how.pop('regions', BOX)
     guide, z, at = guide_of(kinds, regions=regions, **how, **({'drag_steps': [1]} if 'drags' in how else {}))
-    if guide.wished is not None:
-        guide.seen = guide._look_at(guide.wished, at)
-    grad, told = guide._gradient(z, at, None)
+    if guide.target is not None:
+        guide.seen = guide._look_at(guide.target, at)
+    grad, values = guide._gradient(z, at, None)
     step = torch.randn(z.shape, generator=rng(1)) * 1e-2
     if 'drags' in how:      # frame 0 is held fixed, so it has no slope
         step.select(card_of(kinds).axes.index('f'), 0)[:] = 0
@@ -145,12 +150,12 @@ def test_gradient_is_the_slope(kinds, how):
     if 'drags' in how:
         assert math.isfinite(float(slope)) and grad.any()
     else:
-        assert abs((ends[1] - ends[0]) / 2 - float(slope)) < .05 * abs(float(slope)) + 1e-5 and told['loss'] > 0
+        assert abs((ends[1] - ends[0]) / 2 - float(slope)) < .05 * abs(float(slope)) + 1e-5 and values['loss'] > 0
 
 
 def test_checkpointing_finds_the_same_gradient(pipe):
     guide, z, at = guide_of(pipe)
-    guide.seen = guide._look_at(guide.wished, at)
+    guide.seen = guide._look_at(guide.target, at)
     plain, _ = guide._gradient(z, at, None)
     guide.checkpoint = True
     again, _ = guide._gradient(z, at, None)
@@ -160,7 +165,7 @@ def test_checkpointing_finds_the_same_gradient(pipe):
 
 def test_checkpointing_with_shared_keys(kinds):
     guide, z, at = guide_of(kinds, share_kv='gradient')
-    guide.seen, shared = guide._look_at(guide.wished, at), guide.kv.at(at)
+    guide.seen, shared = guide._look_at(guide.target, at), guide.kv.at(at)
     plain, _ = guide._gradient(z + .1, at, shared)
     alone, _ = guide._gradient(z + .1, at, None)
     guide.checkpoint = True
@@ -172,7 +177,7 @@ def test_checkpointing_with_shared_keys(kinds):
 def test_shared_keys_of_itself_change_nothing(pipe):
     "Where the steered latents are still the unguided ones, so are keys and values."
     guide, z, at = guide_of(pipe, share_kv='gradient')
-    guide.seen = guide._look_at(guide.wished, at)
+    guide.seen = guide._look_at(guide.target, at)
     shared, alone = (guide._gradient(z, at, s)[1]['loss'] for s in (guide.kv.at(at), None))
     assert abs(shared - alone) < 1e-5 * alone
 
@@ -180,13 +185,12 @@ def test_shared_keys_of_itself_change_nothing(pipe):
 # -- whole runs
 
 def test_it_goes_down_and_only_inside(pipe):
-    told = []
-    out = steer(pipe, repeats=3, rate=.02, on_step=told.append)
-    losses = [{k: v for k, v in t.items() if k != 'run'} for t in told if 'repeat' in t]
+    losses, steps = [], []
+    out = steer(pipe, repeats=3, rate=.02, on_repeat=losses.append, on_step=lambda i, n: steps.append((i, n)))
     assert [t['repeat'] for t in losses] == [0, 1, 2] and out.losses == losses and {t['step'] for t in losses} == {1}
     assert losses[-1]['loss'] < losses[0]['loss']
-    steps = [(t['run'], t['step']) for t in told if 'repeat' not in t]
-    assert steps == [(run, i) for run in ('unguided', 'guided') for i in range(out.facts['num_inference_steps'])]
+    n = 2 * out.facts['num_inference_steps']      # of the unguided run and then of the guided one
+    assert steps == [(i + 1, n) for i in range(n)]
     assert out.video.shape == out.unguided.shape == (9, 32, 32, 3) and not torch.equal(out.video, out.unguided)
     frames = 9 if card_of(pipe).images else 3
     assert out.masks.shape == (1, frames, 32, 32) and out.change.shape == (2,) and out.facts['guided'] == [1]
@@ -199,7 +203,7 @@ def test_what_is_left_alone(pipe):
     inside = BOX.mask(Grid(2, 4, 4, stride=8)).any(0)
     small = torch.nn.functional.adaptive_max_pool2d(inside.float()[None], z.shape[-2:])[0] > 0
     assert moved[0][..., small].any() and not moved[0][..., ~small].any() and not moved[1:].any()
-    assert abs(float(moved[0][..., small].square().mean().sqrt()) - guide.rate * 2) < guide.rate * 2
+    assert abs(float(moved[0][..., small].square().mean().sqrt()) - guide.guide.rate * 2) < guide.guide.rate * 2
     assert torch.equal(z, guide_of(pipe, first_frames=1)[1])
 
 
@@ -230,13 +234,13 @@ def test_several_regions_points_and_the_camera(kinds):
     out = steer(kinds, [BOX, Region((0, -1.), (16, 8, 28, 24)), Region('pan left')], drags=[Drag((8, 8), (8, 20))], drag_steps=[2],
                 repeats=2)
     assert [set(t) for t in out.losses] == [{'step', 'repeat', 'motion', 'loss'}] * 2 + [{'step', 'repeat', 'drag', 'loss'}] * 2
-    assert out.masks.shape[0] == out.ways.shape[0] == len(out.asked) == 4
+    assert out.masks.shape[0] == out.displacements.shape[0] == len(out.requested) == 4
 
 
 def test_released_settings(cog):
     stats = MotionStats(torch.arange(32), -torch.ones(32), torch.ones(32), torch.randn(2, 32, generator=rng()),
                         torch.randn(32, 2, generator=rng(1)))
-    for how in (dict(reference='range', per='mean', channels=[3, 5], normalise=False, rate=.5), dict(loss='read'),
+    for how in (dict(reference='range', per='mean', channels=[3, 5], normalise=False, rate=.5), dict(loss='readout'),
                 dict(reference='response', channels=range(8)), dict(loss='smm', reference='response')):
         out = steer(cog, stats=stats, repeats=1, **how)
         assert out.losses[0]['loss'] > 0
@@ -244,11 +248,12 @@ def test_released_settings(cog):
 
 def test_a_clip_as_reference(cog):
     clip = torch.rand(9, 32, 32, 3, generator=rng())
-    whole, course = motion_of(cog, clip, num_inference_steps=3, by='renoise'), motion_of(cog, clip, BOX.where, num_inference_steps=3, refine=0)
+    whole = motion_of(cog, clip, num_inference_steps=3, refine=None)
+    curve = motion_of(cog, clip, BOX.where, num_inference_steps=3, refine=0)
     assert whole.m.shape == (3, 4, 4, 32) and whole.error is None and whole.m.mean(0).abs().max() < 1e-5
-    assert course.m.shape == (3, 32) and course.error > 0 and 'error' in repr(course)
+    assert curve.m.shape == (3, 32) and curve.error > 0 and 'error' in repr(curve)
     for loss in ('moft', 'smm'):
-        assert steer(cog, Region(course, BOX.where), loss=loss, repeats=1).losses[0]['loss'] > 0
+        assert steer(cog, Region(curve, BOX.where), loss=loss, repeats=1).losses[0]['loss'] > 0
     assert steer(cog, Region(whole), repeats=1).losses[0]['loss'] > 0
     with pytest.raises(ValueError, match='4 token frames'):
         steer(cog, Region(MotionReference(torch.zeros(4, 32), 0, 0), BOX.where))
@@ -259,15 +264,16 @@ def test_vanilla_features(kinds):
     bare, full = (steer(kinds, repeats=1, content=c, channels=range(8)) for c in ('removed', 'kept'))
     assert full.losses[0]['loss'] != bare.losses[0]['loss'] and full.facts['content'] == 'kept'
     clip = torch.rand(9, 32, 32, 3, generator=rng())
-    ref = motion_of(kinds, clip, num_inference_steps=3, by='renoise', content='kept')
-    assert ref.m.mean(0).abs().max() > .01
-    assert torch.allclose(ref.m - ref.m.mean(0), motion_of(kinds, clip, num_inference_steps=3, by='renoise').m, atol=1e-5)
+    ref = motion_of(kinds, clip, num_inference_steps=3, refine=None)
+    kept = ref.of('kept')
+    assert kept.mean(0).abs().max() > .01 and torch.allclose(kept - kept.mean(0), ref.m, atol=1e-5)
     guide, z, at = guide_of(kinds, regions=Region(ref), content='kept', channels=range(8))
     looked = guide._look_at(z, at)
-    want = (looked[..., :8] - ref.m[..., :8]).norm(dim=-1).mean()
-    assert abs(float(guide._of_region(guide.regions[0], looked, [], grid_like(looked, guide.grid))) - float(want)) < 1e-4
-    with pytest.raises(ValueError, match="content removed.*content='kept'"):
-        steer(kinds, Region(motion_of(kinds, clip, num_inference_steps=3, by='renoise')), content='kept')
+    want = (looked[..., :8] - kept[..., :8]).norm(dim=-1).mean()
+    found = steering._region_loss(guide, guide.regions[0], looked, [], grid_like(looked, guide.grid))
+    assert abs(float(found) - float(want)) < 1e-4
+    bare, full = (steer(kinds, Region(ref), content=c, channels=range(8), repeats=1).losses for c in ('removed', 'kept'))
+    assert bare != full       # one reference serves both
     for how in (dict(reference='range'), dict(loss='smm'), dict(loss='amf')):
         with pytest.raises(ValueError, match='compares features of clips'):
             steer(kinds, content='kept', **how)
@@ -290,15 +296,14 @@ def test_hooks_gone_whatever_is_raised(pipe):
         pass
 
     def stop(where):
-        def tell(told):
-            if where(told):
-                raise Stop
-        return tell
+        def tell(*_):
+            raise Stop
+        return {where: tell}
 
     for more in (dict(), dict(checkpoint=True), dict(share_kv='both')):
-        for where in (lambda told: 'repeat' in told, lambda told: told['run'] == 'unguided'):
+        for where in ('on_repeat', 'on_step'):
             with pytest.raises(Stop):
-                steer(pipe, on_step=stop(where), **more)
+                steer(pipe, **stop(where), **more)
             assert not hooks.OPEN_SEAMS
 
 
@@ -336,7 +341,7 @@ def test_features_are_those_of_a_plain_hook(unet):
     guide, z, at = guide_of(unet, guidance=4.)
     seen = []
     handle = unet.unet.up_blocks[1].register_forward_hook(lambda m, a, out: seen.append(out))
-    found = guide._look_at(guide.wished, at)
+    found = guide._look_at(guide.target, at)
     handle.remove()
     assert torch.equal(seen[0].movedim(1, -1), found) and found.shape == (9, 4, 4, 16)
 
@@ -345,10 +350,11 @@ def test_references_of_a_unet(unet):
     stats = measure_stats(unet, UP, 1, 3, n=4, size=(9, 32, 32))
     assert len(stats) == 16 and stats.facts['layer'] == card_of(unet).layer(unet.unet, UP)
     clip = torch.rand(9, 32, 32, 3, generator=rng())
-    whole, course = motion_of(unet, clip, num_inference_steps=3, by='renoise'), motion_of(unet, clip, BOX.where, num_inference_steps=3, refine=0)
-    assert whole.m.shape == (9, 4, 4, 16) and course.m.shape == (9, 16) and course.error > 0
+    whole = motion_of(unet, clip, num_inference_steps=3, refine=None)
+    curve = motion_of(unet, clip, BOX.where, num_inference_steps=3, refine=0)
+    assert whole.m.shape == (9, 4, 4, 16) and curve.m.shape == (9, 16) and curve.error > 0
     for region, how in ((BOX, dict(stats=stats, reference='range', per='mean', channels=[3, 5], normalise=False, rate=.5)),
-                        (Region('pan up'), dict(reference='response')), (Region(whole), {}), (Region(course, BOX.where), {})):
+                        (Region('pan up'), dict(reference='response')), (Region(whole), {}), (Region(curve, BOX.where), {})):
         assert steer(unet, region, repeats=1, **({'stats': stats} | how)).losses[0]['loss'] > 0
 
 
@@ -420,15 +426,15 @@ def test_measured_motion():
     for f in range(17):
         still[f, 20:40, 10:30], video[f, 20:40, 10 + f:30 + f] = thing, thing
     region = Region('right', (10, 20, 30, 40), speed=1.)
-    out = Steered(video, still, torch.zeros(1), [region], region.mask(GRID)[None], region.way(GRID)[None], [], {})
+    out = Steered(video, still, torch.zeros(1), [region], region.mask(GRID)[None], region.displacement(GRID)[None], [], {})
     row, = out.measured()
-    assert (row['moved'] - torch.tensor([1., 0])).abs().max() < .1 and row['before'].abs().max() < .1 and row['as_asked']
-    assert not Steered(still, video, torch.zeros(1), [region], out.masks, out.ways, [], {}).measured()[0]['as_asked']
+    assert (row['moved'] - torch.tensor([1., 0])).abs().max() < .1 and row['before'].abs().max() < .1 and row['as_requested']
+    assert not Steered(still, video, torch.zeros(1), [region], out.masks, out.displacements, [], {}).measured()[0]['as_requested']
     inside, outside = out.change
     assert inside > 5 * outside
     unseen = torch.zeros(17, 64, 64, 3)
-    row, = Steered(unseen, unseen, torch.zeros(1), [region], out.masks, out.ways, [], {}).measured()
-    assert row['moved'].isnan().all() and row['as_asked'] is None
+    row, = Steered(unseen, unseen, torch.zeros(1), [region], out.masks, out.displacements, [], {}).measured()
+    assert row['moved'].isnan().all() and row['as_requested'] is None
 
 
 # -- bad input
@@ -438,7 +444,7 @@ def test_measured_motion():
     (Region('right', (8, 4, 4, 8)), 'x0 < x1'), (Region('right', torch.zeros(32, 32)), 'empty'),
     (Region('right', torch.ones(16, 16)), r'\(16, 16\).*9 frames of 32x32'),
     (Region('pan right', (4, 4, 8, 8)), 'leave the box out'), (Region((1, 2, 3), (4, 4, 8, 8)), r'\(dx, dy\)'),
-    ((), 'nothing is asked')])
+    ((), 'nothing is requested')])
 def test_regions_that_do_not_fit(cog, regions, found):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match=found):
         patch.setattr(steering, 'generate', lambda *args, **run: pytest.fail('the model ran'))
@@ -456,8 +462,9 @@ def test_what_moves_nothing_is_refused_as_it_is_made(make, found):
 
 
 def test_steps_by_the_pipelines_own_name(cog):
-    with pytest.raises(TypeError, match='num_inference_steps is of= in control: .*num_inference_steps=3'):
-        steer(cog, num_inference_steps=3)
+    says = 'num_inference_steps is an argument of control, not of generation: .*num_inference_steps=3'
+    with pytest.raises(TypeError, match=says):
+        control(cog, 'a cat runs', BOX, generation=dict(num_inference_steps=3))
 
 
 def test_two_latent_frames_in_a_token():
@@ -473,9 +480,9 @@ def test_two_latent_frames_in_a_token():
 
 
 @pytest.mark.parametrize('how,found', [
-    (dict(loss='l2'), "'moft'"), (dict(content='none'), "'kept'"), (dict(reference='x'), "'carried'"),
+    (dict(loss='l2'), "'moft'"), (dict(content='none'), "'kept'"), (dict(reference='x'), "'warped'"),
     (dict(share_kv='all'), "'both'"),
-    (dict(rate=math.nan), 'finite'),
+    (dict(rate=math.nan), 'rate=nan must be a number'),
     (dict(repeats=0), 'at least 1'), (dict(layer=9), '3 layer'), (dict(steps=[7]), '3 steps'),
     (dict(channels=[99]), 'out of range'),
     (dict(first_frames=9), '1 to 3'), (dict(drags=Drag((8, 8), (99, 8))), '32x32'), (dict(latents=1), 'its own latents')])
@@ -493,12 +500,41 @@ def test_gradients_that_are_not_finite(cog):
             steer(cog)
 
 
+def test_a_site_gives_the_layer(cog):
+    site = BestSite(1, 2, 3)
+    assert steer(cog, site=site, repeats=1).facts['layer'] == 1
+    assert motion_of(cog, torch.rand(9, 32, 32, 3), site=site, refine=None).step == 2
+    with pytest.raises(ValueError, match='leave out layers'):
+        steer(cog, site=site, layer=2)
+
+
+def test_results_survive_a_file(cog, tmp_path):
+    clip = torch.rand(9, 32, 32, 3, generator=rng())
+    ref = motion_of(cog, clip, BOX.where, num_inference_steps=3, refine=None)
+    out = steer(cog, [Region(ref, BOX.where), Region('down')], repeats=1, drags=Drag((8, 8), (20, 20)), drag_steps=[1])
+    back = load_result(out.save(tmp_path / 'out.safetensors'))
+    assert torch.equal(back.video, out.video) and back.losses == out.losses and back.facts == out.facts
+    assert torch.equal(back.requested[0].motion.m, ref.m) and back.requested[1:] == out.requested[1:]
+    assert list(out.to_dataframe()) == ['step', 'repeat', 'motion', 'drag', 'loss'] and len(out.to_dataframe()) == 1
+    assert out.to_xarray().masks.shape == out.masks.shape and ref.to_xarray().m.shape == ref.m.shape and '\n' not in repr(out)
+    stats = measure_stats(cog, 1, 1, 3, n=4, size=(9, 32, 32))
+    again = load_result(stats.save(tmp_path / 's.safetensors'))
+    assert torch.equal(again.response, stats.response) and repr(again) == repr(stats)
+
+
+def test_published_values(cog):
+    guide = Guide.published(num_inference_steps=25)
+    assert list(guide.steps) == list(range(3, 12)) and (guide.repeats, guide.rate, guide.normalise) == (2, .5, False)
+    assert (guide.reference, guide.per, guide.content) == ('range', 'point', 'removed')
+    assert (guide.first_frames, guide.share_kv) == (8, 'both')
+
+
 def test_other_things_that_are_no_region(cog):
     with pytest.raises(TypeError, match='Region or Drag'):
         steer(cog, ['right'])
-    with pytest.raises(ValueError, match="'invert' or 'renoise'"):
-        motion_of(cog, torch.rand(5, 32, 32, 3), by='noise')
+    with pytest.raises(ValueError, match="refine='noise' must be a whole number"):
+        motion_of(cog, torch.rand(5, 32, 32, 3), refine='noise')
     with pytest.raises(ValueError, match='regions'):
-        carried(torch.rand(5, 8, 8, 3), torch.ones(8, 8).bool(), torch.zeros(1, 5, 2))
+        warped(torch.rand(5, 8, 8, 3), torch.ones(8, 8).bool(), torch.zeros(1, 5, 2))
     with pytest.raises(ValueError, match='too few'):
         measure_stats(cog, n=2)

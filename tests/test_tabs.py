@@ -18,7 +18,8 @@ from vidlens.live.steer_explorer import SteerExplorer, ablated, parse_heads
 from vidlens.live.tabs import Explorers, explore
 from vidlens.motion.one_site import moft
 from vidlens.seam.run import generate
-from vidlens.motion.steering import Region, control
+from vidlens.motion.regions import Region
+from vidlens.motion.steering import Guide, control
 from vidlens.live.viewer import pack_maps
 from vidlens.live.worker import Worker
 
@@ -44,10 +45,10 @@ def test_a_painted_part_and_an_arrow_are_a_region(pipe, engine, steer):
     told = []
     steer.viewer.observe(lambda change: told.append(change['new']), 'progress')
     steer.start().result(300)
-    want = control(pipe, PROMPT, Region((1., 0.), mask), seed=1, num_inference_steps=8, steps=range(1, 7), rate=.3)
+    want = control(pipe, PROMPT, Region((1., 0.), mask), seed=1, num_inference_steps=8, guide=Guide(steps=range(1, 7), rate=.3))
     assert torch.equal(steer.video, want.video) and torch.equal(steer.steered.masks, want.masks)
     assert max(told) > 0 and steer.viewer.progress == -1 and not steer.viewer.busy and not steer.run.running
-    said = eval(steer.call, dict(control=control, Region=Region, pipe=pipe, mask=mask))
+    said = eval(steer.call, dict(control=control, Guide=Guide, Region=Region, pipe=pipe, mask=mask))
     assert torch.equal(said.video, want.video) and steer.viewer.code == steer.call
     assert torch.equal(steer.after.pixels, want.video) and steer.result.layout.display == 'flex'
     steer.clear.click()

@@ -308,7 +308,7 @@ def finding_pictures(found: Findings   # of `analyse`
         c = found.check
         out['check'] = draw_tracks(c.video, c.tracks.xy, c.visible, truth=c.truth, truth_visible=c.visible)
     if found.motion:
-        out['pca'] = scatter2d(found.motion.points, found.motion.labels)
+        out['pca'] = scatter2d(found.motion.projections, found.motion.labels)
         course = found.motion.curves - found.motion.curves.mean(0)  # what all directions share is time, not motion
         spread = course.var((0, 1)).argmax()
         out['curves'] = plot_curves(course[..., spread], found.motion.labels, xlabel='token frame', ylabel='value')
@@ -366,11 +366,11 @@ def numbers(found: Findings     # of `analyse`
     if found.motion:
         m = found.motion
         out['motion channels'] = {'layer': m.layer, 'index': m.channels.index.tolist(),
-                                  'explained': m.channels.explained[:2].tolist(), 'random': m.random} | m.facts
+                                  'explained': m.channels.explained[:2].tolist(), 'random': m.random_accuracy} | m.facts
         if m.probe:
             out['direction probe'] = {'classes': m.probe.classes, 'chance': m.probe.chance, 'rows': m.probe.rows()}
-        if m.every:
-            out['direction probe, all channels'] = {'rows': m.every.rows()}
+        if m.probe_all:
+            out['direction probe, all channels'] = {'rows': m.probe_all.rows()}
     return out
 
 # %% ../nbs/80_analysis.ipynb #a43a6821
@@ -437,16 +437,16 @@ def _motion_text(m: MotionChannels) -> str:
     text = (f'{len(m.channels)} of {m.channels.width} channels of layer {m.layer}, found by principal components of '
             f'panning clips after the mean over frames is removed (MOFT). {shared:.0%} of the power of their means over '
             f'the frame is the same in all clips, whatever the direction: this part encodes the frame number.')
-    if m.probe and m.every:
-        some, every = m.probe.removed, m.every.removed
+    if m.probe and m.probe_all:
+        some, every = m.probe.removed, m.probe_all.removed
         text += (f' A linear probe, cross-validated over the {m.probe.facts["clips"]} clips, recognises the direction in '
                  f'{some.accuracy:.0%} of them from these channels (95 % interval {some.interval[0]:.0%} to '
-                 f'{some.interval[1]:.0%}), in {m.random:.0%} from as many channels drawn at random, and in '
+                 f'{some.interval[1]:.0%}), in {m.random_accuracy:.0%} from as many channels drawn at random, and in '
                  f'{every.accuracy:.0%} from all channels; chance is {m.probe.chance:.0%}.')
     return text
 
 # %% ../nbs/80_analysis.ipynb #e85b533c
-FILES = ('report.html', 'numbers.json', 'tracks.csv', 'tracks.npz', 'channels.npz', 'video.gif', 'tracks.gif', 'check.gif',
+FILES = ('report.html', 'numbers.json', 'tracks.csv', 'tracks.npz', 'channels.safetensors', 'video.gif', 'tracks.gif', 'check.gif',
          'words.gif', 'layers.png', 'word_layers.png', 'pca.png', 'curves.png')
 
 
@@ -465,8 +465,8 @@ def write_findings(found: Findings,                    # of `analyse`
     if found.tracks:
         files += write_tracks(found.tracks, folder / 'tracks', force=True)
     if found.motion:
-        found.motion.channels.save(folder / 'channels.npz', force=True)
-        files.append(folder / 'channels.npz')
+        found.motion.channels.save(folder / 'channels.safetensors', force=True)
+        files.append(folder / 'channels.safetensors')
     for name, x in art.items():
         files.append(folder / (f'{name}.gif' if isinstance(x, Tensor) else f'{name}.png'))
         if isinstance(x, Tensor):

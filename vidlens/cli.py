@@ -346,8 +346,9 @@ def _add_head_choice(p: argparse.ArgumentParser) -> None:
 def run_discover(args: argparse.Namespace      # the command's options
                  ) -> dict[str, Any]:          # for --json
     "Which channels carry motion, in which layer, at which step: found on clips of known directions, tested on others."
-    from vidlens.motion.pictures import CHANNEL_FILES, write_discovery
+    from vidlens.motion.channels import Criterion
     from vidlens.motion.discovery import discover
+    from vidlens.motion.pictures import CHANNEL_FILES, write_discovery
     from vidlens.seam.loading import load
     from vidlens.analysis import finite
 
@@ -358,17 +359,19 @@ def run_discover(args: argparse.Namespace      # the command's options
     pipe = load(args.model, args.device, args.dtype)
     clips = _motion_clips(args, pipe)
     found = discover(pipe, clips, kinds=args.kinds, layers=args.layers, steps=args.steps,
-                     num_inference_steps=args.num_inference_steps, keep=args.keep, noises=args.noises, seed=args.seed,
+                     num_inference_steps=args.num_inference_steps, seed=args.seed,
+                     criterion=Criterion(args.keep, noises=args.noises),
                      on_clip=lambda i, n: say(f'clip {i} of {n}') if i % 10 == 0 or i == n else None)
     say(f'writing {out}')
     write_discovery(found, out, args.force, args.by)
     best = found.best(args.by)
     chosen = _write_similarity(args, pipe, clips, found, best, out)
-    say(f'layer {best["layer"]}, step {best["step"]}, {best["kind"]}: {args.by} channels recognise the direction in '
+    say(f'layer {best.layer}, step {best.step}, {best.kind}: {args.by} channels recognise the direction in '
         f'{best[args.by].mean:.0%} of clips, chance {best["chance"]:.0%}')
     if not args.json:
         print(out / 'table.csv')
-    return finite(dict(best={k: list(v) if isinstance(v, tuple) else v for k, v in best.items()}, clips=len(clips),
+    top = dict(step=best.step, layer=best.layer, kind=best.kind, sigma=best.sigma, by=best.by) | best.scores
+    return finite(dict(best={k: list(v) if isinstance(v, tuple) else v for k, v in top.items()}, clips=len(clips),
                        directions=sorted(set(clips.labels)), channels=chosen.index.tolist(),
                        files=[str(out / n) for n in (*CHANNEL_FILES, 'similarity.png')]))
 
@@ -399,9 +402,8 @@ def _write_similarity(args: argparse.Namespace, pipe: Any, clips: Any, found: An
     from vidlens.motion.discovery import similarity_map
     from vidlens.motion.pictures import similarity_figure
 
-    chosen = found.channels[best['step'], best['layer'], best['kind']]['loadings']
-    maps, grid, start = similarity_map(pipe, clips[0].video, chosen, best['layer'], best['step'], best['kind'],
-                                       num_inference_steps=args.num_inference_steps, seed=args.seed)
+    chosen = found.channels[best.step, best.layer, best.kind]['loadings']
+    maps, grid, start = similarity_map(pipe, clips[0].video, chosen, best, seed=args.seed)
     figure = similarity_figure(clips[0].video, maps, grid, start, f'{clips.labels[0]}: similarity to the marked point')
     (out / 'similarity.png').write_bytes(figure_bytes(figure))
     return chosen
@@ -455,7 +457,7 @@ def motion(text: str                                # 'right', 'pan left', or 'd
 def regions_of(args: argparse.Namespace      # of `control`
                ) -> list[Any]:               # `Region`s
     "Regions of --motion, --box and --speed, in their order. Raises ValueError where they do not go together."
-    from vidlens.motion.steering import Region
+    from vidlens.motion.regions import Region
 
     motions, boxes, speeds = args.motion, list(args.box or []), args.speed or [None]
     pans = [isinstance(m, str) and m.startswith('pan ') for m in motions]
@@ -480,7 +482,7 @@ def run_control(args: argparse.Namespace      # the command's options
                 ) -> dict[str, Any]:          # for --json
     "Generate a video whose regions or camera move as requested: before, after and the measured motion."
     from vidlens.seam.loading import load
-    from vidlens.motion.steering import control
+    from vidlens.motion.steering import Guide, control
 
     out, say, began = args.out or Path('vidlens-control'), _progress(args), time.monotonic()
     refuse_existing(out, _CONTROL_FILES, args.force)
@@ -491,12 +493,12 @@ def run_control(args: argparse.Namespace      # the command's options
     pipe = load(args.model, args.device, args.dtype)
     say(f'generating {args.prompt!r}, and once more with {len(regions)} controlled region{"s"[len(regions) == 1:]}')
 
-    def on_step(row: dict[str, Any]) -> None:
-        if row.get('repeat') == 0:
+    def on_repeat(row: dict[str, Any]) -> None:
+        if row['repeat'] == 0:
             say(f'step {row["step"] + 1} of {args.num_inference_steps}: motion loss {row["loss"]:.3f}')
 
-    made = control(pipe, args.prompt, regions, seed=args.seed, num_inference_steps=args.num_inference_steps, rate=args.rate,
-                   on_step=on_step)
+    made = control(pipe, args.prompt, regions, seed=args.seed, num_inference_steps=args.num_inference_steps,
+                   guide=Guide(rate=args.rate, on_repeat=on_repeat))
     result = _control_result(args, regions, made)
     say(f'writing {out}')
     _write_control(made, result, out, args.force)
@@ -511,8 +513,8 @@ def _control_result(args: argparse.Namespace, regions: list[Any], made: Any) -> 
     "The options and the measured motion, as plain numbers."
     from vidlens.analysis import finite
 
-    rows = [dict(motion=r.motion, box=None if r.where is None else list(r.where), requested=m['asked'].tolist(),
-                 moved=m['moved'].tolist(), before=m['before'].tolist(), as_requested=m['as_asked'])
+    rows = [dict(motion=r.motion, box=None if r.where is None else list(r.where), requested=m['requested'].tolist(),
+                 moved=m['moved'].tolist(), before=m['before'].tolist(), as_requested=m['as_requested'])
             for r, m in zip(regions, made.measured())]
     inside, outside = made.change.tolist()
     return finite(dict(prompt=args.prompt, seed=args.seed, model=args.model, num_inference_steps=args.num_inference_steps,

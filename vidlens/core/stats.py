@@ -158,7 +158,7 @@ def wilson(hits: int,                   # outcomes that count
         return 0., 1.
     p, c = hits / n, z * z / n
     half = z * (p * (1 - p) / n + c / (4 * n)) ** .5
-    return max(0., (p + c / 2 - half) / (1 + c)), min(1., (p + c / 2 + half) / (1 + c))
+    return 0. if not hits else (p + c / 2 - half) / (1 + c), 1. if hits == n else (p + c / 2 + half) / (1 + c)
 
 # %% ../../nbs/core/04_stats.ipynb #0a45bf4e
 def paired_difference(a: Any,               # (units, ...) values of one method

@@ -88,7 +88,7 @@ def draw_channels(found: MotionChannels,      # what was found
                   ) -> None:
     "Draw the clips in the plane of two principal components, and the weight of each motion channel in the first."
     rows = {v: [i for i, u in enumerate(found.labels) if u == v] for v in dict.fromkeys(found.labels)}
-    scatter.lines([dict(x=found.points[at, 0].tolist(), y=found.points[at, 1].tolist(), name=escape(v), mode='markers',
+    scatter.lines([dict(x=found.projections[at, 0].tolist(), y=found.projections[at, 1].tolist(), name=escape(v), mode='markers',
                         marker_symbol=k) for k, (v, at) in enumerate(rows.items())], 'PC 1', 'PC 2')
     weights = found.channels.loadings[0, found.channels.index].tolist()
     names = [f'{n} ' for n in found.channels.index.tolist()]  # text, so that plotly does not place them on a number line

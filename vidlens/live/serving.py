@@ -28,7 +28,7 @@ __all__ = ['explorer_notebook', 'serve_command', 'serve', 'run_to_end']
 _CELLS = (('markdown', '# Look inside a video\n\nDrag a slider, click into the video, or change the tab. '
                        '(In JupyterLab, run all cells first.)'),
           ('code', 'import vidlens\nfrom vidlens.live.steer_explorer import ablated\nfrom vidlens.live.tabs import explore\n'
-                   'from vidlens.motion.one_site import moft\nfrom vidlens.motion.steering import Region, control\n\n'
+                   'from vidlens.motion.one_site import moft\nfrom vidlens.motion.steering import Guide, Region, control\n\n'
                    'pipe = vidlens.load({model!r}, {device!r}, {dtype!r})\n{video}'),
           ('code', 'tabs = explore(pipe, video, {prompt!r}, num_inference_steps={num_inference_steps!r}, seed={seed!r})\ntabs'),
           ('markdown', 'Below each picture is the Python call that computes it. To run it, copy it into a new cell below '

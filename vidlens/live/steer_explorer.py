@@ -20,7 +20,8 @@ from .trace import Engine, job_callback
 from .viewer import Viewer
 from .widgets import Task, beside, width_layout, wrapped
 from .worker import Job
-from ..motion.steering import Region, Steered, control
+from ..motion.regions import Region
+from ..motion.steering import Guide, Steered, control
 from ..seam.editing import edit
 from ..seam.hooks import lock_of
 from ..seam.run import generate
@@ -78,16 +79,12 @@ def intervene(engine: Engine,                                       # a generate
               job: Job,                                             # receives progress, and is asked whether to stop
               ) -> Any:                                             # a `Sample`, or a `Steered`
     "Generate the video again with heads ablated or a region moved."
-    n, given = len(engine.plan), dict(seed=engine.seed, num_inference_steps=len(engine.plan))
-
-    def on_step(row: Mapping[str, Any]) -> None:  # of the unguided run and then of the guided one
-        job.step(int(row['step']) + 1 + (0 if row['run'] == 'unguided' else n), 2 * n, 'steps')
-
+    given = dict(seed=engine.seed, num_inference_steps=len(engine.plan))
     with job.turn(lock_of(engine.pipe)), cancellable(engine.pipe, job):
         if region is None:
             return ablated(engine.pipe, engine.prompt, heads, job=job, **given, **engine.run)
-        return control(engine.pipe, engine.prompt, region, steps=range(1, last), rate=rate, on_step=on_step, **given,
-                       **engine.run)
+        return control(engine.pipe, engine.prompt, region, guide=Guide(steps=range(1, last), rate=rate), **given,
+                       generation=engine.run, on_step=lambda i, n: job.step(i, n, 'steps'))
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #4410000c
 def intervention_code(engine: Engine,                                   # a generated video in its model
@@ -103,9 +100,10 @@ def intervention_code(engine: Engine,                                   # a gene
         return f'ablated(pipe, {engine.prompt!r}, {heads}, {given}{run})'
     if region is None:
         return 'engine.video'
-    displacement, mask = ', '.join(f'{v:g}' for v in region.motion), ', mask' if region.mask is not None else ''
+    displacement, mask = ', '.join(f'{v:g}' for v in region.motion), ', mask' if region.where is not None else ''
+    run = f', generation={dict(engine.run)!r}' if engine.run else ''
     return (f'control(pipe, {engine.prompt!r}, Region(({displacement}){mask}), {given}, '
-            f'steps=range(1, {last}), rate={rate:g}{run})')
+            f'guide=Guide(steps=range(1, {last}), rate={rate:g}){run})')
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #4410000e
 class SteerControls(Explorer):

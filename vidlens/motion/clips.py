@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from .. import world
-from ..core.video import read_video
+from ..core.files import LazyList
+from ..core.video import as_video, read_video
 from ..seam.run import default_size, fit_video
 
 # %% auto #0
-__all__ = ['DIRECTION_SETS', 'Moving', 'MotionClips', 'motion_names', 'world_motion', 'photo_motion', 'folder_motion']
+__all__ = ['DIRECTION_SETS', 'Moving', 'MotionClips', 'labelled_clips', 'motion_names', 'world_motion', 'photo_motion',
+           'folder_motion', 'given_clips']
 
 # %% ../../nbs/motion/10_clips.ipynb #7e17e380
 DIRECTION_SETS: dict[str, tuple[str, ...]] = {
@@ -30,45 +32,53 @@ DIRECTION_SETS: dict[str, tuple[str, ...]] = {
 
 
 class Moving(NamedTuple):
-    """One clip: video (frames, height, width, 3); mask (height, width) float, what moves in frame 0 (None: all); velocity
-    (2,), the mean way of the content in px a frame (NaN: not known); clip: the world's, with its truth."""
-
-    video: Tensor
-    mask: Tensor | None = None
-    velocity: Tensor = torch.full((2,), torch.nan)
-    clip: world.Clip | None = None
+    "One clip."
+    video: Tensor                   # (frames, height, width, 3) in [0, 1]
+    mask: Tensor | None = None      # (height, width) float, what moves in frame 0; None: everything
+    velocity: Tensor = torch.full((2,), torch.nan)  # (2,) mean motion of the content, px a frame; NaN: unknown
+    clip: world.Clip | None = None  # the world's clip, with its ground truth
 
 
 @dataclass(frozen=True)
-class MotionClips:
-    "Labelled clips, made one at a time: clips[i] is a `Moving`."
+class MotionClips(LazyList[Moving]):
+    "Labelled clips, each made when it is read: clips[i] is a `Moving`; names are the labels."
+    prompt: str = ''    # the prompt with which the model sees the clips
 
-    labels: list[str]
-    make: Callable[[int], Moving] = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, i: int) -> Moving:
-        if not 0 <= i < len(self):
-            raise IndexError(f'clip {i} is outside these {len(self)} clips')
-        return self.make(i)
+    @property
+    def labels(self) -> list[str]:
+        "The direction of each clip."
+        return self.names
 
 
-def motion_names(directions: str | Sequence[str]) -> list[str]:
-    "Names of directions: of a set, or given one by one. Raises ValueError for unknown ones."
+def labelled_clips(videos: Sequence[Any],                           # (frames, height, width, 3) each
+                   labels: Sequence[str],                           # the direction of each
+                   masks: Sequence[Tensor | None] | None = None,    # (height, width) each: what moves in frame 0; None: everything
+                   prompt: str = ''                                 # the prompt with which the model sees them
+                   ) -> MotionClips:                                # for `discover` and `moft`
+    "Your own videos as clips with known motion. Raises ValueError unless there is one label (and mask) for each."
+    videos = list(videos)
+    for name, x in (('labels', labels), ('masks', masks)):
+        if len(videos) != len(x if x is not None else videos if name == 'masks' else ()):
+            raise ValueError(f'there are {len(videos)} clips and {0 if x is None else len(x)} {name}: give one for each clip')
+    return MotionClips(list(labels), lambda i: Moving(as_video(videos[i]), None if masks is None or masks[i] is None else
+                                                      torch.as_tensor(masks[i]).float()), prompt)
+
+# %% ../../nbs/motion/10_clips.ipynb #13b84227
+def motion_names(directions: str | Sequence[str]    # the name of a set ('pans', 'camera', 'objects'), or names of directions
+                 ) -> list[str]:                    # names of motions and cameras
+    "Names of directions. Raises ValueError for unknown ones, and for a single one."
     names = list(DIRECTION_SETS.get(directions, (directions,)) if isinstance(directions, str) else directions)
     known = [*world.MOTIONS, *(c for c in world.CAMERAS if c != 'still')]
     if odd := [d for d in names if d not in known]:
         raise ValueError(f'direction {odd[0]!r} is unknown: use a set, {", ".join(map(repr, DIRECTION_SETS))}, or names among '
                          f'{", ".join(known)}')
     if len(set(names)) < 2:
-        raise ValueError(f'directions={directions!r}: one direction only has nothing to be told from; give at least two')
+        raise ValueError(f'directions={directions!r}: with one direction only there is nothing to distinguish; give at least two')
     return list(dict.fromkeys(names))
 
 
 def _velocity(clip: world.Clip) -> Tensor:
-    "Mean way of the object, or if the camera moves of the frame's centre, px a frame."
+    "Mean motion of the object, or if the camera moves of the frame's centre, px a frame."
     frames, (height, width) = len(clip.video), clip.video.shape[1:3]
     if clip.camera_moving.any() or not len(clip.masks):
         m, centre = clip.camera[-1], torch.tensor([width / 2, height / 2])
@@ -76,15 +86,19 @@ def _velocity(clip: world.Clip) -> Tensor:
     at = clip.layers.to_px[0, 1, :, :, 2]
     return (at[-1] - at[0]) / (frames - 1)
 
+# %% ../../nbs/motion/10_clips.ipynb #1b880a0a
+def world_motion(pipe,                                          # whose default size the clips get
+                 directions: str | Sequence[str] = 'pans',      # 'pans', 'camera', 'objects', or names of motions and cameras
+                 n: int = 64,                                   # clips, equally many of each direction
+                 seed: int = 0,                                 # of the clips
+                 options: Mapping[str, Any] | None = None       # of `world.Mixture` and `world.Knobs`: dict(pan=(2, 40))
+                 ) -> MotionClips:                              # made when they are read
+    """Clips of the world. Where the camera moves, the object rests and the whole frame counts; else the object's mask of frame 0.
 
-def world_motion(pipe, directions: str | Sequence[str] = 'pans', n: int = 64, seed: int = 0, **knobs) -> MotionClips:
-    """n clips of the world, equally many of each direction: 'pans', 'camera', 'objects', or names of motions and cameras.
-
-    Where the camera moves, the object rests, and the whole frame is looked at; else the object's mask of frame 0. knobs:
-    choices and knobs of `world.sample`, such as pan=(2, 40), clutter=.5, schedules='back'. Raises ValueError."""
+    Raises ValueError for unknown directions."""
     names, size = motion_names(directions), default_size(pipe)
     made = {}
-    usual: dict[str, Any] = dict(paces='normal', schedules='whole') | knobs
+    usual: dict[str, Any] = dict(paces='normal', schedules='whole') | dict(options or {})
     drawn = {k: v for k, v in usual.items() if k not in world.Mixture.__dataclass_fields__}
     for k, name in enumerate(names):
         camera = name in world.CAMERAS and name != 'still'
@@ -100,11 +114,14 @@ def world_motion(pipe, directions: str | Sequence[str] = 'pans', n: int = 64, se
     return MotionClips(labels, make)
 
 # %% ../../nbs/motion/10_clips.ipynb #56dbc37a
-def photo_motion(pipe, photos: Sequence[Any], directions: str | Sequence[str] = 'pans', n: int = 32, speed: float = 1.5,
-                 seed: int = 0) -> MotionClips:
-    """n clips of a camera that moves over photographs (height, width, 3), each over a random crop of one of them.
-
-    directions: of the camera, and 'still'. speed: px a frame of pans. Raises ValueError for objects' motions."""
+def photo_motion(pipe,                                          # whose default size the clips get
+                 photos: Sequence[Any],                         # pictures (height, width, 3) in [0, 1]
+                 directions: str | Sequence[str] = 'pans',      # of the camera, or 'still'
+                 n: int = 32,                                   # clips, each over a random crop of one photo
+                 speed: float = 1.5,                            # px a frame of pans
+                 seed: int = 0                                  # of the crops
+                 ) -> MotionClips:                              # made when they are read
+    "Clips of a camera that moves over photographs (MOFT, section 3). Raises ValueError for motions of objects."
     names, (frames, height, width), photos = motion_names(directions), default_size(pipe), list(photos)
     if odd := [d for d in names if d not in world.CAMERAS]:
         raise ValueError(f'{odd[0]!r} is a motion of objects, but over a photograph only the camera moves: use '
@@ -118,16 +135,17 @@ def photo_motion(pipe, photos: Sequence[Any], directions: str | Sequence[str] = 
         picture, (y, x, s) = torch.tensor(np.asarray(photos[i // len(names) % len(photos)])), chances[i].tolist()
         rows, cols = (max(8, int(k * (.6 + .3 * s))) for k in picture.shape[:2])
         top, left = int(y * (picture.shape[0] - rows)), int(x * (picture.shape[1] - cols))
-        way = speed * (frames - 1) * 64 / min(height, width)
-        clip = world.pan_over(picture[top:top + rows, left:left + cols], labels[i], frames, height, width, pan=way)
+        pan = speed * (frames - 1) * 64 / min(height, width)
+        clip = world.pan_over(picture[top:top + rows, left:left + cols], labels[i], frames, height, width, pan=pan)
         return Moving(clip.video, None, _velocity(clip), clip)
     return MotionClips(labels, make)
 
-
-def folder_motion(pipe, folder: str | os.PathLike, fit: str = 'crop') -> MotionClips:
-    """Clips of a folder with one subfolder for each direction, its name the label; brought to the model's size when read.
-
-    Raises FileNotFoundError, ValueError for fewer than two subfolders with files."""
+# %% ../../nbs/motion/10_clips.ipynb #4de76a60
+def folder_motion(pipe,                         # to whose size the clips are brought when they are read
+                  folder: str | os.PathLike,    # with one subfolder for each direction, whose name is the label
+                  fit: str = 'crop'             # how they are fitted, see `fit_video`
+                  ) -> MotionClips:             # read when they are needed
+    "Clips of a folder. Raises FileNotFoundError, ValueError for fewer than two subfolders with files."
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f'there is no folder {str(folder)!r}: give one with a subfolder for each direction')
@@ -138,3 +156,14 @@ def folder_motion(pipe, folder: str | os.PathLike, fit: str = 'crop') -> MotionC
         raise ValueError(f'{str(folder)!r} has {len(set(labels))} subfolders with clips, but one for each direction, at least '
                          'two, is needed: left/a.mp4, right/b.mp4 ...')
     return MotionClips(labels, lambda i: Moving(fit_video(pipe, read_video(found[i][0]), fit)))
+
+
+def given_clips(pipe,           # to whose size clips of a folder are brought
+                clips: Any      # `MotionClips`, or a folder
+                ) -> MotionClips:   # the clips
+    "Clips as verbs accept them. Raises TypeError for anything else."
+    if isinstance(clips, MotionClips):
+        return clips
+    if isinstance(clips, (str, os.PathLike)):
+        return folder_motion(pipe, clips)
+    raise TypeError(f'clips is a {type(clips).__name__}, but must be MotionClips or a folder: labelled_clips(videos, labels)')

@@ -5,117 +5,155 @@
 # %% ../../nbs/motion/11_one_site.ipynb #91e883b9
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from .channels import Channels, DirectionProbe, direction_probe, find_channels, remove_content
-from .sweep import check_keep
+from ..core.results import Result
+from ..core.tables import BestSite
+from .channels import (Channels, Criterion, DirectionProbe, check_keep, direction_probe, find_channels,
+                                     remove_content)
+from .clips import MotionClips, Moving, given_clips
 from ..points.scoring import world_clips
 from ..points.tracking import tape_grid
 from ..seam.card import card_of, model_of
 from ..seam.capturing import capture
-from ..seam.choices import layer_numbers
+from ..seam.choices import at_site, layer_numbers
 from ..seam.run import renoise
-_log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['MotionChannels', 'moft', 'motion_layer', 'panning_clips', 'features']
+__all__ = ['MotionChannels', 'site_of', 'moft', 'motion_layer', 'panning_clips', 'features']
 
 # %% ../../nbs/motion/11_one_site.ipynb #661135b0
-@dataclass(frozen=True)
-class MotionChannels:
-    """What `moft` found: the channels, their values over frames, and whether they tell the direction.
+@dataclass(frozen=True, eq=False)
+class MotionChannels(Result):
+    "Motion channels of one site, their values over frames, and how well they encode the direction."
+    channels: Channels                      # the choice
+    layer: int                              # where
+    labels: list[str]                       # direction of each clip
+    curves: Tensor = field(repr=False)      # (clips, frames, channels), means over each frame without content
+    projections: Tensor = field(repr=False)     # (clips, 2), principal components of the clips' curves
+    probe: DirectionProbe | None = field(repr=False)        # of these channels, cross-validated; None: too few clips
+    probe_all: DirectionProbe | None = field(repr=False)    # of all channels
+    random_accuracy: float | None = field(repr=False)       # mean accuracy of as many channels drawn at random
+    facts: dict[str, Any] = field(default_factory=dict)     # clips, layers, step, num_inference_steps
 
-    curves: (clips, frames, channels), means over each frame without content; labels: direction of each clip; points:
-    (clips, 2), principal components of the clips' courses over frames; probe: a linear read-out of the direction from
-    these channels, every: from all channels, cross-validated over the clips (None: too few clips); random: mean accuracy
-    of as many channels drawn at random, ten times."""
+    DIMS: ClassVar = dict(curves=('clip', 'frame', 'channel'), projections=('clip', 'component'))
 
-    channels: Channels
-    layer: int
-    labels: list[str]
-    curves: Tensor = field(repr=False)
-    points: Tensor = field(repr=False)
-    probe: DirectionProbe | None = field(repr=False)
-    every: DirectionProbe | None = field(repr=False)
-    random: float | None = field(repr=False)
-    facts: dict[str, Any] = field(default_factory=dict)
+    def coords(self) -> dict[str, Any]:
+        "Labels of the axes."
+        return dict(clip=self.labels, channel=self.channels.index.tolist())
+
+    @property
+    def site(self) -> BestSite:
+        "Where the channels were found; any verb accepts it as `site=`."
+        scores = {} if self.probe is None else dict(accuracy=self.probe.removed.accuracy, chance=self.probe.chance)
+        return BestSite(self.layer, self.facts['step'], self.facts['num_inference_steps'], kind='hidden', scores=scores)
+
+    def to_dataframe(self) -> Any:
+        "One row for each chosen channel, clip and frame."
+        import pandas as pd
+
+        clips, frames, _ = self.curves.shape
+        index = pd.MultiIndex.from_product([range(clips), range(frames), self.channels.index.tolist()],
+                                           names=['clip', 'frame', 'channel'])
+        out = pd.DataFrame(dict(value=self.curves.flatten().cpu().numpy()), index).reset_index()
+        return out.assign(direction=[self.labels[i] for i in out['clip']])
+
+# %% ../../nbs/motion/11_one_site.ipynb #e9eaff43
+def site_of(site: BestSite | None,          # the site, in place of the next three
+            layers: Any,                    # which layers; None: not given
+            steps: Any,                     # which steps; None: not given
+            num_inference_steps: int        # length of the run
+            ) -> tuple[Any, Any, int]:      # layers, steps and length of the run
+    "Where a verb reads: the site's layer, step and run if there is a site. Raises ValueError if both are given."
+    layers, steps, _ = at_site(site, layers, steps)
+    return layers, steps, num_inference_steps if site is None else site.num_inference_steps
 
 
-def moft(pipe, clips: Sequence[Tensor] | None = None, labels: Sequence[str] | None = None, layer: int | str | None = None,
-         step: int | None = None, num_inference_steps: int = 30, keep: float | int = .04, n: int = 16, seed: int = 0,
-         on_clip: Callable[[int, int], None] | None = None) -> MotionChannels:
+def moft(pipe,                                      # the pipeline
+         clips: Any = None,                         # `MotionClips`, or a folder of them; None: n panning clips of the world
+         *,
+         n: int = 16,                               # panning clips, if none are given
+         layer: int | str | None = None,            # number or path; None: `motion_layer`
+         step: int | None = None,                   # of the run; None: a quarter into it, where MOFT steers
+         num_inference_steps: int = 30,             # length of the run
+         site: BestSite | None = None,              # in place of layer, step and num_inference_steps
+         criterion: Criterion = Criterion(),        # keep, minimum, draws; each clip is seen once
+         seed: int = 0,                             # of the clips and the noise
+         on_clip: Callable[[int, int], None] | None = None  # called after each clip: on_clip(i, n)
+         ) -> MotionChannels:                       # with the channels, their curves and probes
     """Motion channels of a block's output, found on clips whose motion is known (MOFT, section 3).
 
-    clips   videos of the model's size, with `labels`, their directions; default: n panning clips of the world
-    layer   its number or path; default: 'up_blocks.1' of a UNet, as published, or two thirds into a transformer
-    step    of a run of `num_inference_steps`, default a quarter into it (7 of 30), where MOFT steers; step=best['step'] of a `Discovery` or of a
-            `score` reads there
-    keep    share of channels, but at least 8, or their number
-
-    Raises ValueError for fewer than two clips or one direction only."""
-    check_keep(keep)
-    total = card_of(pipe).n_layers(model_of(pipe))
+    Your own videos: `labelled_clips(videos, labels)`. Raises ValueError for fewer than two clips or one direction only."""
+    layer, step, num_inference_steps = site_of(site, layer, step, num_inference_steps)
     at: Any = motion_layer(pipe) if layer is None else layer_numbers(pipe, layer)
     step = num_inference_steps // 4 if step is None else step
-    if clips is None:
-        clips, labels = panning_clips(pipe, n, seed + 7)
-    if labels is None or len(labels) != len(clips):
-        raise ValueError(f'there are {len(clips)} clips and {0 if labels is None else len(labels)} labels: give the '
-                         f'direction of each clip')
+    clips = panning_clips(pipe, n, seed + 7) if clips is None else given_clips(pipe, clips)
     found: list[Tensor] = []
-    for i, video in enumerate(clips):
-        found.append(features(pipe, video, layer=at, step=step, num_inference_steps=num_inference_steps, seed=seed + i))
-        check_keep(keep, found[0].shape[-1])
+    for i in range(len(clips)):
+        found.append(features(pipe, clips[i].video, clips.prompt, layer=at, step=step, num_inference_steps=num_inference_steps,
+                              seed=seed + i))
+        check_keep(criterion.keep, found[0].shape[-1])
         if on_clip:
             on_clip(i + 1, len(clips))
-    return _motion(found, list(labels), at, keep, dict(clips=len(clips), layers=total, step=step, num_inference_steps=num_inference_steps))
+    facts = dict(clips=len(clips), layers=card_of(pipe).n_layers(model_of(pipe)), step=step,
+                 num_inference_steps=num_inference_steps)
+    return _motion(found, list(clips.labels), at, criterion, facts)
 
-
-def motion_layer(pipe) -> int:
-    "Where motion is looked for if nobody says: up block 1 of a UNet, as published, or two thirds into a transformer."
+# %% ../../nbs/motion/11_one_site.ipynb #170334b1
+def motion_layer(pipe           # the pipeline
+                 ) -> int:      # a layer number
+    "The default layer for motion: up block 1 of a UNet, as published, or two thirds into a transformer."
     card, model = card_of(pipe), model_of(pipe)
     unet = any(stack.over == 'map' for stack in card.stacks)
     return card.layer(model, 'up_blocks.1') if unet else card.n_layers(model) * 2 // 3
 
 
-def _motion(found: list[Tensor], labels: list[str], layer: int, keep: float | int, facts: dict) -> MotionChannels:
+def _motion(found: list[Tensor], labels: list[str], layer: int, criterion: Criterion, facts: dict) -> MotionChannels:
     "Channels, curves, components and the probe of features (frames, rows, cols, channels)."
     # two opposite directions lie on one axis, as published; four need two
-    chosen = find_channels(found, labels, keep, components=2 if len(set(labels)) > 2 else 1)
+    chosen = find_channels(found, labels, criterion.keep, criterion.minimum, components=2 if len(set(labels)) > 2 else 1)
     means = torch.stack([remove_content(f).mean((1, 2)) for f in found])  # clips, frames, channels
     flat = (means - means.mean(0)).flatten(1)
-    points = flat @ torch.linalg.svd(flat, full_matrices=False).Vh[:2].T
+    projections = flat @ torch.linalg.svd(flat, full_matrices=False).Vh[:2].T
     few = min(labels.count(v) for v in set(labels))
     if few < 3:
-        return MotionChannels(chosen, layer, labels, means[..., chosen.index], points, None, None, None, facts)
+        return MotionChannels(chosen, layer, labels, means[..., chosen.index], projections, None, None, None, facts)
     folds, g = min(5, few), torch.Generator().manual_seed(0)
-    probe, every = (direction_probe(found, labels, c, folds=folds) for c in (chosen, None))
-    draws = [torch.randperm(chosen.width, generator=g)[:len(chosen)] for _ in range(10)]
+    probe, probe_all = (direction_probe(found, labels, c, folds=folds) for c in (chosen, None))
+    draws = [torch.randperm(chosen.width, generator=g)[:len(chosen)] for _ in range(criterion.draws)]
     chance = [direction_probe(found, labels, c, folds=folds).removed.accuracy for c in draws]
-    return MotionChannels(chosen, layer, labels, means[..., chosen.index], points, probe, every,
+    return MotionChannels(chosen, layer, labels, means[..., chosen.index], projections, probe, probe_all,
                           sum(chance) / len(chance), facts)
 
+# %% ../../nbs/motion/11_one_site.ipynb #6d2acc25
+def panning_clips(pipe,             # whose default size the clips get
+                  n: int,           # clips, equally many in each of four directions
+                  seed: int = 0     # of the clips
+                  ) -> MotionClips: # labelled 'pan left' ...
+    "Videos of the world in which the camera pans, labelled with its direction."
+    names = [f'pan {d}' for d in ('left', 'right', 'up', 'down')]
+    made = {name: world_clips(pipe, -(-n // 4), seed * 4 + i, kind='pan', cameras=name, motions=None)
+            for i, name in enumerate(names)}
+    return MotionClips([names[i % 4] for i in range(n)], lambda i: Moving(made[names[i % 4]][i // 4].video))
 
-def panning_clips(pipe, n: int, seed: int = 0) -> tuple[list[Tensor], list[str]]:
-    "n videos of the world in which the camera pans, equally many in each of four directions, and their labels."
-    ways = [f'pan {d}' for d in ('left', 'right', 'up', 'down')]
-    made = {way: world_clips(pipe, -(-n // 4), seed * 4 + i, kind='pan', cameras=way, motions=None)
-            for i, way in enumerate(ways)}
-    labels = [ways[i % 4] for i in range(n)]
-    return [made[way][i // 4].video for i, way in enumerate(labels)], labels
 
-
-def features(pipe, video: Tensor, prompt: str = '', layer: int = 0, step: int = -12, num_inference_steps: int = 30,
-             seed: int = 0) -> Tensor:
-    """Output of a block for a renoised video: (frames, rows, cols, channels) float32.
-
-    step: of a run of `num_inference_steps`; default -12 of 30, as in `score`, whose step=best['step'] may be passed on."""
+def features(pipe,                              # the pipeline
+             video: Tensor,                     # (frames, height, width, 3) in [0, 1]
+             prompt: str = '',                  # its prompt
+             layer: int | None = None,          # number of the block; None: the first
+             step: int | None = None,           # of the run; None: -12
+             num_inference_steps: int = 30,     # length of the run
+             seed: int = 0,                     # of the noise
+             site: BestSite | None = None       # in place of layer, step and num_inference_steps
+             ) -> Tensor:                       # (frames, rows, cols, channels) float32
+    "Output of a block for a renoised video."
+    layer, step, num_inference_steps = site_of(site, layer, step, num_inference_steps)
+    layer = layer or 0
     with capture(pipe, 'hidden', layers=layer) as tape:
-        renoise(pipe, video, prompt, step=step, num_inference_steps=num_inference_steps, seed=seed)
+        renoise(pipe, video, prompt, step=-12 if step is None else step, num_inference_steps=num_inference_steps, seed=seed)
     return tape_grid(tape, layer).unflatten(tape.get('hidden', layer)[0].float())
