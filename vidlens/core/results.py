@@ -34,7 +34,7 @@ RECORDS = {
     'Origin': 'words.spans', 'Span': 'words.spans', 'Displacement': 'words.spans',
     'Matching': 'points.matching', 'Tracks': 'points.matching',
     'Tape': 'seam.tape', 'Sample': 'seam.run', 'Step': 'seam.run', 'Renoised': 'seam.run', 'Inverted': 'seam.run',
-    'Matching': 'points.matching', 'Tracks': 'points.matching', 'ScoreTable': 'points.score_tables', 'ProbeOptions': 'points.score_tables',
+    'ScoreTable': 'points.score_tables', 'ProbeOptions': 'points.score_tables',
     'AttentionScores': 'points.attention', 'HeadStatistics': 'points.attention',
     'Channels': 'motion.channels', 'Criterion': 'motion.channels', 'DirectionProbe': 'motion.channels',
     'Readout': 'motion.channels', 'MotionStats': 'motion.losses', 'Calibration': 'motion.fidelity',

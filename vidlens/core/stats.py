@@ -15,8 +15,8 @@ from torch import Tensor
 from .checks import number, one_of
 
 # %% auto #0
-__all__ = ['as_numbers', 'as_flags', 'harmonic_mean', 'auc', 'Interval', 'resampled_means', 'bootstrap', 'wilson',
-           'paired_difference', 'altered_order']
+__all__ = ['as_numbers', 'as_flags', 'harmonic_mean', 'auc', 'Interval', 'percentile_ends', 'resampled_means', 'bootstrap',
+           'wilson', 'paired_difference', 'altered_order']
 
 # %% ../../nbs/core/04_stats.ipynb #2ae961dd
 _log = logging.getLogger('vidlens')
@@ -100,6 +100,13 @@ class Interval(NamedTuple):
     hi: float | Tensor      # upper end
 
 # %% ../../nbs/core/04_stats.ipynb #edf0e0e3
+def percentile_ends(draws: Tensor,      # (n, ...) values of a statistic on n resamples; NaN is left out
+                    level: float = .95  # share of them inside the interval
+                    ) -> Tensor:        # (2, ...): lower and upper end
+    "The ends of a percentile interval, for any statistic that was resampled."
+    return draws.nanquantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=draws.dtype, device=draws.device), 0)
+
+# %% ../../nbs/core/04_stats.ipynb #461b4f8d
 def resampled_means(sums: Tensor,   # (groups, columns) sum of the values in each group
                     counts: Tensor, # (groups, columns) number of values in each group
                     n: int,         # number of resamples
@@ -140,10 +147,9 @@ def bootstrap(values: Any,          # (units,) or (units, ...); each entry of th
     index = torch.as_tensor(np.unique(label, return_inverse=True)[1]).reshape(-1)
     blank = torch.zeros(int(index.max()) + 1, flat.shape[1], dtype=torch.double)
     sums, counts = blank.index_add(0, index, flat.nan_to_num(0.)), blank.index_add(0, index, known.double())
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.double)
     columns, ends = max(1, 2 ** 22 // n), []
     for s, c in zip(sums.split(columns, 1), counts.split(columns, 1)):
-        q = resampled_means(s, c, n, seed).nanquantile(tails, 0)
+        q = percentile_ends(resampled_means(s, c, n, seed), level)
         ends.append(q.masked_fill((c > 0).sum(0) < 2, torch.nan))
     out = [t.reshape(x.shape[1:]) for t in (sums.sum(0) / counts.sum(0), *torch.cat(ends, 1))]
     return Interval(*([t.item() for t in out] if x.ndim == 1 else [t.float() for t in out]))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.stats import Interval, as_flags, as_numbers
+from ..core.stats import Interval, as_flags, as_numbers, percentile_ends
 
 # %% auto #0
 __all__ = ['track_likeness', 'motion_fidelity', 'region_motion', 'moves_as_requested', 'Calibration', 'calibrate_speed',
@@ -146,7 +146,7 @@ def calibrate_speed(requested: Any,     # (clips, 2) as (dx, dy) px a frame
         return (u * v).sum(-1) / u.square().sum(-1), (u * v).sum(-1) / (u.square().sum(-1) * v.square().sum(-1)).sqrt()
     slope, r = line(torch.arange(len(x)))
     draws = torch.randint(len(x), (n, len(x)), generator=torch.Generator().manual_seed(seed))
-    lo, hi = line(draws)[0].nanquantile(torch.tensor([.025, .975], dtype=torch.double)).tolist()
+    lo, hi = percentile_ends(line(draws)[0]).tolist()
     return Calibration(float(slope), float(y.mean() - slope * x.mean()), float(r), Interval(float(slope), lo, hi), len(x))
 
 # %% ../../nbs/motion/03_fidelity.ipynb #12f14eea

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core.checks import one_of
 from ..core.results import Result
-from ..core.stats import Interval, auc, bootstrap, paired_difference
+from ..core.stats import Interval, auc, bootstrap, paired_difference, percentile_ends
 from ..core.tables import BestSite, SiteTable
 from .channels import (ChannelStats, Channels, Criterion, channel_curves, check_features, check_labels,
                                      choose_channels, class_numbers, cross_validated, fisher_ratio, grouped_folds,
@@ -480,7 +480,7 @@ def read_speed(curves: Tensor,      # (clips, frames, channels)
         out[b] = middle + t @ (z.T @ inner)
     g = torch.Generator().manual_seed(seed)
     drawn = torch.tensor([_velocity_scores(v, out, torch.randint(len(v), (len(v),), generator=g)) for _ in range(n)])
-    lo, hi = drawn.quantile(torch.tensor([.025, .975]), 0).tolist()
+    lo, hi = percentile_ends(drawn).tolist()
     r2, r = (Interval(m, a, b) for m, a, b in zip(_velocity_scores(v, out, torch.arange(len(v))), lo, hi))
     return Speed(r2, r, out.float())
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core.checks import number, one_of
 from ..core.grid import Grid
-from ..core.stats import Interval, bootstrap, harmonic_mean, resampled_means
+from ..core.stats import Interval, bootstrap, harmonic_mean, percentile_ends, resampled_means
 from ..core.tables import BestSite, SiteTable
 from .attention import (AttentionReading, JointSequence, Weights, as_tensor, head_statistics,
                                       joint_sequence, query_tokens, sampled_tokens, visible_tokens, weigh)
@@ -198,8 +198,7 @@ def _interval_of_points(sums: Tensor, counts: Tensor, clip: Tensor, both: bool, 
     mean = float(torch.stack([sums[m].sum() / counts[m].sum() for m in mine]).mean())
     if max(int((counts[m] > 0).sum()) for m in mine) < 2:
         return Interval(mean, torch.nan, torch.nan)
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    return Interval(mean, *drawn.nanmean(0).nanquantile(tails).tolist())
+    return Interval(mean, *percentile_ends(drawn.nanmean(0), level).tolist())
 
 # %% ../../nbs/points/05_score_tables.ipynb #afe4717a
 def best_score(table: ScoreTable,                    # of scores
