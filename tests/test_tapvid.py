@@ -3,6 +3,7 @@ import io
 import os
 import pickle
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,30 @@ def test_deep_files_are_refused(tmp_path):
         read_tapvid(tmp_path / 'x.pkl')
 
 
+def nested(depth, width, kind, first=b'X\x01\x00\x00\x00a'):
+    "A container of containers, each holding the one before many times over: width**depth entries in a few bytes."
+    out = first + b'q\x00'
+    for i in range(1, depth):
+        out = b'(' + out + (b'h' + bytes([i - 1])) * (width - 1) + kind + b'q' + bytes([i])
+    return out
+
+
+@pytest.mark.parametrize('data', [
+    b'\x80\x04)' + b'\x85' * 200_000 + b'X\x01\x00\x00\x00n\x93.',       # a module name that is a tuple 200,000 deep
+    b'\x80\x04' + nested(25, 10, b't') + b'X\x01\x00\x00\x00n\x93.',       # one of 10**24 references
+    b'\x80\x02cnumpy.core.multiarray\n_reconstruct\n)R(K\x01K\x01\x85cnumpy\ndtype\n' + nested(12, 10, b'l')
+    + b'K\x00K\x01\x87R\x89X\x00\x00\x00\x00tb.',                          # the type of an array, of 10**11 entries
+    b'\x80\x04}' + nested(25, 10, b't') + b'Ns.', b'\x80\x05\x96' + b'\xff' * 7 + b'\x00.',
+    b'\x80\x04\x8f' + nested(20, 9, b't') + b'\x90.'])
+def test_files_that_would_hang_end_at_once(tmp_path, data):
+    "Neither depth nor repetition costs more than the bytes of the file."
+    (tmp_path / 'x.pkl').write_bytes(data)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match='x.pkl'):
+        read_tapvid(tmp_path / 'x.pkl')
+    assert time.perf_counter() - start < 10
+
+
 def test_damaged_files_give_sentences(tmp_path):
     "Whatever is changed in a file, reading it ends well or in a ValueError."
     path, dice = tmp_path / 'x.pkl', random.Random(0)
@@ -318,7 +343,7 @@ def test_distances_are_in_256_whatever_the_size(mode):
     for size in (256, None, (32, 32)):
         score = shifted(size)
         assert torch.equal(score.values[0], torch.tensor([.6, .6, 1, 0, 0, 1, 1, 1])), size
-    assert score.asked == [len(clip.queries(mode)[0])]
+    assert score.queries == [len(clip.queries(mode)[0])]
 
 
 def test_strided_judges_both_directions():
@@ -341,12 +366,13 @@ def test_table_intervals_and_comparison():
         return knowing(c, lambda xy, v: (xy + 1.5 * i, v))(video, queries)
     good = evaluate_tapvid(iter(clips), lambda v, q: knowing(by_video[v[0, 0, 0, 0].item()][0])(v, q))
     bad = evaluate_tapvid(clips, worse)
-    rows = bad.table()
+    rows = bad.to_dataframe().to_dict('records')
     assert [r['video'] for r in rows] == [*'abcdef', 'mean', 'from', 'to']
     assert rows[6]['d_avg'] == pytest.approx(float(bad['d_avg'].mean())) and rows[7]['d_avg'] < rows[6]['d_avg'] < rows[8]['d_avg']
     gain = compare(good, bad)['d_avg']
     assert gain.mean == pytest.approx(1 - rows[6]['d_avg'], abs=1e-6) and 0 < gain.lo < gain.hi
-    assert 'mean' in repr(bad) and len(repr(bad).splitlines()) == 10
+    assert 'mean' in str(bad) and len(str(bad).splitlines()) == 10 and '6 videos' in repr(bad) and '\n' not in repr(bad)
+    assert bad.to_xarray()['values'].sel(video='b', metric='OA') == bad['OA'][1]
     with pytest.raises(ValueError, match='differ in names'):
         compare(good, evaluate_tapvid(clips[:2], worse))
     with pytest.raises(KeyError, match='d_avg'):
@@ -357,7 +383,7 @@ def test_a_clip_without_visible_points_counts_for_nothing():
     c = planted('seen')
     blind = PointClip('blind', c.tracks, c.visible & False, c.video)
     score = evaluate_tapvid([c, blind], knowing(c))
-    assert score['d_avg'][1].isnan() and score.interval('d_avg').mean == 1 and score.asked[1] == 0
+    assert score['d_avg'][1].isnan() and score.interval('d_avg').mean == 1 and score.queries[1] == 0
 
 
 def test_one_video_at_a_time():

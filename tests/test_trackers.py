@@ -194,7 +194,7 @@ def test_rivals_on_the_world():
 def test_strided_goes_both_ways_on_the_world():
     clips = world_set()[8:10]
     first, strided = (evaluate_tapvid(clips, lucas_kanade, mode) for mode in ('first', 'strided'))
-    assert sum(strided.asked) > sum(first.asked)
+    assert sum(strided.queries) > sum(first.queries)
     assert strided.interval('d_avg').mean > first.interval('d_avg').mean - .15
 
 
