@@ -31,8 +31,16 @@ RECORDS = {
     'Grid': 'core.grid', 'Interval': 'core.stats', 'BestSite': 'core.tables',
     'HeadTable': 'words.heads', 'HeadChoice': 'words.heads', 'Contrast': 'words.maps',
     'Segmentation': 'words.segmentation', 'SegmentationTable': 'words.segmentation', 'JudgeScores': 'words.judging',
+    'Origin': 'words.spans', 'Span': 'words.spans', 'Displacement': 'words.spans',
     'Matching': 'points.matching', 'Tracks': 'points.matching',
     'Tape': 'seam.tape', 'Sample': 'seam.run', 'Step': 'seam.run', 'Renoised': 'seam.run', 'Inverted': 'seam.run',
+    'ScoreTable': 'points.score_tables', 'ProbeOptions': 'points.score_tables',
+    'AttentionScores': 'points.attention', 'HeadStatistics': 'points.attention',
+    'Channels': 'motion.channels', 'Criterion': 'motion.channels', 'DirectionProbe': 'motion.channels',
+    'Readout': 'motion.channels', 'MotionStats': 'motion.losses', 'Calibration': 'motion.fidelity',
+    'MotionChannels': 'motion.one_site', 'Discovery': 'motion.sweep', 'Speed': 'motion.sweep', 'FieldScore': 'motion.sweep',
+    'Apart': 'motion.discovery', 'FieldScores': 'motion.discovery', 'Movement': 'motion.cag', 'Drag': 'motion.regions',
+    'MotionReference': 'motion.regions', 'Region': 'motion.regions', 'Steered': 'motion.steering',
     'Matching': 'points.matching', 'Tracks': 'points.matching', 'ScoreTable': 'points.score_tables', 'ProbeOptions': 'points.score_tables',
     'AttentionScores': 'points.attention', 'HeadStatistics': 'points.attention', 'TapVidScores': 'points.tapvid',
 }
@@ -45,7 +53,7 @@ def _record(name: str) -> type:
         raise ValueError(f'it holds a record {name!r}, which this version does not know')
     return getattr(import_module(f'vidlens.{RECORDS[name]}'), name)
 
-
+# %% ../../nbs/core/03_results.ipynb #13da9857
 def _is_record(value: Any) -> bool:
     "Whether the value's class is the one of that name in `RECORDS`; a notebook may define it itself, as `__main__`."
     name, module = type(value).__name__, type(value).__module__
@@ -71,7 +79,7 @@ def pack_value(value: Any,                 # numbers, strings, tensors, arrays, 
         return str(value).removeprefix('torch.')
     return _pack_many(value, lambda x, where: _named(where, pack_value, x, tensors))
 
-
+# %% ../../nbs/core/03_results.ipynb #c1f26b9b
 def _pack_tensor(value: Any, tensors: dict[str, Tensor]) -> Any:
     "Store a tensor or an array; JSON gets its number."
     is_tensor = isinstance(value, Tensor)
@@ -90,7 +98,7 @@ def _named(where: str, action: Callable[..., Any], *args: Any) -> Any:
     except TypeError as e:
         raise TypeError(f'{where}{e}' if str(e)[:1] in '.[' else f'{where}: {e}') from None
 
-
+# %% ../../nbs/core/03_results.ipynb #14b1b218
 def _pack_many(value: Any, inner: Callable[[Any, str], Any]) -> Any:
     "`pack_value` of a value that holds other values."
     name = type(value).__name__
@@ -155,7 +163,7 @@ def _short(x: Any) -> str:
     text = repr(x)
     return text if len(text) <= 80 and '\n' not in text else type(x).__name__
 
-
+# %% ../../nbs/core/03_results.ipynb #39312b76
 def one_line(x: Any       # a dataclass
              ) -> str:    # Name(field=value, ...)
     "A dataclass in one line, without fields that are None or marked `repr=False`."
@@ -189,7 +197,7 @@ def _variables(result: Result) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
             data[f'{name}_{key}' if str(key) in data else str(key)] = dims, np.asarray(x)
     return data
 
-
+# %% ../../nbs/core/03_results.ipynb #eabfaa55
 def _dataset(result: Result) -> Any:
     "An xarray.Dataset of the named tensors; the facts become its attributes: numbers stay numbers, all else is a string."
     import xarray
@@ -226,7 +234,7 @@ def _save(result: Result, path: str | os.PathLike, force: bool) -> Path:
         save_file(tensors, part, metadata={'vidlens': json.dumps(head)})
     return Path(path)
 
-
+# %% ../../nbs/core/03_results.ipynb #bdaf5a75
 def _read(path: Path) -> Any:
     "The value in a file; raises all kinds of errors for a file that `_save` did not write."
     from safetensors import safe_open
