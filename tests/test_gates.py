@@ -326,8 +326,8 @@ def nothing(weights='abc'):
 
 
 def test_stored_figures_come_back(tmp_path):
-    odd = Row('swaps', 'none', 'twin', math.nan, math.nan, math.nan, 0)
-    found = merge(merge(nothing(), 'vae', 'trained', rows_of('trained')), 'swaps', 'twin', [odd], 4)
+    odd = Row('swaps', 'none', 'untrained', math.nan, math.nan, math.nan, 0)
+    found = merge(merge(nothing(), 'vae', 'trained', rows_of('trained')), 'swaps', 'untrained', [odd], 4)
     write_gates(tmp_path / 'g.json', found)
     back = read_gates(tmp_path / 'g.json', 'abc')
     assert back['rows'][:2] == found['rows'][:2] and math.isnan(back['rows'][2].value) and back['done'] == found['done']
@@ -351,7 +351,7 @@ def test_bad_files_are_told(tmp_path):
 
 
 def test_table():
-    rows = [*rows_of('trained'), *(replace(r, value=r.value / 2) for r in rows_of('twin')), *rows_of('subset')]
+    rows = [*rows_of('trained'), *(replace(r, value=r.value / 2) for r in rows_of('untrained')), *rows_of('subset')]
     text = gates_table(rows)
     lines = text.splitlines()
     assert lines[0].startswith('gate') and lines[1].strip() == 'VAE' and len(lines) == 7
@@ -380,8 +380,8 @@ def test_evaluation_goes_on_where_it_was(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(gates._MEASURES, 'matching', lambda b, s: [replace(r, part='matching') for r in one(b, s)])
     out = tmp_path / 'g.json'
     evaluate(Bench(folder), out, ['matching'], ['trained'], command='c')
-    found = evaluate(Bench(folder), out, ['matching'], ['trained', 'twin', 'subset'])
-    assert calls == ['trained', 'twin', 'subset'] and len(found['rows']) == 6
+    found = evaluate(Bench(folder), out, ['matching'], ['trained', 'untrained', 'subset'])
+    assert calls == ['trained', 'untrained', 'subset'] and len(found['rows']) == 6
     assert found['weights'] == weights_hash(folder)
     evaluate(Bench(folder, clips=2), out, ['matching'], ['trained', 'subset'])
     assert calls[3:] == ['trained'], 'other clips are measured again, the subset is always the same'
@@ -393,9 +393,9 @@ def test_evaluation_goes_on_where_it_was(folder, tmp_path, monkeypatch):
 
 
 def test_untrained_model_is_measured(folder, tmp_path, capsys):
-    "Parts that need no judge run on a folder, for the twin and the held-out family; the file gathers them."
+    "Parts that need no judge run on a folder, for the untrained model and the held-out family; the file gathers them."
     argv = ['--pipeline', str(folder), '--out', str(tmp_path / 'g.json'), '--clips', '1', '--splits']
-    assert main([*argv, 'heldout', '--parts', 'matching']) == main([*argv, 'twin', '--parts', 'words', 'matching']) == 0
+    assert main([*argv, 'heldout', '--parts', 'matching']) == main([*argv, 'untrained', '--parts', 'words', 'matching']) == 0
     said = capsys.readouterr().out
     assert 'objects: within a token, best layer' in said and "motion word minus the other's colour" in said
     found = read_gates(tmp_path / 'g.json', weights_hash(folder))

@@ -105,10 +105,10 @@ def test_agreement_where_a_question_makes_no_sense():
     assert mixed['motion'] is True
 
 
-def test_agreement_of_twins():
-    twin = SeenObject('red', 'star', 'up', 'whole', 'normal', .05)
+def test_agreement_of_objects_of_one_colour():
+    other = SeenObject('red', 'star', 'up', 'whole', 'normal', .05)
     caption = said('a red star moves up and a red circle moves left then stops')
-    assert agreement(Seen((RED, twin), 'still'), caption)['motions'] == (True, True)
+    assert agreement(Seen((RED, other), 'still'), caption)['motions'] == (True, True)
     assert agreement(Seen((RED,), 'still'), caption)['motions'] in ((False, False), (False, True))
 
 

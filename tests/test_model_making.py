@@ -560,7 +560,7 @@ def test_the_cards_commands_are_the_recipe():
     folder = ROOT / 'vidlens' / 'assets' / 'pipeline'
     made = json.loads((folder / 'made.json').read_text(encoding='utf-8'))
     card = (folder / 'README.md').read_text(encoding='utf-8')
-    lines = [shlex.split(line, comments=True) for line in card.splitlines() if line.startswith('python -m vidlens.model.')]
+    lines = [shlex.split(line, comments=True) for line in card.splitlines() if line.startswith('python -m vidlens.bundled.')]
     asked = {words[2].rpartition('.')[2]: words[3:] for words in lines}
     assert list(asked) == ['dit', 'vae', 'export', 'gates', 'modelcard']
     config = Config.read(ROOT / _arguments(asked['dit']).config)

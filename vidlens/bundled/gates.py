@@ -39,7 +39,7 @@ __all__ = ['PARTS', 'SPLITS', 'Bench', 'measure', 'read_gates', 'write_gates', '
 
 # %% ../../nbs/bundled/09_gates.ipynb #96432ffa
 PARTS = ('vae', 'captions', 'swaps', 'matching', 'words')
-SPLITS = ('trained', 'twin', 'heldout', 'subset')
+SPLITS = ('trained', 'untrained', 'heldout', 'subset')
 # clips of each part by split; those of captions are in GROUPS
 _CLIPS = {'vae': (96, 0, 96, 16), 'swaps': (128, 48, 64, 16), 'matching': (64, 32, 64, 8), 'words': (64, 32, 64, 16)}
 _JUDGED = ('vae', 'captions')
@@ -74,19 +74,19 @@ class Bench:
         return Judge.load()
 
     def pipe(self, split: str):
-        "The pipeline, or its twin with random weights; raises ValueError if it is not one that can be measured."
-        twin = split == 'twin'
-        if twin not in self._pipes:
-            pipe = self._pipes[twin] = load(self.folder, device='cpu', untrained=twin)
+        "The pipeline, or the untrained model of its architecture. Raises ValueError for pipelines that cannot be measured."
+        untrained = split == 'untrained'
+        if untrained not in self._pipes:
+            pipe = self._pipes[untrained] = load(self.folder, device='cpu', untrained=untrained)
             if card_of(pipe).name != 'CogVideoX' or default_size(pipe) != (17, 64, 64):
                 raise ValueError(f'{self.folder} holds a {type(pipe).__name__} for {default_size(pipe)} (frames, '
                                  'height, width), but the gates are for CogVideoX pipelines of 17 frames of 64x64')
-        return self._pipes[twin]
+        return self._pipes[untrained]
 
     def stock(self, split: str):
         "The same by stock diffusers, for its own `pipe(prompt)`."
         check_stock(self.pipe(split))
-        if split == 'twin':
+        if split == 'untrained':
             return self.pipe(split)
         from diffusers import CogVideoXPipeline
 
@@ -101,7 +101,7 @@ class Bench:
 
 def _has(part: str, split: str) -> bool:
     "Whether a part has this split."
-    return (part, split) != ('vae', 'twin')
+    return (part, split) != ('vae', 'untrained')
 
 # %% ../../nbs/bundled/09_gates.ipynb #811440b2
 def _vae(b: Bench, split: str) -> list[Row]:
@@ -113,7 +113,7 @@ def _family(split: str) -> str:
 
 
 def _captions(b: Bench, split: str) -> list[Row]:
-    cache = b.cache and b.cache / (b.weights + ('-twin' if split == 'twin' else ''))
+    cache = b.cache and b.cache / (b.weights + ('-untrained' if split == 'untrained' else ''))
     if split == 'subset':       # never from the cache: it is there to be measured again
         return _caption_subset(show_all(b.stock(split), b.judge, _FEW))
     sizes = {k: g.n if split == 'trained' else g.few for k, g in GROUPS.items()}
@@ -237,7 +237,7 @@ def _line(name: str, by: dict[str, Row]) -> list[str]:
     r = next(by[s] for s in SPLITS if s in by)
     mark = {True: 'yes', False: 'no', None: ''}[r.met]
     need = '' if r.required is None else '> 0' if r.unit == 'difference' else f'{r.required:g}'
-    others = [_beside(by[s], r) if s in by and by[s] is not r else '' for s in ('twin', 'heldout')]
+    others = [_beside(by[s], r) if s in by and by[s] is not r else '' for s in ('untrained', 'heldout')]
     unit = '' if r.unit in ('share', 'difference', 'mass', 'loss', 'level') else f' {r.unit}'
     said = name if not r.note else f'{name} ({r.note})'
     return [said, _number(r.value, r.unit) + unit, f'{_number(r.lo, r.unit)} to {_number(r.hi, r.unit)}', str(r.n),
@@ -252,7 +252,7 @@ def _typeset(rows: list[list[str]], markdown: bool) -> str:
     return '\n'.join('  '.join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in rows)
 
 
-_HEAD = ('gate', 'figure', '95 %', 'n', 'chance', 'required', 'met', 'random twin', 'held-out family')
+_HEAD = ('gate', 'figure', '95 %', 'n', 'chance', 'required', 'met', 'untrained model', 'held-out family')
 
 
 def gates_table(rows: Sequence[Row], markdown: bool = False, only_required: bool = False) -> str:

@@ -495,7 +495,7 @@ def _examples(segment: nn.Module, codec: Codec, clips: int, seed: int, keep: int
         found = _measure(segment, _worn(scenes.render()[0], codec, g))
         for i, (clip, colour) in enumerate(zip(found.clip.tolist(), found.colour.tolist())):
             things = [k for k in range(int(scenes.count[clip])) if scenes.colour[clip, k] == colour]
-            if len(things) == 1:        # neither a phantom nor one of twins
+            if len(things) == 1:        # no false detection, and no second object of this colour
                 k, p = things[0], found.path
                 said = torch.stack([getattr(scenes, name)[clip, k] for name in _KINDS])
                 rows.append((p.centre[i], p.size[i], p.turn[i], p.cut[i], scenes.shape[clip, k], said,
@@ -592,7 +592,7 @@ def _verdicts(seen: Seen, said: world.Description) -> list[tuple[str, str, bool]
     whole = agreement(seen, said)
     rows = [('colour', said.objects[0].colour, whole['colour']), ('camera', said.camera, whole['camera'])]
     if len({t.colour for t in said.objects}) < len(said.objects):
-        return rows             # of twins, colour cannot tell which is which
+        return rows             # of two objects of one colour, the colour cannot say which is which
     for thing in said.objects:
         one = agreement(Seen(tuple(s for s in seen.objects if s.colour == thing.colour), 'still'),
                         world.Description((thing,)))

@@ -29,7 +29,7 @@ __all__ = ['SEED', 'Answer', 'Row', 'share_interval', 'check_words', 'fresh', 'v
 # %% ../../nbs/bundled/06_measures.ipynb #2073cd8c
 @dataclass(frozen=True)
 class Row:
-    """One figure: of which part, name and split ('trained', 'twin', 'heldout', 'subset'), with its 95 % interval.
+    """One figure: of which part, name and split ('trained', 'untrained', 'heldout', 'subset'), with its 95 % interval.
 
     unit: 'share', 'dB', 'px', 'mass', 'loss' or 'difference'; n: clips or points; note: what else is to be known, such
     as the layer."""
