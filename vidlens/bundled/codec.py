@@ -46,32 +46,42 @@ class Codec:
 
     `mean` (192,) and `basis` (192, channels): principal components; `scale` (channels,) by which each is divided."""
 
-    mean: Tensor
-    basis: Tensor
-    scale: Tensor
+    mean: Tensor   # (192,) mean block
+    basis: Tensor  # (192, channels) principal components
+    scale: Tensor  # (channels,) divisor of each component
 
-    def to(self, device: str | torch.device) -> Codec:
+    def to(self,
+           device: str | torch.device,  # where to compute
+           ) -> Codec:                  # a copy
         "The same codec on another device."
         return Codec(*(getattr(self, f.name).to(device) for f in fields(self)))
 
-    def encode(self, video: Tensor) -> Tensor:
+    def encode(self,
+               video: Tensor,  # (batch, frames, height, width, 3) in [0, 1]
+               ) -> Tensor:    # latents (batch, latent frames, channels, height / 4, width / 4)
         """Latents (batch, latent frames, channels, height / 4, width / 4) of a video (batch, frames, height, width, 3).
 
         Raises ValueError for sizes that cannot be cut into blocks."""
         return (((_blocks(video) - self.mean) @ self.basis) / self.scale).permute(0, 1, 4, 2, 3).contiguous()
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self,
+               latents: Tensor,  # (batch, latent frames, channels, rows, cols)
+               ) -> Tensor:      # video (batch, frames, height, width, 3) in [0, 1]
         "The video (batch, frames, height, width, 3) in [0, 1] of latents."
         return _unblocks((latents.permute(0, 1, 3, 4, 2) * self.scale) @ self.basis.T + self.mean)
 
-    def save(self, path: str | Path) -> None:
+    def save(self,
+             path: str | Path,  # a safetensors file
+             ) -> None:
         "Write it to a safetensors file."
         from safetensors.torch import save_file
 
         save_file({f.name: getattr(self, f.name).cpu().contiguous() for f in fields(self)}, str(path))
 
     @classmethod
-    def load(cls, path: str | Path) -> Codec:
+    def load(cls,
+             path: str | Path,  # a safetensors file
+             ) -> Codec:        # as it was saved
         "Read it back; raises FileNotFoundError or ValueError."
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -84,7 +94,11 @@ class Codec:
             raise ValueError(f'{path} is not a codec ({e}): make it again with fit_codec().save({str(path)!r})') from e
 
 # %% ../../nbs/bundled/00_codec.ipynb #e0d858a1
-def fit_codec(clips: int = 512, seed: int = 77, channels: int = 16, batch: int = 64) -> Codec:
+def fit_codec(clips: int = 512,    # number of clips to fit
+              seed: int = 77,      # the same seed gives the same result
+              channels: int = 16,  # number of components to keep
+              batch: int = 64,     # clips in memory at once
+              ) -> Codec:          # latents have mean power 1
     """The codec of the world: components of `clips` clips, scaled so that the latents have power 1.
 
     Second moments are summed batch by batch in float64, so any number of clips fits into memory."""
@@ -108,7 +122,9 @@ def _batches(clips: int, seed: int, batch: int) -> Iterator[Tensor]:
         yield _blocks(video).flatten(0, -2).double()
 
 # %% ../../nbs/bundled/00_codec.ipynb #5a1b1e19
-def token_mask(masks: Tensor, patch: int = 2) -> Tensor:
+def token_mask(masks: Tensor,   # (batch, objects, frames, height, width) bool
+               patch: int = 2,  # latent pixels on a side of a token
+               ) -> Tensor:     # (batch, latent frames, rows, cols) float32, 0 or 1
     """Which tokens hold a piece of an object, (batch, latent frames, rows, cols) float32.
 
     masks (batch, objects, frames, height, width) bool, as a world's `render` gives them."""

@@ -58,7 +58,7 @@ def _ramp(seen: int, first: float, last: float) -> float:
 
 def curriculum(config: Config,      # the settings of a run
                seen: int,           # clips that training has seen
-               ) -> tuple[world.Mixture, world.Knobs]:
+               ) -> tuple[world.Mixture, world.Knobs]:      # for `world.sample`
     "What training draws after `seen` clips: the mixture of scenes, and how far from the centre objects start."
     r, (a, b) = _ramp(seen, *config.richer), config.spread
     mixed: dict[str, Any] = {k: {n: (1 - r) * _EARLY[k].get(n, 0.) + r * w for n, w in v.items()}
@@ -72,7 +72,10 @@ _SAID = {'colour': world.COLOURS, 'shape': world.SHAPES, 'motion': world.MOTIONS
          'pace': world.PACES, 'camera': world.CAMERAS}
 
 
-def token_labels(scenes: world.Scenes, first: Tensor, second: Tensor) -> Tensor:
+def token_labels(scenes: world.Scenes,  # a batch of scenes
+                 first: Tensor,         # tokens of the first object, (batch, tokens) float
+                 second: Tensor,        # tokens of the second object, likewise
+                 ) -> Tensor:           # (batch, tokens, 6) int64, in the order of `_SAID`
     """What each token shows, (batch, tokens, 6) int64: the number of its object's colour, shape, motion, schedule and
     pace (-1 where there is none, or two) and of the clip's camera. first, second: each object's tokens (batch, tokens)."""
     owner = torch.where(first > second, 0, torch.where(second > first, 1, -1))
@@ -130,7 +133,9 @@ def _pairs(scenes: world.Scenes, g: torch.Generator) -> world.Scenes:
     return found
 
 
-def word_labels(captions: Sequence[str], slots: int) -> Tensor:
+def word_labels(captions: Sequence[str],  # captions of the world
+                slots: int,               # text slots
+                ) -> Tensor:              # (captions, slots, 6) int64, -1 where a word describes no object
     "What is said of the object that each text token speaks of, (captions, slots, 6) int64 as in `token_labels`, else -1."
     labels = torch.full((len(captions), slots, len(_SAID)), -1)
     for row, caption in zip(labels, captions):
@@ -146,7 +151,12 @@ def word_labels(captions: Sequence[str], slots: int) -> Tensor:
 class Clips:
     "The endless row of training clips: latents, token masks and token numbers, by how many were seen before."
 
-    def __init__(self, config: Config, codec: Codec, tokenizer, device: str | torch.device = 'cpu') -> None:
+    def __init__(self,
+                 config: Config,                      # the settings of the run
+                 codec: Codec,                        # the linear code of video blocks
+                 tokenizer,                           # one token per word
+                 device: str | torch.device = 'cpu',  # where to compute
+                 ) -> None:
         self.config, self.codec, self.tokenizer, self.device = config, codec, tokenizer, torch.device(device)
         self.size = max(64, config.batch)
         self.start = -1
@@ -173,7 +183,9 @@ class Clips:
             told = torch.tensor([c != '' for c in self.captions], device=self.device)[:, None, None, None, None]
             self.apart = (self.latents - self.latents.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)) * told
 
-    def at(self, seen: int) -> tuple[Tensor, ...]:
+    def at(self,
+           seen: int,                # clips that training has seen
+           ) -> tuple[Tensor, ...]:  # latents, token masks, ids, token labels, difference to the pair, word labels
         """Latents (batch, 5, 16, 16, 16), token masks (batch, 5, 8, 8), token numbers (batch, slots), token labels, the
         latents less those of the clip's pair (with `contrast` every second clip is the contrary of the one before it, else
         0), word labels."""
@@ -239,9 +251,17 @@ def _half(device: torch.device, on: bool = True):
     return torch.autocast(device.type, torch.bfloat16) if on else nullcontext()
 
 # %% ../../nbs/bundled/02_dit.ipynb #0aa6577a
-def v_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor, config: Config, weight: float,
-           g: torch.Generator, half: bool = False, apart: Tensor | None = None, blank: Tensor | None = None,
-           share: float = 1.) -> tuple[Tensor, Tensor, Tensor]:
+def v_loss(net: nn.Module,                        # the network
+           batch: tuple[Tensor, Tensor, Tensor],  # latents, token masks, token ids
+           alphas: Tensor,                        # cumulative products of the scheduler's alphas
+           config: Config,                        # the settings of the run
+           weight: float,                         # weight of tokens on objects
+           g: torch.Generator,                    # source of randomness
+           half: bool = False,                    # whether to compute in bfloat16
+           apart: Tensor | None = None,           # difference to the latents of the pair; None: no contrast
+           blank: Tensor | None = None,           # prediction without a caption
+           share: float = 1.,                     # how far the target lies from `blank` towards the truth
+           ) -> tuple[Tensor, Tensor, Tensor]:    # loss, each clip's plain squared error, its timestep
     """The loss of a batch as (latents, token masks, ids), each clip's plain squared error, and its timestep.
 
     Tokens on objects count `weight` times; frames that were given away (less noise than the clip's) not at all.
@@ -281,7 +301,10 @@ def _directions(width: int) -> Tensor:
     return nn.init.orthogonal_(empty, generator=torch.Generator().manual_seed(5))
 
 
-def told_losses(hidden: Tensor, labels: Tensor, directions: Tensor) -> Tensor:
+def told_losses(hidden: Tensor,      # (batch, tokens, width)
+                labels: Tensor,      # (batch, tokens, 6) int64, -1: none
+                directions: Tensor,  # (classes, width) fixed readouts
+                ) -> Tensor:         # (6,), NaN where there are no labels
     "Cross-entropy of each attribute, (6,), by tokens (batch, tokens, width) and labels; NaN where none is to be told."
     logits = 4 * F.layer_norm(hidden.float(), hidden.shape[-1:]) @ directions.T     # 4: a small part of a token is enough
     return torch.stack([F.cross_entropy(x.flatten(0, 1), labels[..., i].flatten(), ignore_index=-1)
@@ -300,8 +323,13 @@ def _orthogonal(x: Tensor, steps: int = 5) -> Tensor:
 class Muon:
     "Momentum, made orthogonal: for parameters that are matrices, by name."
 
-    def __init__(self, named: dict[str, nn.Parameter], lr: float, momentum: float = .95, decay: float = .01,
-                 dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self,
+                 named: dict[str, nn.Parameter],      # matrices by name
+                 lr: float,                           # learning rate
+                 momentum: float = .95,               # share of the memory that stays
+                 decay: float = .01,                  # weight decay
+                 dtype: torch.dtype = torch.float32,  # precision of the orthogonalisation
+                 ) -> None:
         self.lr, self.momentum, self.decay, self.dtype = lr, momentum, decay, dtype
         self.groups: dict[tuple[int, int], list[nn.Parameter]] = {}
         for p in named.values():
@@ -335,8 +363,13 @@ class Training:
 
     `half`: matrix products in bfloat16."""
 
-    def __init__(self, config: Config, words: Sequence[str], codec: Codec, device: str | torch.device = 'cpu',
-                 half: bool = False) -> None:
+    def __init__(self,
+                 config: Config,                      # the settings of the run
+                 words: Sequence[str],                # the words of the vocabulary
+                 codec: Codec,                        # the linear code of video blocks
+                 device: str | torch.device = 'cpu',  # where to compute
+                 half: bool = False,                  # whether to compute in bfloat16
+                 ) -> None:
         self.config, self.words, self.device, self.half = config, list(words), torch.device(device), half
         self.tokenizer, self.codec = make_tokenizer(words), codec.to(device)
         self.net = make_net(config, len(self.tokenizer)).to(device)
@@ -390,7 +423,9 @@ class Training:
         return errors, t, torch.stack([told, said]).detach()
 
 # %% ../../nbs/bundled/02_dit.ipynb #07909b77
-def save_run(run: Training, path: str | Path) -> None:
+def save_run(run: Training,     # a training run
+             path: str | Path,  # the checkpoint
+             ) -> None:
     "Write a run's whole state to a checkpoint; raises ValueError, and writes nothing, where weights are not finite."
     tensors: dict[str, Tensor] = {}
     for name, module in (('net', run.net), ('mean', run.mean)):
@@ -407,8 +442,12 @@ def _muon_tensors(muon: Muon) -> dict[str, Tensor]:
     return {f'{a}x{b}': m for (a, b), m in muon.memory.items()}
 
 
-def restore_run(path: str | Path, device: str | torch.device = 'cpu', half: bool = False, accept_world: bool = False,
-            **changes) -> Training:
+def restore_run(path: str | Path,                    # the checkpoint
+                device: str | torch.device = 'cpu',  # where to compute
+                half: bool = False,                  # whether to compute in bfloat16
+                accept_world: bool = False,          # accept a checkpoint from a world of other looks
+                **changes                            # settings that replace those of the checkpoint
+                ) -> Training:                       # a run that continues there
     """The run that a checkpoint holds, with `changes` to its configuration (samples, decay_from, batch).
 
     Without any of the optimisers' memory they begin anew. Raises FileNotFoundError or ValueError for what is missing,
@@ -461,7 +500,11 @@ SWAPS: dict[str, Swap] = {
                        world.Mixture(kind={'zoom': .5, 'roll': .5}))}
 
 
-def swapped(scenes: world.Scenes, attribute: str, choices: Sequence[str], most: int | None = None) -> list[list[str]]:
+def swapped(scenes: world.Scenes,     # a batch of scenes
+            attribute: str,           # what is replaced; 'exchange': the motions of two objects
+            choices: Sequence[str],   # the values that compete
+            most: int | None = None,  # number of wrong values per clip; None: all
+            ) -> list[list[str]]:     # rows of captions; the first row is true
     """Rows of captions of scenes: the true ones, then those with each other choice (at `most` so many) for one word.
 
     'exchange': then those in which two objects have each other's motion, so that the words are the same."""
@@ -478,7 +521,12 @@ def swapped(scenes: world.Scenes, attribute: str, choices: Sequence[str], most: 
 class WordSwaps:
     "Clips that are kept aside, with captions that are true or changed in one word."
 
-    def __init__(self, codec: Codec, clips: int = 32, spread: float = 14., device: str | torch.device = 'cpu') -> None:
+    def __init__(self,
+                 codec: Codec,                        # the linear code of video blocks
+                 clips: int = 32,                     # number of clips per kind of word
+                 spread: float = 14.,                 # how far from the centre objects start, units
+                 device: str | torch.device = 'cpu',  # where to compute
+                 ) -> None:
         self.sets: dict[str, tuple[Tensor, list[list[str]]]] = {}
         for i, (name, swap) in enumerate(SWAPS.items()):
             scenes = world.sample(2 * clips, 10**15 + i, replace(swap.mixture, combos='train'),
@@ -490,8 +538,12 @@ class WordSwaps:
             self.sets[name] = codec.encode(scenes.to(device).render()[0]), told
 
     @torch.no_grad()
-    def measure(self, net: nn.Module, tokenizer, length: int = SHORT, names: Sequence[str] = ()
-                ) -> dict[str, tuple[float, float]]:
+    def measure(self,
+                net: nn.Module,                       # the network
+                tokenizer,                            # one token per word
+                length: int = SHORT,                  # text slots
+                names: Sequence[str] = (),            # which of `SWAPS`; default all
+                ) -> dict[str, tuple[float, float]]:  # share that prefers the true caption, excess loss of others
         """By kind of word: the share of clips whose true caption has the lowest loss, and by how much (a share) a wrong
         word raises the loss. The second tells earlier than the first that something is being learnt."""
         alphas, found = make_scheduler().alphas_cumprod.float(), {}
@@ -515,8 +567,15 @@ PROMPTS = ('a red circle moves left', 'a blue square moves up', 'a green star gr
 
 
 @torch.no_grad()
-def draw(net: nn.Module, tokenizer, codec: Codec, captions: Sequence[str], steps: int = 16, guidance: float = 5.,
-         seed: int = 0, length: int = SHORT) -> Tensor:
+def draw(net: nn.Module,           # the network
+         tokenizer,                # one token per word
+         codec: Codec,             # the linear code of video blocks
+         captions: Sequence[str],  # captions of the world
+         steps: int = 16,          # steps of the sampler
+         guidance: float = 5.,     # classifier-free guidance scale
+         seed: int = 0,            # the same seed gives the same result
+         length: int = SHORT,      # text slots
+         ) -> Tensor:              # (captions, 17, 64, 64, 3) in [0, 1]
     "Videos (captions, 17, 64, 64, 3) in [0, 1], sampled by caption with guidance and decoded by the codec."
     device, n = codec.mean.device, len(captions)
     scheduler = make_scheduler()
@@ -552,7 +611,10 @@ def _cell(value: float | None, digits: int) -> str:
 class Progress:
     "Gathers errors by noise level and writes rows to a folder's `progress.jsonl`, with a table, a plot and samples."
 
-    def __init__(self, out: Path, run: Training) -> None:
+    def __init__(self,
+                 out: Path,      # folder of the run
+                 run: Training,  # a training run
+                 ) -> None:
         self.out, self.run, self.swaps, self.rows = out, run, WordSwaps(run.codec, device=run.device), []
         self.rows += [r for r in read_progress(out) if r['seen'] <= run.seen]
         self.headed = False
@@ -564,12 +626,19 @@ class Progress:
         self.told: list[Tensor] = []
         self.since = self.run.seen, self.run.elapsed, self.run.drawing
 
-    def add(self, errors: Tensor, t: Tensor, told: Tensor) -> None:
+    def add(self,
+            errors: Tensor,  # (clips,) squared errors
+            t: Tensor,       # (clips,) timesteps
+            told: Tensor,    # (2, 6) losses of the readouts
+            ) -> None:
         "Note what a step found."
         for row, value in zip((self.errors, self.times, self.told), (errors, t, told)):
             row.append(value)
 
-    def row(self, swaps: bool, length: int = SHORT) -> dict[str, Any]:
+    def row(self,
+            swaps: bool,          # whether to measure word swaps
+            length: int = SHORT,  # text slots
+            ) -> dict[str, Any]:  # the new row
         "A new row, written and logged."
         run, (seen, elapsed, drawing) = self.run, self.since
         e, t = torch.cat(self.errors).cpu(), torch.cat(self.times).cpu()
@@ -622,7 +691,9 @@ GOALS = {'colour': .97, 'motion': .9, 'motion 850': .9, 'pan': .85, 'shape': .8,
 _MILESTONES = {'colour': (30_000, .7), 'motion near': (80_000, .5), 'pan': (160_000, .5)}
 
 
-def verdict(rows: Sequence[dict[str, Any]], over: bool = False) -> str | None:
+def verdict(rows: Sequence[dict[str, Any]],  # rows of `progress.jsonl`
+            over: bool = False,              # whether the run is over: then there is always a sentence
+            ) -> str | None:                 # None: continue
     """Whether a run's gate is met or out of reach, in a sentence, by the last two rows with word swaps; None: go on.
 
     over: the run has seen all its samples, so there is always a sentence if anything was measured."""
@@ -642,8 +713,14 @@ def verdict(rows: Sequence[dict[str, Any]], over: bool = False) -> str | None:
     return f'gate not met after all {seen} clips: {", ".join(short)}. Go on with --resume --samples {2 * seen}' if over else None
 
 # %% ../../nbs/bundled/02_dit.ipynb #16127166
-def train(run: Training, out: str | Path, minutes: float = math.inf, save_every: float = 3., swaps_every: float = 10.,
-          samples_every: float = 30., gated: bool = True) -> None:
+def train(run: Training,               # a training run
+          out: str | Path,             # folder of the run
+          minutes: float = math.inf,   # stop after so many
+          save_every: float = 3.,      # minutes between checkpoints
+          swaps_every: float = 10.,    # minutes between measurements of word swaps
+          samples_every: float = 30.,  # minutes between contact sheets
+          gated: bool = True,          # stop when the gate is met or out of reach
+          ) -> None:
     """Go on with a run until its `samples` are seen, the minutes are over or its gate says so; intervals in minutes.
 
     Writes into `out`; a plot and a contact sheet at the end, whatever ended it but a kill. Raises ValueError, and leaves
@@ -726,7 +803,8 @@ def _begin(a: argparse.Namespace) -> Training:
     return Training(config, world.vocabulary(), fit_codec(), a.device, half)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None,  # arguments; None: those of the process
+         ) -> int:                           # exit status
     "The command; bad input is told in one line on stderr, with exit status 2."
     a = _arguments(argv)
     torch.set_float32_matmul_precision('high')

@@ -30,8 +30,12 @@ __all__ = ['LIMIT_MB', 'pack', 'weights_hash', 'check_pipeline', 'main']
 LIMIT_MB = 12
 
 
-def pack(dit: str | Path, vae: str | Path, out: str | Path, machine: str | None = None, note: str = ''
-         ) -> dict[str, Any]:
+def pack(dit: str | Path,             # checkpoint of the transformer's run
+         vae: str | Path,             # checkpoint of the VAE's run
+         out: str | Path,             # folder to write
+         machine: str | None = None,  # what the runs were made on; None: this machine
+         note: str = '',              # what else the card should say about the runs
+         ) -> dict[str, Any]:         # the facts in `made.json`
     """Write a stock CogVideoXPipeline folder from the checkpoints of a transformer's and a VAE's run; facts about it.
 
     machine: what the runs were made on; default this one. note: what else a reader of the card should know of them.
@@ -75,7 +79,8 @@ def _plain_names(out: Path) -> None:
         path.write_text(path.read_text().replace('TokenizersBackend', 'PreTrainedTokenizerFast'))
 
 
-def weights_hash(folder: str | Path) -> str:
+def weights_hash(folder: str | Path,  # a pipeline's folder
+                 ) -> str:            # 16 hexadecimal digits
     "A short hash of all weights of a pipeline folder: figures are stored with it."
     h = hashlib.sha256()
     for f in sorted(Path(folder).rglob('*.safetensors')):
@@ -83,7 +88,10 @@ def weights_hash(folder: str | Path) -> str:
     return h.hexdigest()[:16]
 
 # %% ../../nbs/bundled/04_export.ipynb #4916476d
-def check_pipeline(folder: str | Path, prompt: str = 'a red circle moves left', **settings) -> Any:
+def check_pipeline(folder: str | Path,                       # a pipeline's folder
+                   prompt: str = 'a red circle moves left',  # a caption of the world
+                   **settings                                # go to the pipeline's call
+                   ) -> Any:                                 # the pipeline
     """Load a folder with stock code and call it with a prompt; the pipeline.
 
     Raises ValueError if it cannot be loaded or does not make a video of 17 frames of 64x64."""
@@ -100,7 +108,8 @@ def check_pipeline(folder: str | Path, prompt: str = 'a red circle moves left', 
     return pipe
 
 # %% ../../nbs/bundled/04_export.ipynb #b5108aaf
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None,  # arguments; None: those of the process
+         ) -> int:                           # exit status
     "The command: pack, then load and call with stock code. Bad input is told in one line, with exit status 2."
     p = argparse.ArgumentParser(prog='python -m vidlens.bundled.export', description='Pack runs as a stock pipeline.')
     p.add_argument('--dit', type=Path, required=True, help="checkpoint of the transformer's run")

@@ -50,9 +50,9 @@ _FEW = {'one object': 6, 'pan': 3, 'two objects': 3, 'stops': 2, 'late': 2}
 class Bench:
     "What is measured: a pipeline's folder, and where sampled videos are kept and contact sheets go."
 
-    folder: Path
-    cache: Path | None = None
-    sheets: Path | None = None
+    folder: Path                # the pipeline
+    cache: Path | None = None   # folder that keeps sampled videos
+    sheets: Path | None = None  # folder for contact sheets
     clips: int | None = None            # at most so many in everything
 
     def __post_init__(self) -> None:
@@ -73,7 +73,9 @@ class Bench:
         "The frozen judge that ships."
         return Judge.load()
 
-    def pipe(self, split: str):
+    def pipe(self,
+             split: str,  # 'trained', 'untrained', 'heldout' or 'subset'
+             ):
         "The pipeline, or the untrained model of its architecture. Raises ValueError for pipelines that cannot be measured."
         untrained = split == 'untrained'
         if untrained not in self._pipes:
@@ -83,7 +85,9 @@ class Bench:
                                  'height, width), but the gates are for CogVideoX pipelines of 17 frames of 64x64')
         return self._pipes[untrained]
 
-    def stock(self, split: str):
+    def stock(self,
+              split: str,  # 'trained', 'untrained', 'heldout' or 'subset'
+              ):
         "The same by stock diffusers, for its own `pipe(prompt)`."
         check_stock(self.pipe(split))
         if split == 'untrained':
@@ -93,7 +97,10 @@ class Bench:
         with no_loading_bars():
             return CogVideoXPipeline.from_pretrained(str(self.folder))
 
-    def count(self, part: str, split: str) -> int:
+    def count(self,
+              part: str,   # one of `PARTS`
+              split: str,  # 'trained', 'untrained', 'heldout' or 'subset'
+              ) -> int:    # number of clips
         "How many clips a part takes."
         n = _CLIPS[part][SPLITS.index(split)]
         return n if split == 'subset' else min(n, self.clips or n)
@@ -164,13 +171,18 @@ _MEASURES: dict[str, Callable[[Bench, str], list[Row]]] = {
     'vae': _vae, 'captions': _captions, 'swaps': _swaps, 'matching': _matching, 'words': _words}
 
 
-def measure(b: Bench, part: str, split: str) -> list[Row]:
+def measure(b: Bench,        # what is measured
+            part: str,       # one of `PARTS`
+            split: str,      # 'trained', 'untrained', 'heldout' or 'subset'
+            ) -> list[Row]:  # one row per figure
     "The figures of one part and split. Nothing is required of the subset: it is too small, and there to be compared."
     rows = _MEASURES[part](b, split)
     return [replace(r, required=None) for r in rows] if split == 'subset' else rows
 
 # %% ../../nbs/bundled/09_gates.ipynb #969c958d
-def read_gates(path: str | Path, weights: str | None = None) -> dict[str, Any]:
+def read_gates(path: str | Path,            # a gates file
+               weights: str | None = None,  # hash that the figures must belong to; None: any
+               ) -> dict[str, Any]:         # weights, command, made, judge, done, rows
     "What a gates file holds; raises FileNotFoundError, or ValueError if it is damaged or not of these `weights`."
     path = Path(path)
     if not path.is_file():
@@ -194,7 +206,9 @@ def _row(r: dict[str, Any]) -> Row:
     return Row(**given | {k: math.nan for k in ('value', 'lo', 'hi') if given[k] is None})
 
 
-def write_gates(path: str | Path, found: dict[str, Any]) -> None:
+def write_gates(path: str | Path,       # a gates file
+                found: dict[str, Any],  # as `read_gates` returns it
+                ) -> None:
     "Write figures, whole or not at all."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,8 +218,13 @@ def write_gates(path: str | Path, found: dict[str, Any]) -> None:
         part.write_text(f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n', encoding='utf-8')
 
 
-def merge(found: dict[str, Any], part: str, split: str, rows: Sequence[Row], clips: int | None = None,
-          judge: str | None = None) -> dict[str, Any]:
+def merge(found: dict[str, Any],     # as `read_gates` returns it
+          part: str,                 # one of `PARTS`
+          split: str,                # 'trained', 'untrained', 'heldout' or 'subset'
+          rows: Sequence[Row],       # the new rows
+          clips: int | None = None,  # limit on the number of clips, if there was one
+          judge: str | None = None,  # hash of the judge's weights
+          ) -> dict[str, Any]:       # a copy with the new rows
     "Figures with those of one part and split put in the place of the old ones."
     def other(d): return (d['part'], d['split']) != (part, split)
     kept = [r for r in found['rows'] if other({'part': r.part, 'split': r.split})]
@@ -255,7 +274,10 @@ def _typeset(rows: list[list[str]], markdown: bool) -> str:
 _HEAD = ('gate', 'figure', '95 %', 'n', 'chance', 'required', 'met', 'untrained model', 'held-out family')
 
 
-def gates_table(rows: Sequence[Row], markdown: bool = False, only_required: bool = False) -> str:
+def gates_table(rows: Sequence[Row],          # measured rows
+                markdown: bool = False,       # as a Markdown table, else plain text
+                only_required: bool = False,  # leave out figures without a requirement
+                ) -> str:                     # the table
     "The figures as a table, in plain text or markdown; `only_required`: without those that nothing is required of."
     lines: dict[str, dict[str, dict[str, Row]]] = {}
     for r in rows:
@@ -273,7 +295,9 @@ _EXAMS = {'truth': 'true clips, held out', 'spread 14': 'as far from the centre 
           'and photographs': 'and photographs behind it'}
 
 
-def judge_table(facts: dict[str, Any], markdown: bool = False) -> str:
+def judge_table(facts: dict[str, Any],   # the judge's facts, as in a gates file
+                markdown: bool = False,  # as a Markdown table, else plain text
+                ) -> str:                # the table
     """The judge's classes, chance and accuracies with 95 % intervals on true clips that it never saw, as a table, in plain
     text or markdown; facts as a gates file has them."""
     rows = [['judge', 'classes', 'chance', *(f'{said}, n' for said in _EXAMS.values())]]
@@ -292,7 +316,9 @@ def _report(found: dict[str, Any]) -> str:
 _TOLERANCE = {'dB': .1, 'px': .5, 'mass': .01, 'difference': .01, 'loss': .002, 'level': .01}
 
 
-def check_subset(stored: Sequence[Row], found: Sequence[Row]) -> list[str]:
+def check_subset(stored: Sequence[Row],  # rows of a gates file
+                 found: Sequence[Row],   # rows measured now
+                 ) -> list[str]:         # one sentence per difference; empty if there is none
     "What differs between stored and found figures of the subset by more than rounding may; empty if nothing."
     here = {(r.part, r.name): r for r in found if r.split == 'subset'}
     there = {(r.part, r.name): r for r in stored if r.split == 'subset'}
@@ -307,8 +333,13 @@ def check_subset(stored: Sequence[Row], found: Sequence[Row]) -> list[str]:
     return said if there else ['no figures of the subset are stored: measure them with --splits subset']
 
 # %% ../../nbs/bundled/09_gates.ipynb #45ff194a
-def evaluate(bench: Bench, out: Path, parts: Sequence[str] = PARTS, splits: Sequence[str] = SPLITS, anew: bool = False,
-             command: str = '') -> dict[str, Any]:
+def evaluate(bench: Bench,                    # what is measured
+             out: Path,                       # the gates file
+             parts: Sequence[str] = PARTS,    # which of `PARTS`
+             splits: Sequence[str] = SPLITS,  # which of `SPLITS`
+             anew: bool = False,              # drop stored figures
+             command: str = '',               # the command, for the record
+             ) -> dict[str, Any]:             # as `read_gates` returns it
     "Measure what is not in `out` yet, storing each part as it is done; `anew`: drop what is there."
     found: dict[str, Any] = {'weights': bench.weights, 'command': command, 'made': {}, 'judge': {}, 'rows': [],
                              'done': []}
@@ -334,7 +365,10 @@ def evaluate(bench: Bench, out: Path, parts: Sequence[str] = PARTS, splits: Sequ
     return found
 
 
-def check(bench: Bench, path: Path, parts: Sequence[str] = PARTS) -> list[str]:
+def check(bench: Bench,                  # what is measured
+          path: Path,                    # the gates file
+          parts: Sequence[str] = PARTS,  # which of `PARTS`
+          ) -> list[str]:                # one sentence per difference
     "Measure the subset again and tell what differs from the figures in `path`."
     stored = [r for r in read_gates(path, bench.weights)['rows'] if r.part in parts]
     found = [r for part in parts for r in measure(bench, part, 'subset')]
@@ -390,7 +424,8 @@ def _run(a: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None,  # arguments; None: those of the process
+         ) -> int:                           # exit status
     "The command. Bad input is told in one line on stderr, with exit status 2; a --check that differs has status 1."
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     _log.setLevel(logging.INFO)

@@ -45,19 +45,26 @@ class Followed:
     off: (ways, points) tokens by which the found token misses, the larger of both axes; px: (ways, points) the same as
     a distance; on_object, clip: (points,)."""
 
-    ways: list[str]
-    off: Tensor
-    px: Tensor
-    on_object: Tensor
-    clip: Tensor
+    ways: list[str]    # methods: layers and baselines
+    off: Tensor        # (ways, points) distance in tokens
+    px: Tensor         # (ways, points) distance in pixels
+    on_object: Tensor  # (points,) bool
+    clip: Tensor       # (points,) number of the clip
 
-    def of(self, way: str, objects: bool, exact: bool = False) -> tuple[Tensor, Tensor]:
+    def of(self,
+           way: str,                    # a key of `ways`
+           objects: bool,               # points on objects, else on the background
+           exact: bool = False,         # the exact token, else within one token
+           ) -> tuple[Tensor, Tensor]:  # hits (points,) bool, and the clip of each point
         "Whether a way found each point, and the points' clips."
         rows = self.on_object == objects
         return (self.off[self.ways.index(way)][rows] <= (0 if exact else 1)).float(), self.clip[rows]
 
 
-def followed(find: Finder, grid: Grid, scenes: world.Scenes) -> Followed:
+def followed(find: Finder,          # find(clip, points, grid, i): positions (points, token frames, 2) px by method
+             grid: Grid,            # where tokens lie
+             scenes: world.Scenes,  # a batch of scenes
+             ) -> Followed:         # results of all methods
     """Follow the points of scenes that move by a token or more.
 
     `find(clip, points, grid, i)` tells places (points, token frames, 2) px by the name of the way."""
@@ -77,7 +84,12 @@ def followed(find: Finder, grid: Grid, scenes: world.Scenes) -> Followed:
     return Followed(list(found), off, px, on, which)
 
 # %% ../../nbs/bundled/07_inside.ipynb #ede0ad23
-def in_layers(pipe, clip, points: Tensor, grid: Grid, **noise) -> tuple[dict[int, Tensor], Any]:
+def in_layers(pipe,                                # a pipeline like the bundled one
+              clip,                                # a clip of the world
+              points: Tensor,                      # (points, 3): t, x, y in pixels
+              grid: Grid,                          # where tokens lie
+              **noise                              # goes to `renoise`
+              ) -> tuple[dict[int, Tensor], Any]:  # positions by layer, and the forward pass
     "Where each layer finds points, by its number, and the forward; `noise` goes to `renoise`."
     found: dict[int, Tensor] = {}
 
@@ -88,7 +100,12 @@ def in_layers(pipe, clip, points: Tensor, grid: Grid, **noise) -> tuple[dict[int
         return found, renoise(pipe, None, readable_caption(pipe, clip.caption), **noise)
 
 
-def in_input(clip, r, points: Tensor, grid: Grid, i: int) -> dict[str, Tensor]:
+def in_input(clip,                    # a clip of the world
+             r,                       # the forward pass
+             points: Tensor,          # (points, 3): t, x, y in pixels
+             grid: Grid,              # where tokens lie
+             i: int,                  # seed of the noise on RGB
+             ) -> dict[str, Tensor]:  # positions by kind of input
     "Where the nearest neighbour is in what the model saw in a forward, in RGB under as much noise, and in clean RGB."
     x = clip.video * 2 - 1
     noise = r.step.s * torch.randn(x.shape, generator=torch.Generator().manual_seed(10**6 + i))
@@ -98,7 +115,8 @@ def in_input(clip, r, points: Tensor, grid: Grid, i: int) -> dict[str, Tensor]:
             for name, y in zip((*RIVALS, 'RGB of power 1', 'clean RGB'), seen)}
 
 
-def finder(pipe) -> Finder:
+def finder(pipe,         # a pipeline like the bundled one
+           ) -> Finder:  # find(clip, points, grid, i)
     "Where each layer of a pipeline finds points at half noise, and where the neighbours at the same noise do."
     def find(clip, points: Tensor, grid: Grid, i: int) -> dict[str, Tensor]:
         found, r = in_layers(pipe, clip, points, grid, sigma=HALF, seed=i, latents=encode(pipe, clip.video))
@@ -109,7 +127,11 @@ def finder(pipe) -> Finder:
 _LIGHT = (.1, .35)
 
 
-def point_scenes(n: int, seed: int, family: str = 'train', hard: bool = False) -> world.Scenes:
+def point_scenes(n: int,                 # half the number of scenes
+                 seed: int,              # the same seed gives the same result
+                 family: str = 'train',  # 'train' or 'heldout': which shapes, colours and textures
+                 hard: bool = False,     # hard scenes first, then pans in changing light
+                 ) -> world.Scenes:      # 2 n scenes
     """2 n scenes: moving objects and a resting camera, then a camera that pans over one object.
 
     hard: the first are `hard_scenes`, the pans are in changing light."""
@@ -118,7 +140,10 @@ def point_scenes(n: int, seed: int, family: str = 'train', hard: bool = False) -
     return _join(moving, fresh(n, seed + 1, family, world.Mixture('pan'), knobs))
 
 
-def hard_scenes(n: int, seed: int, family: str = 'train') -> world.Scenes:
+def hard_scenes(n: int,                 # how many
+                seed: int,              # the same seed gives the same result
+                family: str = 'train',  # 'train' or 'heldout': which shapes, colours and textures
+                ) -> world.Scenes:      # n scenes
     "n scenes of two objects of one colour that turn on their way, in changing light; nothing easier among them."
     return fresh(n, seed, family, world.Mixture('two', _EIGHT),
                  world.Knobs(spread=14, same_colour=1, light=_LIGHT, turn=(.5, 1.5)))
@@ -129,7 +154,11 @@ def _join(a: world.Scenes, b: world.Scenes) -> world.Scenes:
     return world.Scenes(**both, photos=a.photos)
 
 
-def matching_rows(split: str, chosen: Followed, easy: Followed, hard: Followed | None) -> list[Row]:
+def matching_rows(split: str,             # 'trained', 'untrained', 'heldout' or 'subset'
+                  chosen: Followed,       # clips that choose the best layer
+                  easy: Followed,         # clips of single objects and pans
+                  hard: Followed | None,  # hard scenes; None: not measured
+                  ) -> list[Row]:         # one row per figure
     "Figures of all layers and rivals on `easy` and `hard`; the best layer is chosen on `chosen`."
     rows: list[Row] = []
     for objects, where in ((True, 'objects'), (False, 'background')):
@@ -187,7 +216,10 @@ def _median(x: Tensor, clip: Tensor, draws: int = 300) -> Interval:
 _LEVELS = (4, 8, 12, 16, 20)        # steps of a run of 30
 
 
-def movers(n: int, seed: int, family: str = 'train') -> tuple[world.Scenes, list[int]]:
+def movers(n: int,                               # how many
+           seed: int,                            # the same seed gives the same result
+           family: str = 'train',                # 'train' or 'heldout': which shapes, colours and textures
+           ) -> tuple[world.Scenes, list[int]]:  # n scenes, and the number of the moving object in each
     "n scenes of two objects of which one moves in a direction, and which: the first, the second, ..."
     mixture = world.Mixture(kind='two', motions=list(world.MOTIONS)[:4], schedules='whole', paces='normal')
     scenes = fresh(n, seed, family, mixture)
@@ -196,7 +228,9 @@ def movers(n: int, seed: int, family: str = 'train') -> tuple[world.Scenes, list
     return scenes.with_(0, motion=told[0]).with_(1, motion=told[1]), who
 
 
-def mass(maps: Tensor, where: Tensor) -> Tensor:
+def mass(maps: Tensor,   # (..., frames, rows, cols)
+         where: Tensor,  # (frames, rows, cols) in 0 to 1
+         ) -> Tensor:    # (...) share of the mass, mean over frames
     "Share of maps (..., frames, rows, cols) on `where` (frames, rows, cols) in 0 to 1: (...), mean over frames."
     x = maps - maps.amin((-2, -1), keepdim=True)
     return ((x * where).sum((-2, -1)) / x.sum((-2, -1)).clamp_min(1e-12)).mean(-1)
@@ -205,7 +239,8 @@ def mass(maps: Tensor, where: Tensor) -> Tensor:
 Mapper = Callable[[Any, list[str], int, int], Tensor]
 
 
-def mapper(pipe) -> Mapper:
+def mapper(pipe,         # a pipeline like the bundled one
+           ) -> Mapper:  # maps(clip, words, step, i): (layers, words, frames, rows, cols)
     """Maps (layers, words, frames, rows, cols) of words of a clip's caption at a step of a run of 30, as `imap` gives
     them of each layer."""
     last: dict[str, Any] = {'clip': None}       # several steps are asked of a clip: it is encoded once
@@ -219,7 +254,12 @@ def mapper(pipe) -> Mapper:
     return maps
 
 
-def masses(maps: Mapper, grid: Grid, scenes: world.Scenes, who: list[int], steps: Sequence[int]) -> Tensor:
+def masses(maps: Mapper,          # makes word maps of a clip
+           grid: Grid,            # where tokens lie
+           scenes: world.Scenes,  # a batch of scenes
+           who: list[int],        # number of the moving object in each scene
+           steps: Sequence[int],  # which steps of a run of 30
+           ) -> Tensor:           # (steps, layers, clips, 5)
     """Masses on the mover, (steps, layers, clips, 5): of its motion word, its colour, the other's colour, the other's name
     (colour and shape), and the mover's share of the area."""
     rows = []
@@ -234,8 +274,14 @@ def masses(maps: Mapper, grid: Grid, scenes: world.Scenes, who: list[int], steps
     return torch.stack(rows, 2)
 
 
-def words_rows(maps: Mapper, grid: Grid, split: str, family: str = 'train', clips: int = 64, choose: int = 16,
-               at: tuple[int, int] | None = None) -> list[Row]:
+def words_rows(maps: Mapper,                       # makes word maps of a clip
+               grid: Grid,                         # where tokens lie
+               split: str,                         # 'trained', 'untrained', 'heldout' or 'subset'
+               family: str = 'train',              # 'train' or 'heldout': which shapes, colours and textures
+               clips: int = 64,                    # number of clips
+               choose: int = 16,                   # number of other clips that choose step and layer
+               at: tuple[int, int] | None = None,  # step and layer; None: chosen
+               ) -> list[Row]:                     # one row per figure
     "Where words' maps are, `at` a step and layer; None: those that are best on `choose` other clips."
     if at is None:
         tried = masses(maps, grid, *movers(choose, 300, family), _LEVELS).mean(2)

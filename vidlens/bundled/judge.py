@@ -37,22 +37,24 @@ _CHOICES: dict[str, list[str]] = {
 @dataclass(frozen=True)
 class SeenObject:
     "An object found in a clip; `area` is its mean share of the frame."
-    colour: str
-    shape: str
-    motion: str
-    schedule: str
-    pace: str
-    area: float
+    colour: str    # from `COLOURS`
+    shape: str     # from `SHAPES`
+    motion: str    # from `MOTIONS`
+    schedule: str  # from `SCHEDULES`
+    pace: str      # from `PACES`
+    area: float    # mean share of the frame
 
 
 @dataclass(frozen=True)
 class Seen:
     "What the judge sees in a clip: at most two objects, the larger one first, and the camera."
-    objects: tuple[SeenObject, ...]
-    camera: str
+    objects: tuple[SeenObject, ...]  # at most two, the larger one first
+    camera: str                      # from `CAMERAS`
 
 # %% ../../nbs/bundled/05_judge.ipynb #892343fc
-def agreement(seen: Seen, said: world.Description) -> dict[str, Any]:
+def agreement(seen: Seen,               # what the judge sees
+              said: world.Description,  # what the caption says
+              ) -> dict[str, Any]:      # True, False or None by attribute; a tuple for `motions`
     """Whether what is seen is what a caption says, by attribute: True, False, or None where it does not apply.
 
     'colour': these colours and no others; 'shape', 'motion', 'schedule', 'pace': of every object, found by its colour;
@@ -345,14 +347,19 @@ class Judge:
 
     `facts`: number of classes, chance, accuracy on held-out truth with its interval, and the weights' hash."""
 
-    def __init__(self, nets: _Nets, facts: dict[str, Any]) -> None:
+    def __init__(self,
+                 nets: _Nets,            # its networks
+                 facts: dict[str, Any],  # how it was trained and examined
+                 ) -> None:
         self._nets = nets.eval().requires_grad_(False)
         self.facts = facts | {'classes': {k: len(v) for k, v in _CHOICES.items()},
                               'chance': {k: 1 / len(v) for k, v in _CHOICES.items()},
                               'hash': _weights_hash(_halved(nets))}
 
     @classmethod
-    def load(cls, path: str | Path | None = None) -> Judge:
+    def load(cls,
+             path: str | Path | None = None,  # a safetensors file; None: the bundled judge
+             ) -> Judge:                      # frozen
         "The frozen judge that ships, or one from a file; raises FileNotFoundError or ValueError."
         path = Path(path) if path is not None else _ASSET
         if not path.is_file():
@@ -370,13 +377,18 @@ class Judge:
         nets.load_state_dict(tensors)
         return cls(nets, facts)
 
-    def save(self, path: str | Path) -> None:
+    def save(self,
+             path: str | Path,  # a safetensors file
+             ) -> None:
         "Write it to a safetensors file, in half precision."
         write_checkpoint(path, 'judge', _halved(self._nets),
                          {k: v for k, v in self.facts.items() if k not in ('classes', 'chance', 'hash')})
 
     @torch.no_grad()
-    def look(self, videos: Tensor, chunk: int = 16) -> list[Seen]:
+    def look(self,
+             videos: Tensor,   # (clips, 17, 64, 64, 3) float in [0, 1]
+             chunk: int = 16,  # clips at once
+             ) -> list[Seen]:  # what each clip shows
         "What is seen in clips (clips, 17, 64, 64, 3), float in [0, 1]; raises TypeError, ValueError for others."
         _check_videos(videos)
         return [seen for part in videos.float().cpu().split(chunk) if len(part) for seen in self._look(part)]
@@ -537,7 +549,11 @@ def _fit_path(net: nn.Module, data: _Examples, steps: int, seed: int) -> None:
     _fit(net, steps, 2e-3, loss_at)
 
 
-def fit_judge(clips: int = 9_600, seed: int = 0, path_steps: int = 5000, shape_steps: int = 700) -> Judge:
+def fit_judge(clips: int = 9_600,      # number of clips for the segmenter; a third as many others for the rest
+              seed: int = 0,           # the same seed gives the same result
+              path_steps: int = 5000,  # training steps of the motion network
+              shape_steps: int = 700,  # training steps of the shape network
+              ) -> Judge:              # frozen
     """Train a judge on true clips: `clips` for the segmenter, a third as many others for what is read off.
 
     The same for the same seed. Raises ValueError for too few clips."""
@@ -565,7 +581,11 @@ EXAMS: dict[str, tuple[str, world.Knobs]] = {
     'and photographs': ('heldout', world.Knobs())}
 
 
-def examine(judge: Judge, clips: int = 120, exam: str = 'truth', seed: int = 0) -> list[tuple[str, str, bool]]:
+def examine(judge: Judge,                      # the frozen judge
+            clips: int = 120,                  # number of clips
+            exam: str = 'truth',               # one of `EXAMS`
+            seed: int = 0,                     # the same seed gives the same result
+            ) -> list[tuple[str, str, bool]]:  # (attribute, true value, whether the judge is right)
     """Verdicts on fresh true clips, held-out combinations: (attribute, what is true, right) for each.
 
     A third each of single objects, pairs, and moving cameras. exam: see `EXAMS`. Raises ValueError for others."""
@@ -641,7 +661,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return p.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None,  # arguments; None: those of the process
+         ) -> int:                           # exit status
     "The command; bad input is told in one line on stderr, with exit status 2."
     a = _arguments(argv)
     try:

@@ -34,20 +34,28 @@ class Row:
     unit: 'share', 'dB', 'px', 'mass', 'loss' or 'difference'; n: clips or points; note: what else is to be known, such
     as the layer."""
 
-    part: str
-    name: str
-    split: str
-    value: float
-    lo: float
-    hi: float
-    n: int
-    unit: str = 'share'
-    chance: float | None = None
-    required: float | None = None
-    note: str = ''
+    part: str                      # one of `PARTS` of the gates
+    name: str                      # what was measured
+    split: str                     # 'trained', 'untrained', 'heldout' or 'subset'
+    value: float                   # the figure
+    lo: float                      # lower end of the 95 % interval
+    hi: float                      # upper end
+    n: int                         # number of clips or points
+    unit: str = 'share'            # share, difference, dB, px, mass, loss or level
+    chance: float | None = None    # what guessing would reach
+    required: float | None = None  # least value that is required
+    note: str = ''                 # layer and step, for example
 
     @classmethod
-    def of(cls, part: str, name: str, split: str, found: Interval, n: int, unit: str = 'share', **more) -> Row:
+    def of(cls,
+           part: str,            # one of `PARTS`
+           name: str,            # what was measured
+           split: str,           # 'trained', 'untrained', 'heldout' or 'subset'
+           found: Interval,      # figure with interval
+           n: int,               # number of clips or points
+           unit: str = 'share',  # share, difference, dB, px, mass, loss or level
+           **more                # the other fields
+           ) -> Row:             # a row
         "From a figure with its interval."
         value, lo, hi = map(float, found)
         return cls(part, name, split, value, lo, hi, n, unit, **more)
@@ -64,7 +72,8 @@ class Row:
         return {k: plain(v) for k, v in asdict(self).items()} | {'met': self.met}
 
 
-def share_interval(right: Iterable[bool]) -> Interval:
+def share_interval(right: Iterable[bool],  # outcomes
+                   ) -> Interval:          # share with its 95 % interval
     "Share of independent yes-or-no outcomes with its 95 % interval (Wilson 1927), which 20 of 20 does not close."
     x = [bool(r) for r in right]
     if not x:
@@ -75,27 +84,32 @@ def share_interval(right: Iterable[bool]) -> Interval:
 SEED = 7 * 10**15
 
 
-def check_words(pipe) -> None:
+def check_words(pipe,  # a pipeline like the bundled one
+                ) -> None:
     "Raise ValueError, with the words, if a pipeline does not know the world's."
     words, some = world.vocabulary(), min(12, text_length(pipe) - 2)
     for i in range(0, len(words), some):
         text_of(pipe, ' '.join(words[i:i + some]))
 
 
-def fresh(n: int,                                   # number of scenes
-          seed: int,                                # scene i of a seed is always the same
-          family: str = 'train',                    # 'train' or 'heldout': which shapes, colours and textures
-          mixture: world.Mixture | None = None,     # which scenes; its family and combinations are replaced
-          knobs: world.Knobs | None = None,         # sizes, distances and looks; None: starts up to 14 units from the centre
-          ) -> world.Scenes:
+def fresh(n: int,                                # number of scenes
+          seed: int,                             # scene i of a seed is always the same
+          family: str = 'train',                 # 'train' or 'heldout': which shapes, colours and textures
+          mixture: world.Mixture | None = None,  # which scenes; its family and combinations are replaced
+          knobs: world.Knobs | None = None,      # sizes, distances, looks; None: starts up to 14 units from the centre
+          ) -> world.Scenes:                     # a batch of n
     "Scenes that training never saw: held-out combinations, or the held-out family."
     combos = 'heldout' if family == 'train' else 'all'
     mixture = replace(mixture or world.Mixture(), combos=combos, family=family)
     return world.sample(n, SEED + seed, mixture, knobs or world.Knobs(spread=14))
 
 # %% ../../nbs/bundled/06_measures.ipynb #5c42dcf7
-def vae_rows(redraw: Callable[[Tensor], Tensor], judge, split: str, family: str = 'train', clips: int = 96
-             ) -> list[Row]:
+def vae_rows(redraw: Callable[[Tensor], Tensor],  # a video (frames, height, width, 3) to its reconstruction
+             judge,                               # the frozen judge
+             split: str,                          # 'trained', 'untrained', 'heldout' or 'subset'
+             family: str = 'train',               # 'train' or 'heldout': which shapes, colours and textures
+             clips: int = 96,                     # number of clips
+             ) -> list[Row]:                      # one row per figure
     """PSNR of redrawn clips, whole and on objects, and the share of single objects whose shape the judge still tells.
 
     redraw: a video (frames, height, width, 3) to its reconstruction. The interval is over clips."""
@@ -125,15 +139,20 @@ def _decibels(errors: Tensor) -> Interval:
     return Interval(mean, hi, lo)
 
 
-def redraw_by(pipe) -> Callable[[Tensor], Tensor]:
+def redraw_by(pipe,                             # a pipeline like the bundled one
+              ) -> Callable[[Tensor], Tensor]:  # a video to its reconstruction
     "Encode and decode by a pipeline's VAE."
     return lambda video: decode(pipe, encode(pipe, video))
 
 
-def log_progress(part: str, done: int, num_inference_steps: int, every: int = 16) -> None:
+def log_progress(part: str,        # name of the part
+                 done: int,        # clips done
+                 total: int,       # clips in all
+                 every: int = 16,  # log each so many
+                 ) -> None:
     "Log how far a part is."
-    if done % every == 0 or done == num_inference_steps:
-        _log.info('%s: %s of %s', part, done, num_inference_steps)
+    if done % every == 0 or done == total:
+        _log.info('%s: %s of %s', part, done, total)
 
 # %% ../../nbs/bundled/06_measures.ipynb #e7146089
 Answer = Callable[[Tensor, list[str], int], Tensor]
@@ -145,8 +164,13 @@ _ASKED: dict[str, tuple[tuple[int, ...], float | None]] = {
     'pace': ((850,), None), 'zoom, roll': ((850,), None), _SEEN: ((850, 950), None)}
 
 
-def swap_losses(answer: Answer, z: Tensor, rows: Sequence[list[str]], t: int, alphas: Tensor, batch: int = 16
-                ) -> Tensor:
+def swap_losses(answer: Answer,             # predicts v from latents, captions, timestep
+                z: Tensor,                  # latents (clips, ...)
+                rows: Sequence[list[str]],  # rows of captions
+                t: int,                     # timestep
+                alphas: Tensor,             # cumulative products of the scheduler's alphas
+                batch: int = 16,            # clips at once
+                ) -> Tensor:                # (captions, clips)
     "Squared error of the predicted v, (captions, clips), for latents (clips, ...) noised to t, all by the same noise."
     a, g = alphas[t].float(), torch.Generator().manual_seed(t)
     noise = torch.randn(z.shape, generator=g)
@@ -156,7 +180,8 @@ def swap_losses(answer: Answer, z: Tensor, rows: Sequence[list[str]], t: int, al
                         for row in rows])
 
 
-def answer_of(pipe) -> Answer:
+def answer_of(pipe,         # a pipeline like the bundled one
+              ) -> Answer:  # (latents, captions, timestep) to v
     "What a pipeline's network predicts: (latents, captions, timestep) to v, with all text slots."
     card = card_of(pipe)
 
@@ -168,8 +193,14 @@ def answer_of(pipe) -> Answer:
     return answer
 
 
-def swap_rows(answer: Answer, code: Callable[[Tensor], Tensor], alphas: Tensor, split: str, family: str = 'train',
-              clips: int = 128, names: Sequence[str] | None = None) -> list[Row]:
+def swap_rows(answer: Answer,                      # predicts v from latents, captions, timestep
+              code: Callable[[Tensor], Tensor],    # videos (clips, ...) to latents (clips, ...)
+              alphas: Tensor,                      # cumulative products of the scheduler's alphas
+              split: str,                          # 'trained', 'untrained', 'heldout' or 'subset'
+              family: str = 'train',               # 'train' or 'heldout': which shapes, colours and textures
+              clips: int = 128,                    # number of clips
+              names: Sequence[str] | None = None,  # which of `SWAPS`; None: all
+              ) -> list[Row]:                      # one row per figure
     """Share of clips whose true caption has the lowest loss, for each kind of word; on the subset also the loss.
 
     code: videos (clips, ...) to latents (clips, ...)."""
@@ -198,6 +229,7 @@ def swap_rows(answer: Answer, code: Callable[[Tensor], Tensor], alphas: Tensor, 
     return rows
 
 
-def code_by(pipe) -> Callable[[Tensor], Tensor]:
+def code_by(pipe,                             # a pipeline like the bundled one
+            ) -> Callable[[Tensor], Tensor]:  # videos (clips, ...) to latents (clips, ...)
     "Encode videos one by one by a pipeline's VAE."
     return lambda videos: torch.cat([encode(pipe, v) for v in videos])

@@ -77,9 +77,9 @@ python -m vidlens.bundled.modelcard --pipeline pipeline --sheets sheets
 
 The latent space is fixed before any training: principal components of blocks of 4x4 pixels and 4 frames. The VAE learns
 to encode into this space and to decode from it, while the transformer learns to generate in it. An auxiliary loss of the
-training also read from tokens in the middle of the network, with fixed linear readouts, the colour, shape, motion, schedule and
-pace of the token's object, and the camera; the readouts are not part of the pipeline. A tenth of all triples of colour, shape and motion never appeared in
-training; the captions of the evaluation use these triples.
+training also read from tokens in the middle of the network, with fixed linear readouts, the colour, shape, motion, schedule
+and pace of the token's object, and the camera; the readouts are not part of the pipeline. A tenth of all triples of
+colour, shape and motion never appeared in training; the captions of the evaluation use these triples.
 """
 
 # %% ../../nbs/bundled/10_modelcard.ipynb #c0a1b2c7

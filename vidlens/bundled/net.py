@@ -35,7 +35,10 @@ __all__ = ['SHORT', 'LONG', 'settings_of', 'configured', 'check_numbers', 'check
            'whole_step', 'aligned']
 
 # %% ../../nbs/bundled/01_net.ipynb #09e80cca
-def settings_of(kind: type, given: Any, where: str = 'the configuration') -> dict[str, Any]:
+def settings_of(kind: type,                        # a dataclass of settings
+                given: Any,                        # a dictionary, as JSON gives it
+                where: str = 'the configuration',  # what is read, for the message
+                ) -> dict[str, Any]:               # values by name; lists as tuples
     """What a dictionary, as JSON gives it, holds for a dataclass of settings; lists become tuples.
 
     Raises ValueError for unknown names, and for values that are not of the default's kind."""
@@ -50,7 +53,10 @@ def settings_of(kind: type, given: Any, where: str = 'the configuration') -> dic
     return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
 
 
-def configured(kind: type[_Kind], given: Any, where: str = 'the configuration') -> _Kind:
+def configured(kind: type[_Kind],                 # a dataclass of settings
+               given: Any,                        # a dictionary, as JSON gives it
+               where: str = 'the configuration',  # what is read, for the message
+               ) -> _Kind:                        # an instance of `kind`
     "A dataclass of settings from a dictionary, as JSON gives it; raises ValueError, which says where, for what cannot work."
     known = settings_of(kind, given, where)
     try:
@@ -76,14 +82,19 @@ def _expected(default: Any) -> str:
     return 'a whole number' + ('' if default is None else f' such as {default}')
 
 
-def check_numbers(settings: Any, must: str, ok: Callable[[Any], bool], *names: str) -> None:
+def check_numbers(settings: Any,              # an object with these attributes
+                  must: str,                  # the requirement in words
+                  ok: Callable[[Any], bool],  # whether a value meets it
+                  *names: str,                # which attributes
+                  ) -> None:
     "Raise ValueError for the first of the named settings that is not `ok`; `must` says in words what it must be."
     for name in names:
         if not ok(value := getattr(settings, name)):
             raise ValueError(f'{name} is {value}, but must be {must}')
 
 
-def check_training(settings: Any) -> None:
+def check_training(settings: Any,  # `Config` or `VaeConfig`
+                   ) -> None:
     "Raise ValueError for settings of either run that cannot work: counts, running mean, the end."
     check_numbers(settings, 'at least 1', lambda n: n >= 1, 'batch', 'samples', 'warmup')
     check_numbers(settings, 'a whole number from 0 to 999999999', lambda n: 0 <= n < 10**9, 'seed')
@@ -94,7 +105,11 @@ def check_training(settings: Any) -> None:
                          f'{settings.samples} samples')
 
 
-def check_end(seen: int, before: int, samples: int, where: str) -> None:
+def check_end(seen: int,     # clips that training has seen
+              before: int,   # length of the run so far, clips
+              samples: int,  # its new length, clips
+              where: str,    # the folder, for the message
+              ) -> None:
     "Raise ValueError if a run of `before` samples that has `seen` so many clips is now to end earlier than that."
     if samples < seen and samples != before:
         raise ValueError(f'samples is {samples}, but the run in {where} has seen {seen} clips already: give at least '
@@ -107,33 +122,33 @@ class Config:
 
     Raises ValueError for values that cannot work."""
 
-    seed: int = 0
+    seed: int = 0                                 # of weights and data
     # the network
-    layers: int = 6
-    heads: int = 4
-    head_width: int = 32
-    text_width: int = 128
-    text_layers: int = 2
+    layers: int = 6                               # transformer blocks
+    heads: int = 4                                # attention heads
+    head_width: int = 32                          # channels of a head
+    text_width: int = 128                         # channels of the text encoder
+    text_layers: int = 2                          # blocks of the text encoder
     # the optimisers
-    batch: int = 16
-    muon: float = 4e-3
-    adam: float = 2e-3
-    warmup: int = 1300
+    batch: int = 16                               # clips in a step
+    muon: float = 4e-3                            # learning rate of matrices
+    adam: float = 2e-3                            # learning rate of all else
+    warmup: int = 1300                            # clips until the full rate
     ema: float = .998                   # at 16 clips a step; other batches get the same memory in clips
-    samples: int = 250_000
+    samples: int = 250_000                        # length of the run
     decay_from: int | None = None       # None: the rate stays up
     # the data and the loss
-    spread: tuple[float, float] = (8., 14.)
-    widening: tuple[int, int] = (40_000, 100_000)
-    richer: tuple[int, int] = (50_000, 150_000)
-    object_weight: float = 3.
-    clear_first: float = .5
+    spread: tuple[float, float] = (8., 14.)       # how far from the centre objects start, first and last
+    widening: tuple[int, int] = (40_000, 100_000)  # clips: from the first to the last spread
+    richer: tuple[int, int] = (50_000, 150_000)   # clips: from simple scenes to the full mixture
+    object_weight: float = 3.                     # weight of tokens on objects
+    clear_first: float = .5                       # share of clips whose first frame has less noise
     levels: tuple[float, float] = (.3, .6)      # shares of noise levels below t = 700 and below t = 900
-    tell: float = .1
+    tell: float = .1                              # weight of the readout loss
     contrast: float = 0.                # 0: no pairs; else how far beyond the true clips, away from their pair, one asks
     tempered: float = 1.                # share of the way from no caption to the truth that is asked at the end of the run
-    empty: float = .1
-    long_text: float = .05
+    empty: float = .1                             # share of clips without a caption
+    long_text: float = .05                        # share of clips with 226 text slots
 
     def __post_init__(self) -> None:
         check_training(self)
@@ -152,12 +167,17 @@ class Config:
             raise ValueError(f'levels are {self.levels}, but must be two shares that grow, between 0 and 1: (0.3, 0.6)')
 
     @classmethod
-    def of(cls, given: dict[str, Any], where: str = 'the configuration') -> Config:
+    def of(cls,
+           given: dict[str, Any],             # a dictionary, as JSON gives it
+           where: str = 'the configuration',  # what is read, for the message
+           ) -> Config:                       # the settings
         "From a dictionary, as JSON gives it; raises ValueError for unknown names and values of another kind."
         return configured(cls, given, where)
 
     @classmethod
-    def read(cls, path: str | Path) -> Config:
+    def read(cls,
+             path: str | Path,  # a JSON file
+             ) -> Config:       # the settings
         "From a JSON file; raises FileNotFoundError or ValueError."
         try:
             return cls.of(json.loads(Path(path).read_text(encoding='utf-8')), str(path))
@@ -173,7 +193,8 @@ class Config:
 SHORT, LONG = world.MAX_WORDS + 1, 226      # text slots: the longest caption and its end; what `pipe(prompt)` pads to
 
 
-def make_tokenizer(words: Sequence[str] | None = None):
+def make_tokenizer(words: Sequence[str] | None = None,  # the vocabulary; None: the world's
+                   ):
     "A stock fast tokenizer with one token a word; by default of the world's vocabulary."
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -189,7 +210,10 @@ def make_tokenizer(words: Sequence[str] | None = None):
     return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token='<pad>', eos_token='</s>', unk_token='<unk>')
 
 
-def token_ids(tokenizer, captions: Sequence[str], length: int = SHORT) -> Tensor:
+def token_ids(tokenizer,                # one token per word
+              captions: Sequence[str],  # captions of the world
+              length: int = SHORT,      # text slots
+              ) -> Tensor:              # (captions, length) int64
     "Token numbers (captions, length) int64, padded as the stock pipeline pads."
     return tokenizer(list(captions), padding='max_length', max_length=length, truncation=True,
                      return_tensors='pt').input_ids
@@ -224,7 +248,8 @@ def _make_text_encoder(config: Config, tokens: int):
 
 
 @torch.no_grad()
-def look_beside(text_encoder) -> None:
+def look_beside(text_encoder,  # a T5 encoder, changed in place
+                ) -> None:
     """Bend three of the four heads to words nearby: those before, those behind, and both, up to four away.
 
     Nothing else of the transformer tells the order of words; left to itself this table stays flat."""
@@ -246,7 +271,10 @@ def make_scheduler():
 class Net(nn.Module):
     "Text encoder and transformer as one module: noisy latents, token numbers and timesteps in, predicted v out."
 
-    def __init__(self, config: Config, tokens: int) -> None:
+    def __init__(self,
+                 config: Config,  # the settings of the run
+                 tokens: int,     # size of the vocabulary
+                 ) -> None:
         super().__init__()
         self.text = _make_text_encoder(config, tokens)
         self.transformer = _make_transformer(config)
@@ -263,12 +291,18 @@ class Net(nn.Module):
             self._ropes[key] = rope[0].to(device), rope[1].to(device)
         return self._ropes[key]
 
-    def settle(self, slots: int = LONG) -> None:
+    def settle(self,
+               slots: int = LONG,  # text slots
+               ) -> None:
         "Give the transformer its learned places for so many text slots, which have none themselves."
         text = self.place.new_zeros(1, slots, self.place.shape[-1])
         self.transformer.patch_embed.pos_embedding = torch.cat([text, self.place], 1)
 
-    def forward(self, x: Tensor, ids: Tensor, t: Tensor) -> Tensor:
+    def forward(self,
+                x: Tensor,    # noisy latents (batch, frames, 16, height, width)
+                ids: Tensor,  # (batch, slots) int64
+                t: Tensor,    # (batch,) timesteps
+                ) -> Tensor:  # predicted v, like x
         "x and the answer (batch, frames, 16, height, width), ids (batch, slots), t (batch,)."
         self.settle(ids.shape[1])
         rope = self._rope(x.shape[1], x.shape[3], x.shape[4], x.device)
@@ -276,7 +310,9 @@ class Net(nn.Module):
                                 image_rotary_emb=rope, return_dict=False)[0]
 
 
-def make_net(config: Config, tokens: int) -> Net:
+def make_net(config: Config,  # the settings of the run
+             tokens: int,     # size of the vocabulary
+             ) -> Net:        # the same for the same seed
     "A fresh network; the same for the same seed, whatever was drawn before."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -297,7 +333,11 @@ _FACTS: dict[str, dict[str, Any]] = {
     'vae': {'config': dict, 'world': str, 'seen': int, 'elapsed': _NUMBER}, 'judge': {'world': str, 'clips': int}}
 
 
-def write_checkpoint(path: str | Path, kind: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def write_checkpoint(path: str | Path,            # the file
+                     kind: str,                   # 'dit', 'vae' or 'judge'
+                     tensors: dict[str, Tensor],  # tensors by name
+                     facts: dict[str, Any],       # facts about it, as JSON
+                     ) -> None:
     "Write tensors and facts (JSON) to one file, whole or not at all; parts that killed processes left are removed."
     from safetensors.torch import save_file
 
@@ -325,7 +365,9 @@ def _sweep(path: Path) -> None:
             continue
 
 
-def read_checkpoint(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(path: str | Path,                               # the file
+                    kind: str,                                      # 'dit', 'vae' or 'judge'
+                    ) -> tuple[dict[str, Tensor], dict[str, Any]]:  # tensors by name, and facts
     """Tensors and facts of a checkpoint of this kind.
 
     Raises FileNotFoundError, or ValueError for files that are cut off, of another kind or another version."""
@@ -373,7 +415,9 @@ def _facts(text: str, needed: dict[str, Any], where: str) -> dict[str, Any]:
     return facts
 
 # %% ../../nbs/bundled/01_net.ipynb #5fca10b9
-def part_of(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+def part_of(tensors: dict[str, Tensor],  # tensors by name
+            name: str,                   # beginning of the names
+            ) -> dict[str, Tensor]:      # tensors by the rest of their names
     "Those of a checkpoint's tensors whose names begin with `name` and a full stop, by the rest of their names."
     return {k.removeprefix(name + '.'): v for k, v in tensors.items() if k.startswith(name + '.')}
 
@@ -389,13 +433,19 @@ def _must_fit(own: dict[str, tuple[int, ...]], tensors: dict[str, Tensor], where
     check_finite(tensors, where, 'take an earlier checkpoint, or start a new run')
 
 
-def check_finite(tensors: dict[str, Tensor], where: str, advice: str) -> None:
+def check_finite(tensors: dict[str, Tensor],  # tensors by name
+                 where: str,                  # what is read, for the message
+                 advice: str,                 # what to do, for the message
+                 ) -> None:
     "Raise ValueError that names the first of the tensors that do not hold finite numbers only."
     if odd := next((k for k, v in tensors.items() if not bool(v.isfinite().all())), None):
         raise ValueError(f'{where} holds numbers that are not finite, first in {odd}: {advice}')
 
 
-def load_tensors(here: dict[str, Any], tensors: dict[str, Tensor], where: str) -> None:
+def load_tensors(here: dict[str, Any],        # tensors or modules to fill, by name
+                 tensors: dict[str, Tensor],  # tensors by name
+                 where: str,                  # what is read, for the message
+                 ) -> None:
     "Copy tensors into those `here`, which they must match exactly; raises ValueError that names what does not."
     _must_fit({k: tuple(v.shape) for k, v in here.items()}, tensors, where)
     with torch.no_grad():
@@ -403,7 +453,11 @@ def load_tensors(here: dict[str, Any], tensors: dict[str, Tensor], where: str) -
             here[k].copy_(v)
 
 
-def load_adam(adam: torch.optim.Optimizer, named: dict[str, nn.Parameter], tensors: dict[str, Tensor], where: str) -> None:
+def load_adam(adam: torch.optim.Optimizer,     # AdamW
+              named: dict[str, nn.Parameter],  # its parameters by name
+              tensors: dict[str, Tensor],      # tensors by name
+              where: str,                      # what is read, for the message
+              ) -> None:
     """Give AdamW its memory of named parameters, as `adam_tensors` names it; raises ValueError for one that does not fit.
 
     Without any tensors it begins anew."""
@@ -417,19 +471,27 @@ def load_adam(adam: torch.optim.Optimizer, named: dict[str, nn.Parameter], tenso
         adam.state[named[name]][n] = v if n == 'step' else v.to(named[name])
 
 
-def adam_tensors(adam: torch.optim.Optimizer, named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+def adam_tensors(adam: torch.optim.Optimizer,     # AdamW
+                 named: dict[str, nn.Parameter],  # its parameters by name
+                 ) -> dict[str, Tensor]:          # 'exp_avg.NAME' and so on
     "AdamW's memory: 'exp_avg.NAME' and so on."
     return {f'{n}.{k}': v for k, p in named.items() for n, v in adam.state[p].items()}
 
 
-def load_codec(tensors: dict[str, Tensor], where: str) -> Codec:
+def load_codec(tensors: dict[str, Tensor],  # tensors by name
+               where: str,                  # what is read, for the message
+               ) -> Codec:                  # of 16 channels
     "The codec that a checkpoint holds; raises ValueError if there is none of 16 channels."
     held = part_of(tensors, 'codec')
     _must_fit({'mean': (192,), 'basis': (192, 16), 'scale': (16,)}, held, f'{where}, codec')
     return Codec(**held)
 
 
-def check_world(words: Sequence[str], print_: str, accept: bool, where: str) -> None:
+def check_world(words: Sequence[str],  # the words of the vocabulary
+                print_: str,           # fingerprint of the world in the checkpoint
+                accept: bool,          # accept other looks
+                where: str,            # what is read, for the message
+                ) -> None:
     "Raise ValueError if a checkpoint was made in another world; other looks can be accepted, new words not."
     if new := sorted(set(world.vocabulary()) - set(words)):
         raise ValueError(f'{where} was made in a world without the words {", ".join(new)}: it cannot go on in this '
@@ -439,7 +501,8 @@ def check_world(words: Sequence[str], print_: str, accept: bool, where: str) -> 
                          'words changed; go on all the same with --accept-world, or use the version that wrote it')
 
 # %% ../../nbs/bundled/01_net.ipynb #71c94d21
-def read_progress(folder: str | Path) -> list[dict[str, Any]]:
+def read_progress(folder: str | Path,         # folder of the run
+                  ) -> list[dict[str, Any]]:  # complete rows only
     "The rows of a run's `progress.jsonl`, without lines that a kill left half written; none if there is no file."
     path, rows = Path(folder) / 'progress.jsonl', []
     for line in path.read_text(encoding='utf-8', errors='replace').splitlines() if path.is_file() else ():
@@ -451,7 +514,9 @@ def read_progress(folder: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def add_progress(folder: str | Path, row: dict[str, Any]) -> None:
+def add_progress(folder: str | Path,   # folder of the run
+                 row: dict[str, Any],  # what to add
+                 ) -> None:
     "Write a row to a run's `progress.jsonl`, on a line of its own whatever was left half written before it."
     with open(Path(folder) / 'progress.jsonl', 'ab+') as f:
         if f.tell():
@@ -461,7 +526,8 @@ def add_progress(folder: str | Path, row: dict[str, Any]) -> None:
         f.write(json.dumps(row).encode() + b'\n')
 
 # %% ../../nbs/bundled/01_net.ipynb #213d7a68
-def command(go: Callable[[], object]) -> int:
+def command(go: Callable[[], object],  # the work of the command
+            ) -> int:                  # exit status
     """Exit status of a command. Bad input (ValueError, OSError) is told in one line on stderr, with 2; a polite stop
     that the command itself does not meet with 130."""
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
@@ -478,7 +544,9 @@ def command(go: Callable[[], object]) -> int:
     return 0
 
 
-def checkpoint_in(out: Path, resume: bool) -> Path:
+def checkpoint_in(out: Path,     # folder of the run
+                  resume: bool,  # whether there must be one
+                  ) -> Path:     # the checkpoint
     "Where a run's checkpoint is (resume) or will be; raises FileNotFoundError or ValueError for folders that do not suit."
     path = out / 'checkpoint.safetensors'
     if out.exists() and not out.is_dir():
@@ -507,7 +575,9 @@ def whole_step() -> Iterator[None]:
         signal.raise_signal(came[0])
 
 
-def aligned(names: Iterable[str], *rows: Iterable[str]) -> list[str]:
+def aligned(names: Iterable[str],  # head of the columns
+            *rows: Iterable[str],  # cells of each row
+            ) -> list[str]:        # lines of text
     "Lines of a table: names, and under them rows of cells, to the right in columns of at least 8 characters."
     names = list(names)
     return ['  '.join(f'{cell:>{max(8, len(name))}}' for name, cell in zip(names, row)) for row in (names, *rows)]

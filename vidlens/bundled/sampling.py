@@ -70,7 +70,10 @@ GROUPS: dict[str, Group] = {
     **{p: _one(12, 4, 'paces', [p], 'pace', None, 1 / 3, _TOLD) for p in ('slow', 'fast')}}
 
 
-def said_in(name: str, n: int, family: str = 'train') -> list[str]:
+def said_in(name: str,              # one of `GROUPS`
+            n: int,                 # how many
+            family: str = 'train',  # 'train' or 'heldout': which shapes, colours and textures
+            ) -> list[str]:         # canonical captions, the values in turn
     "n held-out captions of a group, its values in turn."
     group, rows = GROUPS[name], []
     choice, values = group.vary
@@ -80,7 +83,8 @@ def said_in(name: str, n: int, family: str = 'train') -> list[str]:
     return [c for turn in zip(*rows) for c in turn][:n]
 
 # %% ../../nbs/bundled/08_sampling.ipynb #a98c8558
-def check_stock(pipe) -> None:
+def check_stock(pipe,  # a pipeline like the bundled one
+                ) -> None:
     "Raise ValueError unless stock `pipe(prompt)` works with all words of the world."
     if (n := text_length(pipe)) != LONG:
         raise ValueError(f'this model reads {n} text slots, but stock pipe(prompt) pads to {LONG}: it can only be '
@@ -88,7 +92,12 @@ def check_stock(pipe) -> None:
     check_words(pipe)
 
 
-def sampled(pipe, prompts: Sequence[str], seeds: Sequence[int], cache: Path | None = None, **settings) -> Tensor:
+def sampled(pipe,                       # a pipeline like the bundled one
+            prompts: Sequence[str],     # one per video
+            seeds: Sequence[int],       # one per video
+            cache: Path | None = None,  # folder that keeps sampled videos; None: do not keep
+            **settings                  # go to the pipeline's call
+            ) -> Tensor:                # (prompts, frames, height, width, 3) uint8
     """Videos (prompts, frames, height, width, 3) uint8 by the pipeline's own call; kept in `cache`, if there is one.
 
     settings go to the pipeline; none are its defaults."""
@@ -115,22 +124,26 @@ class Shown:
     """A sampled video, its caption, what the judge saw, which of the group's questions it answers right, and whether it is good:
     everything that the caption says is right, also what the group does not ask."""
 
-    group: str
-    caption: str
-    video: Tensor = field(repr=False)
-    saw: str
-    right: dict[str, Any]
-    good: bool
+    group: str                         # one of `GROUPS`
+    caption: str                       # the prompt
+    video: Tensor = field(repr=False)  # (frames, height, width, 3) uint8
+    saw: str                           # what the judge saw
+    right: dict[str, Any]              # verdict by attribute
+    good: bool                         # whether everything is right
 
 
-def told_seen(seen) -> str:
+def told_seen(seen,      # what the judge sees
+              ) -> str:  # a line of text
     "What a judge saw, in short."
     def extra(t): return [v for v, usual in ((t.schedule, 'whole'), (t.pace, 'normal')) if v != usual]
     things = [' '.join([t.colour, t.shape, t.motion, *extra(t)]) for t in seen.objects] or ['nothing']
     return '; '.join(things + ([] if seen.camera == 'still' else [f'camera {seen.camera}']))
 
 
-def judged(asked: Sequence[tuple[str, str]], videos: Tensor, judge) -> list[Shown]:
+def judged(asked: Sequence[tuple[str, str]],  # group and caption of each video
+           videos: Tensor,                    # (clips, frames, height, width, 3) uint8
+           judge,                             # the frozen judge
+           ) -> list[Shown]:                  # one per video
     "What a judge says of videos (clips, frames, height, width, 3) uint8; asked: the group and caption of each."
     out = []
     for (name, caption), video, seen in zip(asked, videos, judge.look(videos.float() / 255)):
@@ -151,7 +164,9 @@ _TITLES = {'colour': 'colour', 'motion': 'motion', 'shape': 'shape', 'camera': '
            'pace': 'pace', 'motions': "each object's own motion"}
 
 
-def caption_rows(shown: Sequence[Shown], split: str) -> list[Row]:
+def caption_rows(shown: Sequence[Shown],  # sampled and judged videos
+                 split: str,              # 'trained', 'untrained', 'heldout' or 'subset'
+                 ) -> list[Row]:          # one row per group and attribute
     "Shares of videos that the judge finds right, by group and question."
     rows = []
     for name, group in GROUPS.items():
@@ -169,8 +184,14 @@ def caption_rows(shown: Sequence[Shown], split: str) -> list[Row]:
     return rows
 
 
-def show_all(pipe, judge, sizes: Mapping[str, int], family: str = 'train', cache: Path | None = None, batch: int = 8,
-             **settings) -> list[Shown]:
+def show_all(pipe,                       # a pipeline like the bundled one
+             judge,                      # the frozen judge
+             sizes: Mapping[str, int],   # number of captions by group
+             family: str = 'train',      # 'train' or 'heldout': which shapes, colours and textures
+             cache: Path | None = None,  # folder that keeps sampled videos; None: do not keep
+             batch: int = 8,             # clips at once
+             **settings                  # go to the pipeline's call
+             ) -> list[Shown]:           # one per video
     "Sample and judge so many captions of each group."
     asked = [(k, c) for k, n in sizes.items() if n for c in said_in(k, n, family)]
     shown: list[Shown] = []
@@ -183,13 +204,18 @@ def show_all(pipe, judge, sizes: Mapping[str, int], family: str = 'train', cache
     return shown
 
 # %% ../../nbs/bundled/08_sampling.ipynb #54fbcd24
-def choose(shown: Sequence[Shown], good: bool, n: int = 16) -> list[Shown]:
+def choose(shown: Sequence[Shown],  # sampled and judged videos
+           good: bool,              # videos that are right, else those that are not
+           n: int = 16,             # at most so many
+           ) -> list[Shown]:        # from all groups in turn
     "Up to n videos that are right, or that are not, from all groups in turn."
     groups = [[s for s in shown if s.group == name and s.good == good] for name in GROUPS]
     turns = max((len(g) for g in groups), default=0)
     return [g[i] for i in range(turns) for g in groups if i < len(g)][:n]
 
 
-def sheet_of(shown: Sequence[Shown], path: str | Path | None = None):
+def sheet_of(shown: Sequence[Shown],          # sampled and judged videos
+             path: str | Path | None = None,  # where to write it; None: nowhere
+             ):
     "A contact sheet of sampled videos."
     return contact_sheet([s.video for s in shown], [s.caption for s in shown], [(s.saw, s.good) for s in shown], path)

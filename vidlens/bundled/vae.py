@@ -39,17 +39,17 @@ class VaeConfig:
     """How the VAE is built and trained; counts are clips, crop is pixels.
 
     Raises ValueError for values that cannot work."""
-    seed: int = 0
-    channels: tuple[int, int, int] = (16, 32, 64)
-    batch: int = 4
-    crop: int = 32
-    rate: float = 2e-3
-    warmup: int = 200
-    ema: float = .995
-    samples: int = 16_000
-    decay_from: int | None = None
-    noise: float = .15
-    object_weight: float = 4.
+    seed: int = 0                                 # of weights and data
+    channels: tuple[int, int, int] = (16, 32, 64)  # of the three levels
+    batch: int = 4                                # clips in a step
+    crop: int = 32                                # pixels on a side of a training crop
+    rate: float = 2e-3                            # learning rate
+    warmup: int = 200                             # steps until the full rate
+    ema: float = .995                             # running mean
+    samples: int = 16_000                         # length of the run, clips
+    decay_from: int | None = None                 # clips after which the rate falls; None: never
+    noise: float = .15                            # noise on the latents that the decoder sees
+    object_weight: float = 4.                     # weight of pixels on objects
 
     def __post_init__(self) -> None:
         check_training(self)
@@ -60,7 +60,8 @@ class VaeConfig:
                              'multiples of 8: crop 32, channels (16, 32, 64)')
 
 
-def make_vae(config: VaeConfig):
+def make_vae(config: VaeConfig,  # the settings of the run
+             ):
     "A stock AutoencoderKLCogVideoX for clips of 64x64; the same for the same seed."
     from diffusers import AutoencoderKLCogVideoX
 
@@ -72,8 +73,13 @@ def make_vae(config: VaeConfig):
             temporal_compression_ratio=4, sample_height=64, sample_width=64, scaling_factor=1.)
 
 # %% ../../nbs/bundled/03_vae.ipynb #abc67d2c
-def vae_loss(vae, video: Tensor, masks: Tensor, latents: Tensor, config: VaeConfig, g: torch.Generator
-             ) -> tuple[Tensor, dict[str, float]]:
+def vae_loss(vae,                                   # a stock VAE
+             video: Tensor,                         # (batch, frames, height, width, 3) in [0, 1]
+             masks: Tensor,                         # (batch, objects, frames, height, width) bool
+             latents: Tensor,                       # the codec's, (batch, latent frames, 16, rows, cols)
+             config: VaeConfig,                     # the settings of the run
+             g: torch.Generator,                    # source of randomness
+             ) -> tuple[Tensor, dict[str, float]]:  # the loss, and its parts as numbers
     """The loss, and its parts as numbers: encoder's error, decoder's squared error.
 
     video (batch, frames, height, width, 3) in [0, 1], masks (batch, objects, frames, height, width), latents of the
@@ -94,7 +100,12 @@ def vae_loss(vae, video: Tensor, masks: Tensor, latents: Tensor, config: VaeConf
 class VaeTraining:
     "A run: VAE, running mean, optimiser. `seen` counts clips, `elapsed` seconds; `half`: convolutions in bfloat16."
 
-    def __init__(self, config: VaeConfig, codec: Codec, device: str | torch.device = 'cpu', half: bool = False) -> None:
+    def __init__(self,
+                 config: VaeConfig,                   # the settings of the run
+                 codec: Codec,                        # the linear code of video blocks
+                 device: str | torch.device = 'cpu',  # where to compute
+                 half: bool = False,                  # whether to compute in bfloat16
+                 ) -> None:
         self.config, self.codec, self.device, self.half = config, codec.to(device), torch.device(device), half
         self.vae = make_vae(config).to(device)
         self.mean = copy.deepcopy(self.vae).requires_grad_(False).eval()
@@ -148,7 +159,9 @@ class VaeTraining:
         return parts
 
 # %% ../../nbs/bundled/03_vae.ipynb #ff16106c
-def save_vae(run: VaeTraining, path: str | Path) -> None:
+def save_vae(run: VaeTraining,  # a training run
+             path: str | Path,  # the checkpoint
+             ) -> None:
     "Write a run's whole state; raises ValueError, and writes nothing, where weights are not finite."
     named = dict(run.vae.named_parameters())
     tensors: dict[str, Tensor] = {f'net.{k}': p for k, p in named.items()}
@@ -160,8 +173,12 @@ def save_vae(run: VaeTraining, path: str | Path) -> None:
                                             'world': fingerprint()})
 
 
-def restore_vae(path: str | Path, device: str | torch.device = 'cpu', half: bool = False, accept_world: bool = False,
-                **changes) -> VaeTraining:
+def restore_vae(path: str | Path,                    # the checkpoint
+                device: str | torch.device = 'cpu',  # where to compute
+                half: bool = False,                  # whether to compute in bfloat16
+                accept_world: bool = False,          # accept a checkpoint from a world of other looks
+                **changes                            # settings that replace those of the checkpoint
+                ) -> VaeTraining:                    # a run that continues there
     """The run that a checkpoint holds, with `changes` to its configuration; without the optimiser's memory that begins anew.
 
     Raises FileNotFoundError or ValueError for what is missing, damaged, or made in another world or version, and for an
@@ -180,7 +197,11 @@ def restore_vae(path: str | Path, device: str | torch.device = 'cpu', half: bool
 
 # %% ../../nbs/bundled/03_vae.ipynb #6f73bbaa
 @torch.no_grad()
-def vae_quality(vae, codec: Codec, clips: int = 16, seed: int = 5 * 10**15) -> dict[str, float]:
+def vae_quality(vae,                     # a stock VAE
+                codec: Codec,            # the linear code of video blocks
+                clips: int = 16,         # number of clips
+                seed: int = 5 * 10**15,  # the same seed gives the same result
+                ) -> dict[str, float]:   # PSNR by name, dB
     "Figures of a VAE on fresh clips; PSNR in dB."
     video, masks = world.sample(clips, seed, knobs=world.Knobs(spread=14)).to(codec.mean.device).render()
     z, on = codec.encode(video), masks.any(1)
@@ -201,7 +222,9 @@ def vae_quality(vae, codec: Codec, clips: int = 16, seed: int = 5 * 10**15) -> d
 GOAL = 24.       # dB on objects, there and back
 
 
-def vae_verdict(row: dict[str, Any], over: bool = False) -> str | None:
+def vae_verdict(row: dict[str, Any],  # a row with a test
+                over: bool = False,   # whether the run is over: then there is always a sentence
+                ) -> str | None:      # None: continue
     """Whether the gate is met or out of reach, in a sentence, by a row with a test; None: go on.
 
     over: the run has seen all its samples, so there is always a sentence, and nothing needs to be in reserve."""
@@ -321,7 +344,8 @@ def _begin(a: argparse.Namespace) -> VaeTraining:
     return VaeTraining(replace(VaeConfig(), **changes), codec, a.device, half)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None,  # arguments; None: those of the process
+         ) -> int:                           # exit status
     "The command; bad input is told in one line on stderr, with exit status 2."
     a = _arguments(argv)
     return command(lambda: _train_vae(_begin(a), a.out, a.minutes, gated=not a.no_gate))

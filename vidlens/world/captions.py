@@ -58,7 +58,7 @@ def check_name(name: str,                   # what it is, for the message: 'colo
 
 def can_follow(motion: str,         # from `MOTIONS`
                schedule: str,       # from `SCHEDULES`
-               ) -> bool:
+               ) -> bool:           # whether a clip can show it
     "Whether a motion can have a schedule: an object at rest has none, and only a motion in a direction can turn back."
     return schedule == 'whole' or (motion != 'still' and (schedule != 'back' or not any(MOTIONS[motion][2:])))
 
@@ -130,8 +130,7 @@ class Description:
     entry of 'pace' or 'schedule' may be None; 'camera' has at most one entry."""
     objects: tuple[SceneObject, ...]    # in the order of the caption; the second one is in front
     camera: str = 'still'               # from `CAMERAS`
-    # character spans (start, end) in the caption by role; ignored by ==
-    spans: dict[str, list[Span | None]] = field(default_factory=dict, compare=False)
+    spans: dict[str, list[Span | None]] = field(default_factory=dict, compare=False)    # characters by role; ignored by ==
 
 # %% ../../nbs/world/01_captions.ipynb #e65dcc53
 def _pieces(item: SceneObject) -> list[tuple[str, str]]:
@@ -144,7 +143,7 @@ def _pieces(item: SceneObject) -> list[tuple[str, str]]:
 
 def caption_of(description: Description,                    # at least one object
                chances: Iterator[float] | None = None,      # random numbers in [0, 1) that pick phrases; None: canonical
-               ) -> str:
+               ) -> str:                                    # words of the world
     "The caption of a description."
     def choose(options): return options[0] if chances is None else options[int(next(chances) * len(options))]
     row = _pieces(description.objects[0])

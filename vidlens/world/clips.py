@@ -80,7 +80,7 @@ class Clip(_Drawn):
 
     def moves(self,
               k: int = 0,           # number of the object
-              ) -> list[tuple[int, int]]:
+              ) -> list[tuple[int, int]]:       # numbers of frames
         "First and last frame of each interval in which object k moves."
         edges = F.pad(self.moving[k].int(), (1, 1)).diff()
         return list(zip((edges > 0).nonzero()[:, 0].tolist(), ((edges < 0).nonzero()[:, 0] - 1).tolist()))

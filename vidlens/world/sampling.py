@@ -311,7 +311,7 @@ def clip(caption: str,                              # a caption of the world
          background: int = 16,                      # how many points to track on the background
          knobs: Knobs | None = None,                # sizes, distances and looks; None: easy
          device: str | torch.device = 'cpu',        # where the tensors go
-         ) -> Clip:
+         ) -> Clip:                                 # with the caption as given
     "The clip that a caption describes, with everything that is true of it. Raises ValueError as `parse` does."
     scenes = from_captions([caption], seed, knobs, device=device)
     out = scenes.clip(0, frames, height, width, points=points, background=background)

@@ -189,7 +189,7 @@ class Scenes(_Drawable):
              paraphrase: bool = True,       # False: the canonical caption
              points: int = 16,              # how many points to track on each object
              background: int = 16,          # how many points to track on the background
-             ) -> Clip:
+             ) -> Clip:                     # of one scene
         "Scene i as a clip with everything that is true of it. Raises IndexError or ValueError."
         one = self[i]
         video, masks = one.render(frames, height, width)
