@@ -99,7 +99,7 @@ def _exchanged(scenes: world.Scenes) -> world.Scenes:
     "The same scenes, but each of two objects with the other's motion."
     return replace(scenes, motion=scenes.motion.flip(1), schedule=scenes.schedule.flip(1), pace=scenes.pace.flip(1))
 
-
+# %% ../../nbs/bundled/02_dit.ipynb #7e01a895
 def _contrary(scenes: world.Scenes, g: torch.Generator) -> world.Scenes:
     """The same scenes with other words true of them: other shapes; most of those with two objects: motions exchanged; most of
     those with a moving camera: another move of the same kind."""
@@ -132,7 +132,7 @@ def _pairs(scenes: world.Scenes, g: torch.Generator) -> world.Scenes:
         found = replace(found, camera=torch.where(fits, other.camera, found.camera), **cast(Any, put))
     return found
 
-
+# %% ../../nbs/bundled/02_dit.ipynb #71f33461
 def word_labels(captions: Sequence[str],  # captions of the world
                 slots: int,               # text slots
                 ) -> Tensor:              # (captions, slots, 6) int64, -1 where a word describes no object
@@ -147,7 +147,7 @@ def word_labels(captions: Sequence[str],  # captions of the world
                 row[first:first + caption[slice(*span)].count(' ') + 1, :5] = numbers
     return labels
 
-
+# %% ../../nbs/bundled/02_dit.ipynb #c934c4b3
 class Clips:
     "The endless row of training clips: latents, token masks and token numbers, by how many were seen before."
 
@@ -170,7 +170,7 @@ class Clips:
         # at first always the same words, in the end in half of the clips
         said = 1 - .5 * _ramp(start, *self.config.richer)
         chances = torch.rand(2, self.size, generator=g)
-        if self.config.contrast:    # a pair is told in one way
+        if self.config.contrast:    # a pair is paraphrased in one way
             chances = chances[:, ::2].repeat_interleave(2, 1)
         canonical, empty = (chances < torch.tensor([[said], [self.config.empty]])).tolist()
         self.captions = ['' if e else a if c else b for a, b, c, e in zip(plain, free, canonical, empty)]
@@ -287,7 +287,7 @@ def v_loss(net: nn.Module,                        # the network
     w = w / w.mean((1, 2, 3), keepdim=True)
     return (error * w).mean(), plain.detach().mean((1, 2, 3)), t
 
-
+# %% ../../nbs/bundled/02_dit.ipynb #98440dd2
 @torch.no_grad()
 def _without(net: nn.Module, x: Tensor, blank: Tensor, t: Tensor, half: bool) -> Tensor:
     "The network's answer without a caption. Asked before the answer itself, since hooks remember the last one."
@@ -441,7 +441,7 @@ def save_run(run: Training,     # a training run
 def _muon_tensors(muon: Muon) -> dict[str, Tensor]:
     return {f'{a}x{b}': m for (a, b), m in muon.memory.items()}
 
-
+# %% ../../nbs/bundled/02_dit.ipynb #326f0e7d
 def restore_run(path: str | Path,                    # the checkpoint
                 device: str | torch.device = 'cpu',  # where to compute
                 half: bool = False,                  # whether to compute in bfloat16
@@ -480,7 +480,7 @@ class Swap(NamedTuple):
     mixture: world.Mixture          # the clips
     spread: float | None = None     # how far from the centre objects start; None: as in the evaluation
 
-
+# %% ../../nbs/bundled/02_dit.ipynb #aa4524b4
 SWAPS: dict[str, Swap] = {
     'colour': Swap(950, 'colour', ['red', 'green', 'blue', 'yellow'], _plain),
     'motion': Swap(950, 'motion', _WAYS, _plain),
@@ -517,7 +517,7 @@ def swapped(scenes: world.Scenes,     # a batch of scenes
         rows.append(scenes.captions(False, **other))
     return rows
 
-
+# %% ../../nbs/bundled/02_dit.ipynb #6a5944c8
 class WordSwaps:
     "Clips that are kept aside, with captions that are true or changed in one word."
 
@@ -593,7 +593,7 @@ _BINS = (0, 500, 700, 900, 1000)
 
 
 def _row_lines(row: dict[str, Any]) -> list[str]:
-    "A row as text: names, then numbers; if word swaps were measured, what was told, said and found of each kind of word."
+    "A row as text: names, then numbers; if word swaps were measured, also the losses of the readouts and the shares."
     digits = {'seen': 0, 'minutes': 1, 'per second': 1, 'drawing': 2, 'rate': 3} | {f'loss {lo}': 4 for lo in _BINS[:-1]}
     lines = aligned(digits, [_cell(row[k], n) for k, n in digits.items()])
     if 'swaps' not in row:
@@ -607,7 +607,7 @@ def _row_lines(row: dict[str, Any]) -> list[str]:
 def _cell(value: float | None, digits: int) -> str:
     return '-' if value is None else f'{value + 0.:.{digits}f}'        # no -0.0
 
-
+# %% ../../nbs/bundled/02_dit.ipynb #c375ea74
 class Progress:
     "Gathers errors by noise level and writes rows to a folder's `progress.jsonl`, with a table, a plot and samples."
 
@@ -665,26 +665,31 @@ class Progress:
 
     def plot(self) -> None:
         "Losses and word swaps over the clips seen, to `progress.png`."
-        from matplotlib.figure import Figure
-
-        figure = Figure((11, 4), layout='constrained')
-        left, right = figure.subplots(1, 2)
-        for lo in _BINS[:-1]:
-            rows = [r for r in self.rows if r[f'loss {lo}']]
-            left.plot([r['seen'] for r in rows], [r[f'loss {lo}'] for r in rows], label=f't from {lo}')
-        rows = [r for r in self.rows if 'swaps' in r]
-        for i, name in enumerate(SWAPS):
-            shares = [r['swaps'].get(name) for r in rows]
-            right.plot([r['seen'] for r in rows], shares, '.-' if i < 6 else '.--', label=name)
-        left.set(xlabel='clips seen', ylabel='squared error of v', yscale='log')
-        right.set(xlabel='clips seen', ylabel='true caption has the lowest loss', ylim=(0, 1.02))
-        left.legend(fontsize=7), right.legend(fontsize=7, ncols=2)
-        figure.savefig(self.out / 'progress.png', dpi=70)
+        _plot(self.rows, self.out / 'progress.png')
 
     def samples(self) -> None:
         "A contact sheet, to `samples.png`."
         videos = draw(self.run.mean, self.run.tokenizer, self.run.codec, PROMPTS)
         contact_sheet(videos, PROMPTS, path=self.out / 'samples.png')
+
+# %% ../../nbs/bundled/02_dit.ipynb #c9eb8cd3
+def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    "Losses and word swaps over the clips seen."
+    from matplotlib.figure import Figure
+
+    figure = Figure((11, 4), layout='constrained')
+    left, right = figure.subplots(1, 2)
+    for lo in _BINS[:-1]:
+        some = [r for r in rows if r[f'loss {lo}']]
+        left.plot([r['seen'] for r in some], [r[f'loss {lo}'] for r in some], label=f't from {lo}')
+    some = [r for r in rows if 'swaps' in r]
+    for i, name in enumerate(SWAPS):
+        shares = [r['swaps'].get(name) for r in some]
+        right.plot([r['seen'] for r in some], shares, '.-' if i < 6 else '.--', label=name)
+    left.set(xlabel='clips seen', ylabel='squared error of v', yscale='log')
+    right.set(xlabel='clips seen', ylabel='true caption has the lowest loss', ylim=(0, 1.02))
+    left.legend(fontsize=7), right.legend(fontsize=7, ncols=2)
+    figure.savefig(path, dpi=70)
 
 # %% ../../nbs/bundled/02_dit.ipynb #12d3d58d
 GOALS = {'colour': .97, 'motion': .9, 'motion 850': .9, 'pan': .85, 'shape': .8, 'own': .9, 'schedule': .8}
@@ -721,10 +726,10 @@ def train(run: Training,               # a training run
           samples_every: float = 30.,  # minutes between contact sheets
           gated: bool = True,          # stop when the gate is met or out of reach
           ) -> None:
-    """Go on with a run until its `samples` are seen, the minutes are over or its gate says so; intervals in minutes.
+    """Continue a run until its `samples` are seen, the minutes are over, or its gate ends it.
 
-    Writes into `out`; a plot and a contact sheet at the end, whatever ended it but a kill. Raises ValueError, and leaves
-    the last checkpoint as it is, where numbers are not finite."""
+    Writes checkpoints, a plot and contact sheets into `out`, also after an interrupt. Raises ValueError if numbers are not
+    finite; the last checkpoint then stays as it is."""
     out, said = Path(out), None
     out.mkdir(parents=True, exist_ok=True)
     (out / 'config.json').write_text(json.dumps(asdict(run.config), indent=1))
@@ -754,6 +759,11 @@ def train(run: Training,               # a training run
         save_run(run, out / 'checkpoint.safetensors')
         return
     save_run(run, out / 'checkpoint.safetensors')
+    _finish(run, progress, said)
+
+# %% ../../nbs/bundled/02_dit.ipynb #3d650504
+def _finish(run: Training, progress: Progress, said: str | None) -> None:
+    "Last row, plot and samples, and the verdict."
     if progress.errors:
         progress.row(True)
     if progress.rows:
@@ -789,7 +799,7 @@ def _setting(text: str) -> tuple[str, Any]:
     except json.JSONDecodeError:
         raise ValueError(f'--set {text}: give NAME=VALUE with a number or a list, such as muon=0.002') from None
 
-
+# %% ../../nbs/bundled/02_dit.ipynb #e04b82e5
 def _begin(a: argparse.Namespace) -> Training:
     "A new run or the one in --out; raises FileNotFoundError or ValueError."
     path = checkpoint_in(a.out, a.resume)
@@ -805,7 +815,7 @@ def _begin(a: argparse.Namespace) -> Training:
 
 def main(argv: Sequence[str] | None = None,  # arguments; None: those of the process
          ) -> int:                           # exit status
-    "The command; bad input is told in one line on stderr, with exit status 2."
+    "The command. Bad input gives one line on stderr and exit status 2."
     a = _arguments(argv)
     torch.set_float32_matmul_precision('high')
     def go() -> None:

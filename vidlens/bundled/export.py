@@ -63,7 +63,7 @@ def pack(dit: str | Path,             # checkpoint of the transformer's run
     (Path(out) / 'made.json').write_text(json.dumps(facts, indent=1))
     return facts
 
-
+# %% ../../nbs/bundled/04_export.ipynb #e77a3710
 def _machine() -> str:
     "This machine's processor and graphics card, for the record of a run that was made on it."
     if torch.cuda.is_available():
@@ -110,7 +110,7 @@ def check_pipeline(folder: str | Path,                       # a pipeline's fold
 # %% ../../nbs/bundled/04_export.ipynb #b5108aaf
 def main(argv: Sequence[str] | None = None,  # arguments; None: those of the process
          ) -> int:                           # exit status
-    "The command: pack, then load and call with stock code. Bad input is told in one line, with exit status 2."
+    "The command: pack, then load and call with stock code. Bad input gives one line on stderr and exit status 2."
     p = argparse.ArgumentParser(prog='python -m vidlens.bundled.export', description='Pack runs as a stock pipeline.')
     p.add_argument('--dit', type=Path, required=True, help="checkpoint of the transformer's run")
     p.add_argument('--vae', type=Path, required=True, help="checkpoint of the VAE's run")

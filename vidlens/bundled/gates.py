@@ -45,7 +45,7 @@ _CLIPS = {'vae': (96, 0, 96, 16), 'swaps': (128, 48, 64, 16), 'matching': (64, 3
 _JUDGED = ('vae', 'captions')
 _FEW = {'one object': 6, 'pan': 3, 'two objects': 3, 'stops': 2, 'late': 2}
 
-
+# %% ../../nbs/bundled/09_gates.ipynb #98ad99b6
 @dataclass
 class Bench:
     "What is measured: a pipeline's folder, and where sampled videos are kept and contact sheets go."
@@ -105,7 +105,7 @@ class Bench:
         n = _CLIPS[part][SPLITS.index(split)]
         return n if split == 'subset' else min(n, self.clips or n)
 
-
+# %% ../../nbs/bundled/09_gates.ipynb #114d8752
 def _has(part: str, split: str) -> bool:
     "Whether a part has this split."
     return (part, split) != ('vae', 'untrained')
@@ -149,7 +149,7 @@ def _swaps(b: Bench, split: str) -> list[Row]:
     return swap_rows(answer_of(pipe), code_by(pipe), pipe.scheduler.alphas_cumprod, split, _family(split),
                      b.count('swaps', split), names)
 
-
+# %% ../../nbs/bundled/09_gates.ipynb #6561d93d
 def _matching(b: Bench, split: str) -> list[Row]:
     pipe, n, family = b.pipe(split), b.count('matching', split), _family(split)
     grid, find = card_of(pipe).grid(pipe, 17, 64, 64), finder(pipe)
@@ -217,7 +217,7 @@ def write_gates(path: str | Path,       # a gates file
     with whole_file(path, force=True) as part:
         part.write_text(f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n', encoding='utf-8')
 
-
+# %% ../../nbs/bundled/09_gates.ipynb #1d4e1e43
 def merge(found: dict[str, Any],     # as `read_gates` returns it
           part: str,                 # one of `PARTS`
           split: str,                # 'trained', 'untrained', 'heldout' or 'subset'
@@ -270,7 +270,7 @@ def _typeset(rows: list[list[str]], markdown: bool) -> str:
     widths = [max(len(line[i]) for line in rows) for i in range(len(rows[0]))]
     return '\n'.join('  '.join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in rows)
 
-
+# %% ../../nbs/bundled/09_gates.ipynb #759f4e26
 _HEAD = ('gate', 'figure', '95 %', 'n', 'chance', 'required', 'met', 'untrained model', 'held-out family')
 
 
@@ -364,7 +364,7 @@ def evaluate(bench: Bench,                    # what is measured
     write_gates(out, found)     # also where nothing was left to measure: made.json may tell more by now
     return found
 
-
+# %% ../../nbs/bundled/09_gates.ipynb #08a38da1
 def check(bench: Bench,                  # what is measured
           path: Path,                    # the gates file
           parts: Sequence[str] = PARTS,  # which of `PARTS`
@@ -399,7 +399,7 @@ def _known(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[str, 
         raise ValueError(f'--{name} {" ".join(odd)}: choose from {", ".join(known)}')
     return tuple(k for k in known if k in given)
 
-
+# %% ../../nbs/bundled/09_gates.ipynb #5a1ccea7
 def _command(a: argparse.Namespace, parts: Sequence[str], splits: Sequence[str]) -> str:
     "What to type; of paths the names only, since other machines have other folders. What ships needs no folder."
     other = a.pipeline and weights_hash(a.pipeline) != weights_hash(_BUNDLED)
@@ -423,10 +423,10 @@ def _run(a: argparse.Namespace) -> int:
     sys.stdout.write(_report(found))
     return 0
 
-
+# %% ../../nbs/bundled/09_gates.ipynb #9e284ad5
 def main(argv: Sequence[str] | None = None,  # arguments; None: those of the process
          ) -> int:                           # exit status
-    "The command. Bad input is told in one line on stderr, with exit status 2; a --check that differs has status 1."
+    "The command. Bad input gives one line on stderr and exit status 2; a --check that differs has status 1."
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     _log.setLevel(logging.INFO)
     try:

@@ -28,14 +28,14 @@ from ..words.metrics import coverage
 from ..words.word_maps import imap
 
 # %% auto #0
-__all__ = ['Finder', 'HALF', 'RIVALS', 'Mapper', 'Followed', 'followed', 'in_layers', 'in_input', 'finder', 'point_scenes',
+__all__ = ['Finder', 'HALF', 'BASELINES', 'Mapper', 'Followed', 'followed', 'in_layers', 'in_input', 'finder', 'point_scenes',
            'hard_scenes', 'matching_rows', 'movers', 'mass', 'mapper', 'masses', 'words_rows']
 
 # %% ../../nbs/bundled/07_inside.ipynb #c49f6042
 Finder = Callable[[Any, Tensor, Grid, int], dict[str, Tensor]]
 HALF = .5 ** .5          # share of noise where alpha-bar is a half
 _EIGHT = list(world.MOTIONS)[:8]
-RIVALS = ('noisy latents', 'noisy RGB')
+BASELINES = ('noisy latents', 'noisy RGB')
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Followed:
         rows = self.on_object == objects
         return (self.off[self.ways.index(way)][rows] <= (0 if exact else 1)).float(), self.clip[rows]
 
-
+# %% ../../nbs/bundled/07_inside.ipynb #aa363cf3
 def followed(find: Finder,          # find(clip, points, grid, i): positions (points, token frames, 2) px by method
              grid: Grid,            # where tokens lie
              scenes: world.Scenes,  # a batch of scenes
@@ -112,9 +112,9 @@ def in_input(clip,                    # a clip of the world
     strong = (x - x.mean()) / x.std()
     seen = r.noisy[0].permute(0, 2, 3, 1), r.step.a * x + noise, r.step.a * strong + noise, x
     return {name: nearest_patch(y, grid, points, matching=Matching(cycle=None)).xy
-            for name, y in zip((*RIVALS, 'RGB of power 1', 'clean RGB'), seen)}
+            for name, y in zip((*BASELINES, 'RGB of power 1', 'clean RGB'), seen)}
 
-
+# %% ../../nbs/bundled/07_inside.ipynb #8fe25e75
 def finder(pipe,         # a pipeline like the bundled one
            ) -> Finder:  # find(clip, points, grid, i)
     "Where each layer of a pipeline finds points at half noise, and where the neighbours at the same noise do."
@@ -153,13 +153,13 @@ def _join(a: world.Scenes, b: world.Scenes) -> world.Scenes:
     both = {k: torch.cat([v, getattr(b, k)]) for k, v in vars(a).items() if isinstance(v, Tensor)}
     return world.Scenes(**both, photos=a.photos)
 
-
+# %% ../../nbs/bundled/07_inside.ipynb #ce175393
 def matching_rows(split: str,             # 'trained', 'untrained', 'heldout' or 'subset'
                   chosen: Followed,       # clips that choose the best layer
                   easy: Followed,         # clips of single objects and pans
                   hard: Followed | None,  # hard scenes; None: not measured
                   ) -> list[Row]:         # one row per figure
-    "Figures of all layers and rivals on `easy` and `hard`; the best layer is chosen on `chosen`."
+    "Figures of all layers and baselines on `easy` and `hard`; the best layer is chosen on `chosen`."
     rows: list[Row] = []
     for objects, where in ((True, 'objects'), (False, 'background')):
         within, exact = (.95, .6) if objects else (.7, None)
@@ -174,22 +174,22 @@ def matching_rows(split: str,             # 'trained', 'untrained', 'heldout' or
 
 
 def _best_rows(f: Followed, split: str, where: str, best: str, within: float | None, exact: float | None) -> list[Row]:
-    "The best layer on its own, and against its rivals, clip by clip."
+    "The best layer on its own, and against its baselines, clip by clip."
     objects, rows = where.startswith('objects'), []
     for name, strict, required in (('within a token', False, within), ('the exact token', True, exact)):
         x, clip = f.of(best, objects, strict)
         rows.append(Row.of('matching', f'{where}: {name}, best layer', split, _over_clips(x, clip), len(x),
                            chance=(1 if strict else 9) / 64, required=required, note=best))
-    for rival in (r for r in (*RIVALS, 'RGB of power 1') if r in f.ways):
+    for baseline in (r for r in (*BASELINES, 'RGB of power 1') if r in f.ways):
         x, clip = f.of(best, objects)
-        found = paired_difference(x, f.of(rival, objects)[0], clip) if len(x) else Interval(*[math.nan] * 3)
-        rows.append(Row.of('matching', f'{where}: best layer minus {rival}', split, found, len(x), 'difference',
-                           required=0. if rival in RIVALS else None, note=best))
+        found = paired_difference(x, f.of(baseline, objects)[0], clip) if len(x) else Interval(*[math.nan] * 3)
+        rows.append(Row.of('matching', f'{where}: best layer minus {baseline}', split, found, len(x), 'difference',
+                           required=0. if baseline in BASELINES else None, note=best))
     return rows
 
-
+# %% ../../nbs/bundled/07_inside.ipynb #6a9d6923
 def _way_rows(f: Followed, split: str, where: str, way: str) -> list[Row]:
-    "What one layer or rival reaches."
+    "What one layer or baseline reaches."
     objects, rows = where == 'objects', []
     for name, strict in (('within a token', False), ('the exact token', True)):
         x, clip = f.of(way, objects, strict)
@@ -235,7 +235,7 @@ def mass(maps: Tensor,   # (..., frames, rows, cols)
     x = maps - maps.amin((-2, -1), keepdim=True)
     return ((x * where).sum((-2, -1)) / x.sum((-2, -1)).clamp_min(1e-12)).mean(-1)
 
-
+# %% ../../nbs/bundled/07_inside.ipynb #5611229a
 Mapper = Callable[[Any, list[str], int, int], Tensor]
 
 
@@ -273,7 +273,7 @@ def masses(maps: Mapper,          # makes word maps of a clip
         log_progress('words', i + 1, len(who))
     return torch.stack(rows, 2)
 
-
+# %% ../../nbs/bundled/07_inside.ipynb #9ac0ff6b
 def words_rows(maps: Mapper,                       # makes word maps of a clip
                grid: Grid,                         # where tokens lie
                split: str,                         # 'trained', 'untrained', 'heldout' or 'subset'

@@ -137,7 +137,7 @@ def _warp(x: Tensor, places: Tensor) -> Tensor:
     "Images (n, channels, h, w) looked up at points (n, h', w', 2), pixels from the centre."
     return F.grid_sample(x, places / 32, mode='bilinear', padding_mode='border', align_corners=False)
 
-
+# %% ../../nbs/bundled/05_judge.ipynb #88aac609
 def _camera_flow(video: Tensor, ground: Tensor, lags: Sequence[int] = (1, 1, 2, 4, 4, 4)) -> Tensor:
     """How the background moves a frame, (clips, 4): pan x, pan y (pixels), zoom (log), roll (radians).
 
@@ -194,7 +194,7 @@ def _moments(mask: Tensor) -> tuple[Tensor, Tensor]:
     area = m.sum((2, 3))
     return torch.einsum('nthw,hwk->ntk', m, p) / area.clamp(min=1e-3)[..., None], area
 
-
+# %% ../../nbs/bundled/05_judge.ipynb #9a018d7a
 _ANGLES, _MOST = 96, 10       # samples around; a frame's turn is at most this many of them
 
 
@@ -280,7 +280,7 @@ class _Nets(nn.Module):
         super().__init__()
         self.segment, self.shape, self.path = _Segmenter(), _ShapeNet(), _PathNet()
 
-
+# %% ../../nbs/bundled/05_judge.ipynb #d8a00818
 def _features(path: _Path) -> Tensor:
     """What `_PathNet` reads: the path around its mean, in units of about 1; (n, 85).
 
@@ -405,7 +405,7 @@ class Judge:
             things[i].append(replace(thing, schedule='whole', pace='normal') if thing.motion == 'still' else thing)
         return [Seen(tuple(sorted(t, key=lambda s: -s.area)), _camera_name(c)) for t, c in zip(things, found.camera)]
 
-
+# %% ../../nbs/bundled/05_judge.ipynb #32a74cf2
 _ASSET = Path(str(files('vidlens'))) / 'bundled' / 'judge.safetensors'
 
 
@@ -469,7 +469,7 @@ def _fit(net: nn.Module, steps: int, rate: float, loss_at) -> None:
         fall.step()
     net.eval()
 
-
+# %% ../../nbs/bundled/05_judge.ipynb #cbd99145
 def _fit_segmenter(net: nn.Module, codec: Codec, clips: int, seed: int, keep: int = 6) -> None:
     "Eight clips a step, of each `keep` frames; the true masks are the aim."
     g = torch.Generator().manual_seed(seed)
@@ -527,7 +527,7 @@ def _jittered(path: _Path, g: torch.Generator) -> _Path:
     centre = path.centre + torch.stack([wobble(.5, 1.), wobble(.5, 1.)], -1)
     return _Path(centre, path.size + wobble(.03, .06), path.turn + wobble(.05, .15), path.cut)
 
-
+# %% ../../nbs/bundled/05_judge.ipynb #0f3de175
 def _fit_shape(net: nn.Module, data: _Examples, steps: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
     def loss_at(_: int) -> Tensor:
@@ -548,7 +548,7 @@ def _fit_path(net: nn.Module, data: _Examples, steps: int, seed: int) -> None:
         return (motion + sum(rest) * (data.truth[i, 0] != still)).mean()
     _fit(net, steps, 2e-3, loss_at)
 
-
+# %% ../../nbs/bundled/05_judge.ipynb #48137ee7
 def fit_judge(clips: int = 9_600,      # number of clips for the segmenter; a third as many others for the rest
               seed: int = 0,           # the same seed gives the same result
               path_steps: int = 5000,  # training steps of the motion network
@@ -606,7 +606,7 @@ def examine(judge: Judge,                      # the frozen judge
                 rows += _verdicts(seen, said)
     return rows
 
-
+# %% ../../nbs/bundled/05_judge.ipynb #d5305f39
 def _verdicts(seen: Seen, said: world.Description) -> list[tuple[str, str, bool]]:
     "One row a question: colour and camera by clip, the rest by object."
     whole = agreement(seen, said)
@@ -639,7 +639,7 @@ def _weak(rows: list[tuple[str, str, bool]], below: float = .99) -> list[str]:
                 out.append(f'{k} {v}: {sum(hits)} of {len(hits)}')
     return out
 
-
+# %% ../../nbs/bundled/05_judge.ipynb #8efd3464
 def _table(exams: dict[str, dict[str, list[float]]]) -> str:
     "The accuracies as text."
     lines = ['attribute classes chance  ' + '  '.join(f'{k:<24}' for k in exams)]
@@ -663,7 +663,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None,  # arguments; None: those of the process
          ) -> int:                           # exit status
-    "The command; bad input is told in one line on stderr, with exit status 2."
+    "The command. Bad input gives one line on stderr and exit status 2."
     a = _arguments(argv)
     try:
         judge = fit_judge(a.clips, a.seed or 0) if a.train else Judge.load(a.file)

@@ -71,7 +71,7 @@ class Row:
         def plain(x): return (round(x, 5) if math.isfinite(x) else None) if isinstance(x, float) else x
         return {k: plain(v) for k, v in asdict(self).items()} | {'met': self.met}
 
-
+# %% ../../nbs/bundled/06_measures.ipynb #e6e233f1
 def share_interval(right: Iterable[bool],  # outcomes
                    ) -> Interval:          # share with its 95 % interval
     "Share of independent yes-or-no outcomes with its 95 % interval (Wilson 1927), which 20 of 20 does not close."
@@ -138,7 +138,7 @@ def _decibels(errors: Tensor) -> Interval:
     mean, lo, hi = (-10 * math.log10(max(float(x), 1e-10)) if x == x else math.nan for x in bootstrap(errors))
     return Interval(mean, hi, lo)
 
-
+# %% ../../nbs/bundled/06_measures.ipynb #bc32d991
 def redraw_by(pipe,                             # a pipeline like the bundled one
               ) -> Callable[[Tensor], Tensor]:  # a video to its reconstruction
     "Encode and decode by a pipeline's VAE."
@@ -192,7 +192,7 @@ def answer_of(pipe,         # a pipeline like the bundled one
         return predict(pipe, x, Step(0, t, a ** .5, (1 - a) ** .5), given).float()
     return answer
 
-
+# %% ../../nbs/bundled/06_measures.ipynb #9bcde93d
 def swap_rows(answer: Answer,                      # predicts v from latents, captions, timestep
               code: Callable[[Tensor], Tensor],    # videos (clips, ...) to latents (clips, ...)
               alphas: Tensor,                      # cumulative products of the scheduler's alphas
@@ -228,7 +228,7 @@ def swap_rows(answer: Answer,                      # predicts v from latents, ca
                 rows.append(Row.of('swaps', said, split, bootstrap(losses[0]), clips, 'loss'))
     return rows
 
-
+# %% ../../nbs/bundled/06_measures.ipynb #3608ebde
 def code_by(pipe,                             # a pipeline like the bundled one
             ) -> Callable[[Tensor], Tensor]:  # videos (clips, ...) to latents (clips, ...)
     "Encode videos one by one by a pipeline's VAE."

@@ -28,7 +28,7 @@ from ..core.files import whole_file
 _Kind = TypeVar('_Kind')
 
 # %% auto #0
-__all__ = ['SHORT', 'LONG', 'settings_of', 'configured', 'check_numbers', 'check_training', 'check_end', 'Config',
+__all__ = ['SHORT', 'LONG', 'settings_of', 'configured', 'check_numbers', 'check_training', 'check_end', 'Config', 'check_config',
            'make_tokenizer', 'token_ids', 'look_beside', 'make_scheduler', 'Net', 'make_net', 'fingerprint',
            'write_checkpoint', 'read_checkpoint', 'part_of', 'check_finite', 'load_tensors', 'load_adam',
            'adam_tensors', 'load_codec', 'check_world', 'read_progress', 'add_progress', 'command', 'checkpoint_in',
@@ -73,7 +73,7 @@ def _fits(value: Any, default: Any) -> bool:
         return False
     return math.isfinite(value) if isinstance(default, float) else isinstance(value, int)
 
-
+# %% ../../nbs/bundled/01_net.ipynb #c1c1aa7a
 def _expected(default: Any) -> str:
     if isinstance(default, tuple):
         return f'a list of {len(default)} numbers such as {json.dumps(default)}'
@@ -104,7 +104,7 @@ def check_training(settings: Any,  # `Config` or `VaeConfig`
         raise ValueError(f'decay_from is {settings.decay_from}, but must lie between 0 and the end of the run at '
                          f'{settings.samples} samples')
 
-
+# %% ../../nbs/bundled/01_net.ipynb #219f115d
 def check_end(seen: int,     # clips that training has seen
               before: int,   # length of the run so far, clips
               samples: int,  # its new length, clips
@@ -115,7 +115,7 @@ def check_end(seen: int,     # clips that training has seen
         raise ValueError(f'samples is {samples}, but the run in {where} has seen {seen} clips already: give at least '
                          f'--samples {seen}, or leave it out')
 
-
+# %% ../../nbs/bundled/01_net.ipynb #4849f161
 @dataclass(frozen=True)
 class Config:
     """How the network is built and trained. Counts are clips; a pair is where a ramp begins and ends.
@@ -151,20 +151,7 @@ class Config:
     long_text: float = .05                        # share of clips with 226 text slots
 
     def __post_init__(self) -> None:
-        check_training(self)
-        check_numbers(self, 'at least 1', lambda n: n >= 1, 'layers', 'heads', 'head_width', 'text_width', 'text_layers')
-        check_numbers(self, 'more than 0: 0.002, say', lambda x: x > 0, 'muon', 'adam')
-        check_numbers(self, 'a share between 0 and 1', lambda x: 0 <= x <= 1, 'clear_first', 'tempered', 'empty', 'long_text')
-        check_numbers(self, 'at least 0', lambda x: x >= 0, 'tell', 'contrast')
-        check_numbers(self, 'two numbers of at least 0, the smaller one first', lambda p: 0 <= p[0] <= p[1], 'spread',
-                      'widening', 'richer')
-        if self.head_width % 16:
-            raise ValueError(f'head_width is {self.head_width}, but must be a multiple of 16: rotary embeddings part '
-                             'it between time, height and width')
-        if self.contrast and self.batch % 2:
-            raise ValueError(f'batch is {self.batch}, but with contrast clips come in pairs: give an even number')
-        if not 0 < self.levels[0] < self.levels[1] < 1:
-            raise ValueError(f'levels are {self.levels}, but must be two shares that grow, between 0 and 1: (0.3, 0.6)')
+        check_config(self)
 
     @classmethod
     def of(cls,
@@ -188,6 +175,25 @@ class Config:
             raise ValueError(f'{path} is a folder: give the JSON file in it') from None
         except (json.JSONDecodeError, UnicodeDecodeError) as e:
             raise ValueError(f'{path} is not JSON ({e})') from e
+
+# %% ../../nbs/bundled/01_net.ipynb #7fb98056
+def check_config(config: Config,      # the settings, as they are made
+                 ) -> None:
+    "Raise ValueError for settings of the transformer's run that cannot work."
+    check_training(config)
+    check_numbers(config, 'at least 1', lambda n: n >= 1, 'layers', 'heads', 'head_width', 'text_width', 'text_layers')
+    check_numbers(config, 'more than 0: 0.002, say', lambda x: x > 0, 'muon', 'adam')
+    check_numbers(config, 'a share between 0 and 1', lambda x: 0 <= x <= 1, 'clear_first', 'tempered', 'empty', 'long_text')
+    check_numbers(config, 'at least 0', lambda x: x >= 0, 'tell', 'contrast')
+    check_numbers(config, 'two numbers of at least 0, the smaller one first', lambda p: 0 <= p[0] <= p[1], 'spread',
+                  'widening', 'richer')
+    if config.head_width % 16:
+        raise ValueError(f'head_width is {config.head_width}, but must be a multiple of 16: rotary embeddings part '
+                         'it between time, height and width')
+    if config.contrast and config.batch % 2:
+        raise ValueError(f'batch is {config.batch}, but with contrast clips come in pairs: give an even number')
+    if not 0 < config.levels[0] < config.levels[1] < 1:
+        raise ValueError(f'levels are {config.levels}, but must be two shares that grow, between 0 and 1: (0.3, 0.6)')
 
 # %% ../../nbs/bundled/01_net.ipynb #714d06a7
 SHORT, LONG = world.MAX_WORDS + 1, 226      # text slots: the longest caption and its end; what `pipe(prompt)` pads to
@@ -246,7 +252,7 @@ def _make_text_encoder(config: Config, tokens: int):
     look_beside(model)
     return model
 
-
+# %% ../../nbs/bundled/01_net.ipynb #8d93198e
 @torch.no_grad()
 def look_beside(text_encoder,  # a T5 encoder, changed in place
                 ) -> None:
@@ -309,7 +315,7 @@ class Net(nn.Module):
         return self.transformer(hidden_states=x, encoder_hidden_states=self.text(ids)[0], timestep=t,
                                 image_rotary_emb=rope, return_dict=False)[0]
 
-
+# %% ../../nbs/bundled/01_net.ipynb #c68a3133
 def make_net(config: Config,  # the settings of the run
              tokens: int,     # size of the vocabulary
              ) -> Net:        # the same for the same seed
@@ -364,7 +370,7 @@ def _sweep(path: Path) -> None:
         except (PermissionError, OverflowError):        # another's, or no process at all
             continue
 
-
+# %% ../../nbs/bundled/01_net.ipynb #677a786b
 def read_checkpoint(path: str | Path,                               # the file
                     kind: str,                                      # 'dit', 'vae' or 'judge'
                     ) -> tuple[dict[str, Tensor], dict[str, Any]]:  # tensors by name, and facts
@@ -392,7 +398,7 @@ def read_checkpoint(path: str | Path,                               # the file
                          f'format {_FORMAT}: read it with the version that wrote it')
     return tensors, _facts(about.get('facts', 'null'), _FACTS.get(kind, {}), str(path))
 
-
+# %% ../../nbs/bundled/01_net.ipynb #d084f55e
 def _facts(text: str, needed: dict[str, Any], where: str) -> dict[str, Any]:
     "The facts of a checkpoint; raises ValueError for those that lack something, or hold something of another kind."
     advice = 'it is damaged or of another version; take another copy, or make it anew'
@@ -452,7 +458,7 @@ def load_tensors(here: dict[str, Any],        # tensors or modules to fill, by n
         for k, v in tensors.items():
             here[k].copy_(v)
 
-
+# %% ../../nbs/bundled/01_net.ipynb #b9b1b1da
 def load_adam(adam: torch.optim.Optimizer,     # AdamW
               named: dict[str, nn.Parameter],  # its parameters by name
               tensors: dict[str, Tensor],      # tensors by name
@@ -486,7 +492,7 @@ def load_codec(tensors: dict[str, Tensor],  # tensors by name
     _must_fit({'mean': (192,), 'basis': (192, 16), 'scale': (16,)}, held, f'{where}, codec')
     return Codec(**held)
 
-
+# %% ../../nbs/bundled/01_net.ipynb #1d72e9d8
 def check_world(words: Sequence[str],  # the words of the vocabulary
                 print_: str,           # fingerprint of the world in the checkpoint
                 accept: bool,          # accept other looks
@@ -528,7 +534,7 @@ def add_progress(folder: str | Path,   # folder of the run
 # %% ../../nbs/bundled/01_net.ipynb #213d7a68
 def command(go: Callable[[], object],  # the work of the command
             ) -> int:                  # exit status
-    """Exit status of a command. Bad input (ValueError, OSError) is told in one line on stderr, with 2; a polite stop
+    """Exit status of a command. Bad input (ValueError, OSError) gives one line on stderr and 2; a polite stop
     that the command itself does not meet with 130."""
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     logging.getLogger('vidlens').setLevel(logging.INFO)
@@ -557,7 +563,7 @@ def checkpoint_in(out: Path,     # folder of the run
         raise ValueError(f'{out} already holds a run: go on with it with --resume, or choose another --out')
     return path
 
-
+# %% ../../nbs/bundled/01_net.ipynb #d37b2a63
 @contextmanager
 def whole_step() -> Iterator[None]:
     "Inside, Ctrl-C and SIGTERM wait: they come when the block has ended well. In another thread than the main one, nothing."

@@ -54,7 +54,7 @@ def _one(n: int, few: int, choice: str, values: list[str], judged: str, required
          mixture: world.Mixture) -> Group:
     return Group(n, few, (choice, values), mixture, {judged: required}, {judged: chance})
 
-
+# %% ../../nbs/bundled/08_sampling.ipynb #6b169d51
 GROUPS: dict[str, Group] = {
     'one object': Group(72, 24, ('motions', _SIX), _PLAIN, {'colour': .97, 'motion': .95, 'shape': .8},
                         {'colour': 1 / 6, 'motion': 1 / 13, 'shape': 1 / 4}),
@@ -153,7 +153,7 @@ def judged(asked: Sequence[tuple[str, str]],  # group and caption of each video
         out.append(Shown(name, caption, video, told_seen(seen), right, _good(found, said)))
     return out
 
-
+# %% ../../nbs/bundled/08_sampling.ipynb #596d6e50
 def _good(found: dict[str, Any], said: world.Description) -> bool:
     "Whether all that a caption says is right; of a schedule or pace it says something only if it is not the usual one."
     told = [k for k, usual in (('schedule', 'whole'), ('pace', 'normal')) if any(getattr(t, k) != usual for t in said.objects)]
@@ -183,7 +183,7 @@ def caption_rows(shown: Sequence[Shown],  # sampled and judged videos
                                note=f'{len({s.caption for s in some})} captions'))
     return rows
 
-
+# %% ../../nbs/bundled/08_sampling.ipynb #cde5f70f
 def show_all(pipe,                       # a pipeline like the bundled one
              judge,                      # the frozen judge
              sizes: Mapping[str, int],   # number of captions by group

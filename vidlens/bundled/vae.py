@@ -257,14 +257,14 @@ def _pictures(run: VaeTraining, out: Path) -> None:
     pairs = torch.stack([video[:, ::4], x.clamp(0, 1)[:, ::4]], 1).flatten(0, 2)
     strip(pairs, len(pairs), scale=1, columns=5).save(out / 'samples.png')
 
-
+# %% ../../nbs/bundled/03_vae.ipynb #03b760d4
 def _row_lines(row: dict[str, Any], found: dict[str, float]) -> list[str]:
     "What is known of a run, as text: names, then numbers; then, if there was a test, what it found."
     digits = {'seen': 0, 'minutes': 1, 'rate': 6, 'encoder': 5, 'decoder': 5}
     lines = aligned(digits, [f'{row[k]:.{n}f}' for k, n in digits.items()])
     return lines + (aligned(['', *found], ['test', *(f'{v:g}' for v in found.values())]) if found else [])
 
-
+# %% ../../nbs/bundled/03_vae.ipynb #3bd7bbcc
 def _train_vae(run: VaeTraining, out: Path, minutes: float, save_every: float = 3., test_every: float = 15.,
                gated: bool = True) -> None:
     """Go on until the run's samples are seen, the minutes are over or its gate says so; intervals in minutes.
@@ -309,7 +309,7 @@ def _train_vae(run: VaeTraining, out: Path, minutes: float, save_every: float = 
     if row and (said := said or (vae_verdict(row, True) if run.seen >= run.config.samples else None)):
         _log.info('%s', said)
 
-
+# %% ../../nbs/bundled/03_vae.ipynb #c7202d5d
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog='python -m vidlens.bundled.vae', description="Train the bundled model's VAE.")
     p.add_argument('--out', type=Path, required=True, help='folder of the run')
@@ -343,10 +343,10 @@ def _begin(a: argparse.Namespace) -> VaeTraining:
     codec = load_codec(tensors, str(a.dit / 'checkpoint.safetensors'))
     return VaeTraining(replace(VaeConfig(), **changes), codec, a.device, half)
 
-
+# %% ../../nbs/bundled/03_vae.ipynb #b9906951
 def main(argv: Sequence[str] | None = None,  # arguments; None: those of the process
          ) -> int:                           # exit status
-    "The command; bad input is told in one line on stderr, with exit status 2."
+    "The command. Bad input gives one line on stderr and exit status 2."
     a = _arguments(argv)
     return command(lambda: _train_vae(_begin(a), a.out, a.minutes, gated=not a.no_gate))
 

@@ -46,8 +46,8 @@ class _Drawn:
         return tracks[0], visible[0], owner[0]
 
 # %% ../../nbs/world/02_clips.ipynb #344f38fe
-class Clip(_Drawn):
-    "One video and what is true of it."
+class _Measured(_Drawn):
+    "What follows from the maps of the layers."
 
     @cached_property
     def _tracked(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,6 +77,10 @@ class Clip(_Drawn):
     def camera(self) -> Tensor:     # (frames, 2, 3) float32
         "Maps from a background pixel in frame 0 to its position in each frame."
         return self.layers.camera()[0]
+
+# %% ../../nbs/world/02_clips.ipynb #a1c2e3f5
+class Clip(_Measured):
+    "One video and what is true of it."
 
     def moves(self,
               k: int = 0,           # number of the object

@@ -51,11 +51,12 @@ def _swapped(scenes: SceneTensors, which: int, swap: dict[str, str | Sequence[st
     return new
 
 # %% ../../nbs/world/05_scenes.ipynb #5fef2f45
-class _Worded(SceneTensors):
-    "Scenes that can be described."
+class _Described(SceneTensors):
+    "Scenes that can be selected and described."
 
     def __repr__(self) -> str:
-        return f'Scenes({len(self)}: {"; ".join(self[:3].captions(False))}{"; ..." * (len(self) > 3)})'
+        first = [caption_of(d) for d in self[:3].describe()]
+        return f'Scenes({len(self)}: {"; ".join(first)}{"; ..." * (len(self) > 3)})'
 
     def __getitem__(self, i: int | slice | Sequence | Tensor) -> 'Scenes':
         "A batch of the scenes at i: a number, slice, list, or tensor of numbers or bools. Raises IndexError."
@@ -70,6 +71,10 @@ class _Worded(SceneTensors):
     def describe(self) -> list[Description]:        # without spans: there is no caption yet
         "What each scene shows."
         return _described(self)
+
+# %% ../../nbs/world/05_scenes.ipynb #b1c2e3f5
+class _Worded(_Described):
+    "Scenes that have captions."
 
     def captions(self,
                  paraphrase: bool = True,       # False: the canonical captions
