@@ -53,7 +53,7 @@ _TABLE = {
     'words.selection': 'score_heads published_choice',
     'words.segmentation': 'read_segmentation segment evaluate_segmentation',
     'words.prompts': 'read_prompts',
-    'words.judging': 'JudgeItem judged',
+    'words.judging': 'JudgeItem judge_maps',
     'live.trace': 'hold',
     'live.tabs': 'explore',
 }
