@@ -329,6 +329,18 @@ def test_show_draws_results(monkeypatch):
     assert Page(show(table).data).tags.count('img') == 2
 
 
+def test_show_draws_other_results_as_rows():
+    from vidlens.core.results import Result
+
+    class Rows(Result):
+        def to_dataframe(self):
+            return pd.DataFrame({'layer': range(30), 'name': ['<b>'] * 30})
+
+    page = Page(show(Rows(), caption='All').data)
+    assert page.tags.count('tr') == 21 and 'b' not in page.tags and 'All: 20 of 30 rows' in page.text
+    assert 'figcaption' not in Page(show(pd.DataFrame({'a': [1]})).data).tags
+
+
 def test_show_takes_figures_in_a_row():
     pictures = {'a': curve([1, 2]), 'b <i>': Image.new('RGB', (4, 4))}
     page = Page(show(pictures).data)

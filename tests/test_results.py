@@ -260,3 +260,40 @@ def test_one_line(scores):
     many = Bare(1, dict.fromkeys('abcdefgh'))
     assert repr(many) == 'Bare(a=1, b={a, b, c, d, e, f, ...})' and '\n' not in repr(many)
     assert repr(Bare(list(range(30)))) == 'Bare(a=[0, 1, ..., 29], b={})'
+
+
+# What holds for every class in the table
+
+def test_every_record_is_where_the_table_says():
+    from dataclasses import fields, is_dataclass
+    for name, module in results.RECORDS.items():
+        found = results._record(name)
+        assert found.__name__ == name and found.__module__ == f'vidlens.{module}', name
+        assert is_dataclass(found) or hasattr(found, '_asdict'), name
+        if issubclass(found, Result) and isinstance(found.DIMS, dict):
+            assert all(x in {f.name for f in fields(found)} or hasattr(found, x) for x in found.DIMS), f'{name}: DIMS names fields'
+
+
+# Results without a picture: their DataFrame says it all, or a room has not drawn them yet. This list only shrinks.
+NO_PICTURE = []
+
+
+def test_every_result_has_a_picture():
+    "A class of results is drawn by its room or by core, or holds the video that is shown."
+    from importlib import import_module
+    missing = []
+    for name in results.RECORDS:
+        found = results._record(name)
+        if not issubclass(found, Result) or 'video' in {*getattr(found, '__dataclass_fields__', ()), *dir(found)}:
+            continue
+        rooms = {c.__module__.split('.')[1] for c in found.__mro__ if c.__module__.startswith('vidlens.')}
+        for room in rooms & {'core', 'motion', 'points', 'seam', 'words', 'world'}:
+            try:
+                draw = getattr(import_module(f'vidlens.{room}.pictures'), 'draw', None)
+            except ModuleNotFoundError:
+                continue
+            if draw and draw.dispatch(found) is not draw.dispatch(object):
+                break
+        else:
+            missing.append(name)
+    assert set(missing) <= set(NO_PICTURE), f'{missing}: register a picture with @draw.register in `pictures` of the room'

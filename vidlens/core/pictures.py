@@ -422,7 +422,7 @@ def _checked_picture(x: Any, over: Any) -> tuple[Any, Any]:
     picture = drawn(x, over) if isinstance(x, Result) else None
     if picture is None and isinstance(x, Result) and not hasattr(x, 'video') and not hasattr(x, 'maps'):
         room = type(x).__module__.rpartition('.')[0]
-        raise TypeError(f'there is no picture of a {type(x).__name__} yet: display its to_dataframe(), or add one with '
+        raise TypeError(f'there is no picture of a {type(x).__name__} yet, and it has no rows: add one with '
                         f'@draw.register in {room}.pictures')
     return (x, over) if picture is None else (picture, None)
 
@@ -445,6 +445,20 @@ def _moving(x: Any, over: Any, grid: Grid | None, tracks: Any, truth: Any) -> Te
     return x if tracks is None else draw_tracks(x, tracks, truth=truth)
 
 # %% ../../nbs/core/21_pictures.ipynb #67ecc14a
+def _is_rows(x: Any) -> bool:
+    "Whether x is a pandas frame."
+    return hasattr(x, 'to_html') and hasattr(x, 'columns')
+
+
+def _rows(x: Any, caption: str | None, most: int = 20) -> Any:
+    "IPython HTML of the first rows of a pandas frame."
+    from IPython.display import HTML
+    more = f'{most} of {len(x)} rows' if len(x) > most else ''
+    note = html.escape(': '.join(filter(None, [caption, more])))
+    return HTML(f'<figure style="margin:0">{x.head(most).to_html(border=0, index=False)}'
+                + (f'<figcaption style="font-size:.85em;opacity:.75">{note}</figcaption>' if note else '') + '</figure>')
+
+
 def _still(x: Any) -> bool:
     "Whether x is a figure or an image, rather than numbers."
     return hasattr(x, 'savefig') or hasattr(x, 'getbands')
@@ -471,11 +485,13 @@ def show(x: Any,                       # a result, video, map, image or figure, 
 
     x may be any result of vidlens; a video (frames, height, width, 3) or an object with `.video`; maps (frames, rows, cols), alone
     or `over` a video; several videos or figures as a list or a dict {label: video}; one image (height, width, 3); a PIL image; a
-    matplotlib or plotly figure (a plotly figure is returned as it is). Raises TypeError for anything else. For other colours call
-    `overlay`, for other trails `draw_tracks`, and show what they return."""
+    matplotlib figure; a plotly figure, which is returned as it is; a pandas frame. Raises TypeError for anything else. For other
+    colours call `overlay`, for other trails `draw_tracks`, and show what they return."""
     x, over = _checked_picture(x, over)
     if hasattr(x, 'to_plotly_json'):
         return x
+    if _is_rows(x):
+        return _rows(x, caption)
     if hasattr(x, 'savefig'):
         return _picture(figure_bytes(x), 'png', caption or 'figure', caption)
     if hasattr(x, 'getbands'):
@@ -500,6 +516,17 @@ def draw(result: Any,        # a result
          ) -> Any:           # what `show` accepts
     "The picture of a result, chosen by its class. Raises TypeError for a class without one."
     raise TypeError(f'there is no picture of a {type(result).__name__}')
+
+
+@draw.register
+def _draw_rows(result: Result, over: Any = None) -> Any:
+    "The rows of a result that has no picture; None if it has no rows either, or if what it holds can be shown."
+    if hasattr(result, 'video') or hasattr(result, 'maps') and over is not None:
+        return None
+    try:
+        return result.to_dataframe()
+    except ValueError:   # no named axes
+        return None
 
 
 @draw.register

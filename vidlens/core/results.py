@@ -35,14 +35,12 @@ RECORDS = {
     'Matching': 'points.matching', 'Tracks': 'points.matching',
     'Tape': 'seam.tape', 'Sample': 'seam.run', 'Step': 'seam.run', 'Renoised': 'seam.run', 'Inverted': 'seam.run',
     'ScoreTable': 'points.score_tables', 'ProbeOptions': 'points.score_tables',
-    'AttentionScores': 'points.attention', 'HeadStatistics': 'points.attention',
+    'AttentionScores': 'points.attention', 'HeadStatistics': 'points.attention', 'TapVidScores': 'points.tapvid',
     'Channels': 'motion.channels', 'Criterion': 'motion.channels', 'DirectionProbe': 'motion.channels',
     'Readout': 'motion.channels', 'MotionStats': 'motion.losses', 'Calibration': 'motion.fidelity',
     'MotionChannels': 'motion.one_site', 'Discovery': 'motion.sweep', 'Speed': 'motion.sweep', 'FieldScore': 'motion.sweep',
     'Apart': 'motion.discovery', 'FieldScores': 'motion.discovery', 'Movement': 'motion.cag', 'Drag': 'motion.regions',
     'MotionReference': 'motion.regions', 'Region': 'motion.regions', 'Steered': 'motion.steering',
-    'Matching': 'points.matching', 'Tracks': 'points.matching', 'ScoreTable': 'points.score_tables', 'ProbeOptions': 'points.score_tables',
-    'AttentionScores': 'points.attention', 'HeadStatistics': 'points.attention', 'TapVidScores': 'points.tapvid',
 }
 _T = TypeVar('_T', bound='Result')
 
