@@ -39,7 +39,7 @@ def check_features(x: Any,          # features (..., frames, rows, cols, channel
                          'no empty axis: split the token axis with Grid.unflatten(x)')
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
-
+# %% ../../nbs/motion/00_channels.ipynb #18824816
 def remove_content(x: Tensor,       # features (..., frames, rows, cols, channels) of any floating point dtype
                    dim: int = -4    # the axis of frames
                    ) -> Tensor:     # the same shape; float32 for half precision
@@ -242,7 +242,7 @@ def _channel_rows(c: Channels) -> Any:
     rows = dict(channel=range(c.width), strength=c.strength.cpu().numpy(), rank=[rank.get(n) for n in range(c.width)])
     return pd.DataFrame(rows | {f'loading_{i}': x.cpu().numpy() for i, x in enumerate(c.loadings)})
 
-
+# %% ../../nbs/motion/00_channels.ipynb #36aa3254
 def choose_channels(pca: Components,                    # principal components, from `ChannelStats.pca`
                     keep: float | int = .04,            # share of the channels, or their number, as in `Criterion`
                     minimum: int = 8,                   # the least number kept of a share
@@ -406,7 +406,7 @@ def channel_index(channels: Any,            # a `Channels`, a tensor or list of 
         raise ValueError(f'channel {bad} is out of range: the features have {width} channels (0 to {width - 1})')
     return index
 
-
+# %% ../../nbs/motion/00_channels.ipynb #6f5f12c0
 def motion_features(x: Tensor,                                      # (..., frames, rows, cols, channels)
                     channels: Channels | Tensor | Sequence[int],    # which channels
                     content: str = 'removed'                        # 'removed' (published), or 'kept'

@@ -49,7 +49,7 @@ class MotionClips(LazyList[Moving]):
         "The direction of each clip."
         return self.names
 
-
+# %% ../../nbs/motion/10_clips.ipynb #b40ca930
 def labelled_clips(videos: Sequence[Any],                           # (frames, height, width, 3) each
                    labels: Sequence[str],                           # the direction of each
                    masks: Sequence[Tensor | None] | None = None,    # (height, width) each: what moves in frame 0; None: everything

@@ -34,7 +34,7 @@ def _steps(tracks: Any, visible: Any, name: str) -> tuple[Tensor, Tensor]:
         seen = seen & flags
     return xy.diff(dim=1).nan_to_num(0.), seen[:, 1:] & seen[:, :-1]
 
-
+# %% ../../nbs/motion/03_fidelity.ipynb #b96cc3e8
 def track_likeness(a: Any,                  # tracks (n, frames, 2) px
                    b: Any,                  # tracks (m, frames, 2) px
                    visible_a: Any = None,   # (n, frames) bool; None: all
@@ -96,7 +96,7 @@ def region_motion(tracks: Any,          # (points, frames, 2) px
     mean = (step * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp(min=1)
     return mean[inside].median(0).values if bool(inside.any()) else torch.full((2,), torch.nan)
 
-
+# %% ../../nbs/motion/03_fidelity.ipynb #f2d6fa80
 def moves_as_requested(moved: Any,              # measured motions (..., 2) px a frame
                        requested: Any,          # requested motions (..., 2) px a frame; (0, 0): to stand still
                        within: float = 45.,     # greatest angle between the two, degrees
@@ -121,7 +121,7 @@ class Calibration(NamedTuple):
     interval: Interval      # of the slope, 95 %, over clips
     clips: int
 
-
+# %% ../../nbs/motion/03_fidelity.ipynb #3c2bd3d4
 def calibrate_speed(requested: Any,     # (clips, 2) as (dx, dy) px a frame
                     moved: Any,         # (clips, 2), measured; clips with NaN are left out
                     n: int = 1000,      # bootstrap samples
@@ -173,7 +173,7 @@ def sharpness(video: Tensor     # (frames, rows, cols, 3) in [0, 1]
     kernel = torch.tensor([[0., 1, 0], [1, -4, 1], [0, 1, 0]]).to(grey)[None, None]
     return F.conv2d(F.pad(grey, (1, 1, 1, 1), mode='replicate'), kernel).square().mean((1, 2, 3)).sqrt()
 
-
+# %% ../../nbs/motion/03_fidelity.ipynb #bac6213e
 def image_quality(video: Any,                                       # (frames, rows, cols, 3) in [0, 1]
                   metric: Callable[[Tensor], Any] = sharpness       # video -> (frames,) numbers
                   ) -> float:                                       # the mean over frames

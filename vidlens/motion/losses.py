@@ -49,7 +49,7 @@ def _reference(m: Tensor, reference: Any) -> Tensor:
         raise ValueError('the reference holds NaN or infinite values: make it from finite features, in float32')
     return ref
 
-
+# %% ../../nbs/motion/01_losses.ipynb #71097162
 def _frame_numbers(frames: Any, total: int) -> list[int]:
     "Frame numbers, checked; None: all."
     every = list(range(total))
@@ -124,7 +124,7 @@ def marginal_loss(x: Tensor,                # features (frames, rows, cols, chan
     error = ((a[:, None] - a) - (b[:, None] - b)).square()
     return error.sum() if reduce == 'sum' else error.mean()
 
-
+# %% ../../nbs/motion/01_losses.ipynb #865c4efc
 def _check_reduce(reduce: str) -> None:
     if reduce not in ('mean', 'sum'):
         raise ValueError(f"reduce={reduce!r} is unknown: use 'mean', or 'sum' as published")
@@ -159,7 +159,7 @@ def point_loss(x: Tensor,               # features (frames, rows, cols, channels
     out = (error * seen)[:, pick].sum()
     return out if reduce == 'sum' else out / seen[:, pick].sum()
 
-
+# %% ../../nbs/motion/01_losses.ipynb #0b115940
 def sample_features(x: Tensor,      # features (frames, rows, cols, channels)
                     xy: Tensor,     # (points, frames, 2) px (x, y)
                     grid: Grid      # the token grid of the features
@@ -227,7 +227,7 @@ def motion_stats(curves: Iterable[Tensor],          # (frames, channels) of each
     response = torch.linalg.lstsq(y.flatten(0, 1).double(), x.flatten(0, 1).double(), driver='gelsd').solution.to(x)
     return MotionStats(index, x.amin((0, 1)), x.amax((0, 1)), response, _ridge(x, y, ridge), facts)
 
-
+# %% ../../nbs/motion/01_losses.ipynb #3f264395
 def _ridge(x: Tensor, y: Tensor, ridge: float) -> Tensor:
     "y (clips, frames, 2) from x (clips, frames, k), linear without a constant: (k, 2)."
     a, b = x.flatten(0, 1).double(), y.flatten(0, 1).double()

@@ -73,7 +73,7 @@ def site_of(site: BestSite | None,          # the site, in place of the next thr
     layers, steps, _ = at_site(site, layers, steps)
     return layers, steps, num_inference_steps if site is None else site.num_inference_steps
 
-
+# %% ../../nbs/motion/11_one_site.ipynb #7887f67f
 def moft(pipe,                                      # the pipeline
          clips: Any = None,                         # `MotionClips`, or a folder of them; None: n panning clips of the world
          *,

@@ -147,7 +147,7 @@ def sites_figure(found: Discovery,      # a discovery
     layers.set_size_inches(*(max(a, b) for a, b in zip(layers.get_size_inches(), (3.6, 2.2))))   # one layer or step alone
     return layers
 
-
+# %% ../../nbs/motion/20_pictures.ipynb #a080e1dc
 def discovery_figures(found: Discovery,     # a discovery
                       by: str = 'all'       # 'all' or 'chosen': at the site where it is best
                       ) -> dict[str, Any]:  # 'layers', 'pca', 'loadings', 'curves': matplotlib figures
@@ -232,7 +232,7 @@ def _(result: DirectionProbe, over: Any = None) -> Any:
     finish_axes(ax, '', 'accuracy', '', True)
     return figure
 
-
+# %% ../../nbs/motion/20_pictures.ipynb #7551450d
 @draw.register
 def _(result: Speed, over: Any = None) -> Any:
     return scatter2d(result.predicted, title=f'decoded velocity, R2 {result.r2.mean:.2f}', axes=('dx', 'dy'))

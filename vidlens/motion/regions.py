@@ -189,7 +189,7 @@ def warped(video: Tensor,           # (frames, height, width, 3) in [0, 1]
             out[f] = out[f][at] if bool(whole[r]) else torch.where(here[..., None], video[0][at], out[f])
     return torch.stack(out)
 
-
+# %% ../../nbs/motion/04_regions.ipynb #b82d091a
 def _filled(video: Tensor, mask: Tensor) -> Tensor:
     "A video whose masked pixels are interpolated from those around, over growing windows."
     known = (~mask).float().expand(len(video), 1, *mask.shape)

@@ -33,7 +33,7 @@ class Roles(NamedTuple):
     probe: list[int]    # numbers of the clips on which directions are decoded, in a random order: the position control pools
     #                     the features of each one under the mask of the next one
 
-
+# %% ../../nbs/motion/02_sweep.ipynb #d060e001
 def deal_roles(labels: Sequence,    # the direction of each clip
                share: float = .5,   # share of the clips on which channels are chosen
                parts: int = 2,      # parts of these, to measure stability
@@ -189,7 +189,7 @@ def _merged(stats: Mapping[tuple[int, int], ChannelStats], wanted: Callable[[int
             out.merge(s)
     return out
 
-
+# %% ../../nbs/motion/02_sweep.ipynb #2db69723
 def _agreement(stats: Mapping[tuple[int, int], ChannelStats], axis: int, how: dict[str, Any]) -> float:
     "Mean Jaccard index of the channels that parts (axis 0) or noises (axis 1) choose."
     names = sorted({key[axis] for key in stats})
@@ -217,7 +217,7 @@ def _choose(sweep: DirectionSweep, site: Hashable, keep: float | int,
                        stable_noise=_agreement(stats, 1, how),
                        stable_fisher=jaccard(*tops) if len(tops) == 2 else float('nan'))
 
-
+# %% ../../nbs/motion/02_sweep.ipynb #4b184818
 def _read(sweep: DirectionSweep, site: Hashable, criterion: Criterion) -> _Site:
     "Choose channels at a site and decode the directions of the probing clips, with all controls."
     found, measures = _choose(sweep, site, criterion.keep, criterion.minimum)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.files import LazyList
 from ..core.grid import Grid
 from ..core.results import Result
 from ..core.stats import Interval, bootstrap
@@ -53,20 +54,10 @@ class Segmented(NamedTuple):
 
 # %% ../../nbs/words/20_segmentation.ipynb #bff646fe
 @dataclass(frozen=True)
-class SegmentedClips:
-    "Clips that are read when they are indexed: clips[i]."
+class SegmentedClips(LazyList[Segmented]):
+    "Clips that are read when they are indexed: clips[i]; `names` of the clips."
 
-    names: list[str]                                            # of the clips
-    read: Callable[[str], Segmented] = field(repr=False)        # reads a clip by its name
-    frames: int | None = None                                   # frames of each clip at most; None: all
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, i: int) -> Segmented:
-        if not 0 <= i < len(self):
-            raise IndexError(f'clip {i} is outside these {len(self)} clips')
-        return self.read(self.names[i])
+    frames: int | None = None       # frames of each clip at most; None: all
 
 # %% ../../nbs/words/20_segmentation.ipynb #a7e71d15
 def read_segmentation(folder: str | Path,                   # in the layout of VSPW, DAVIS or MeViS
@@ -85,14 +76,15 @@ def read_segmentation(folder: str | Path,                   # in the layout of V
         raise ValueError(f'frames={frames}: give at least 1')
     for sign, lister, reader in _LAYOUTS:
         if (root / sign).exists():
-            return SegmentedClips(_split(root, lister(root), split), partial(_read, reader, root, frames, size), frames)
+            names = _split(root, lister(root), split)
+            return SegmentedClips(names, partial(_read, reader, root, frames, size, names), frames)
     raise ValueError(f'{str(folder)!r} is neither of VSPW (data/<video>/mask), nor DAVIS (Annotations), nor MeViS '
                      f'(meta_expressions.json): it holds {", ".join(sorted(p.name for p in root.iterdir())[:6]) or "nothing"}')
 
 # %% ../../nbs/words/20_segmentation.ipynb #cd09acad
 def _read(reader: Callable[..., Segmented], root: Path, frames: int | None, size: tuple[int, int] | None,
-          video: str) -> Segmented:
-    return _fitted(reader(root, video, frames), size)
+          names: list[str], i: int) -> Segmented:
+    return _fitted(reader(root, names[i], frames), size)
 
 # %% ../../nbs/words/20_segmentation.ipynb #b49ae8e1
 def _split(root: Path, there: list[str], split: str | None) -> list[str]:
