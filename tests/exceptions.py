@@ -16,7 +16,7 @@ ARGUMENTS = {'analysis.look_inside': 12,
 # Public functions that take **kwargs.
 OPEN_ENDED = {'bundled.dit.restore_run', 'bundled.export.check_pipeline', 'bundled.inside.in_layers', 'bundled.measures.Row.of',
  'bundled.sampling.sampled', 'bundled.sampling.show_all', 'bundled.vae.restore_vae',
- 'live.steer_explorer.ablated', 'live.tabs.explore',
+ 'live.tabs.explore',
  'live.trace.Engine.score', 'live.trace.Engine.track', 'live.trace.Engine.words', 'live.trace.clip_to_hold',
  'live.trace.hold',
  'points.flow.residual_flow',

@@ -131,7 +131,7 @@ class Served:
 
 # Defined in the kernel: what the visible explorer's Python call gives, and what Python draws of it.
 HELP = '''
-import base64, io, json
+import base64, io, json, time
 import torch
 from PIL import Image
 from ipywidgets.widgets.widget import _instances
@@ -174,8 +174,12 @@ def png(frame):
 
 def told(name):
     x = made(name)
-    if x.job:
-        x.job.result(120)
+    for _ in range(200):                # a change may be halfway: comms run in a thread of their own
+        if x.job and not x.job.cancelled:
+            x.job.result(120)
+        if x.viewer.message or x.viewer.code == x.call:
+            break
+        time.sleep(.05)
     v, want = x.viewer, said(x)
     if v.shown:
         same, drawn = (v.maps, v.ranges) == pack_maps(want), overlay(v.pixels, want[0], v.grid, v.alpha, v.cmap, smooth=v.smooth)

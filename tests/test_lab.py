@@ -439,7 +439,7 @@ def test_heads_off_are_silent_and_what_is_none_is_said(page, kernel):
 def test_before_and_after_play_together(page, kernel):
     tab(page, 'Steer')
     before, after = page.locator(VIEWER).first, page.locator(VIEWER).nth(1)
-    expect(after.locator('figcaption')).to_have_text('without 4.0, 4.1 2')
+    expect(after.locator('figcaption')).to_have_text('without heads 4.0, 4.1, layer 2')
     before.get_by_label('Play').click()
     page.wait_for_function('([a, b]) => +a.dataset.shown > 2 && a.dataset.shown === b.dataset.shown',
                            arg=[before.element_handle(), after.element_handle()])

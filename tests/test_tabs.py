@@ -289,10 +289,10 @@ def test_what_cannot_be_made_is_said_at_once_or_in_the_tabs(pipe):
 def test_the_result_says_what_was_done(engine, steer):
     assert steer.title == 'moved along the arrow'
     steer.off.value = '2.0'
-    assert steer.title == 'without 2.0'
+    assert steer.title == 'without head 2.0'
     steer.viewer.arrow = [26., 32., 42., 32.]
     steer.start().result(120)
-    assert steer.after.panels == ['without 2.0 (the arrow has no effect while heads are ablated)']
+    assert steer.after.panels == ['without head 2.0 (the arrow has no effect while heads are ablated)']
 
 
 def test_the_call_of_a_result_stays_while_others_look_elsewhere(engine, steer):

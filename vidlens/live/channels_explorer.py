@@ -23,7 +23,7 @@ from ..motion.one_site import MotionChannels, moft
 from ..seam.card import model_of
 
 # %% auto #0
-__all__ = ['cancellable', 'ChannelsResult', 'ChannelSearch', 'draw_channels', 'ChannelsExplorer']
+__all__ = ['cancellable', 'ChannelsResult', 'draw_channels', 'ChannelsExplorer']
 
 # %% ../../nbs/live/15_channels_explorer.ipynb #44000006
 @contextmanager
@@ -47,7 +47,7 @@ class ChannelsResult(NamedTuple):
     names: list[int]        # numbers of these channels
 
 # %% ../../nbs/live/15_channels_explorer.ipynb #44000009
-class ChannelSearch(Explorer):
+class _ChannelSearch(Explorer):
     "Finds motion channels in the background. `found`: the result, or None."
 
     found: MotionChannels | None = None
@@ -95,7 +95,7 @@ def draw_channels(found: MotionChannels,      # what was found
     loadings.lines([dict(x=names, y=weights, name='PC 1')], 'channel', 'loading', kind='Bar')
 
 # %% ../../nbs/live/15_channels_explorer.ipynb #4400000b
-class ChannelsExplorer(ChannelSearch):
+class ChannelsExplorer(_ChannelSearch):
     "What moves alike, by step and layer. `found`: the motion channels once found; `similarity`: the map that is shown."
 
     slot, uses = 'channels', ('step', 'layer', 'point')

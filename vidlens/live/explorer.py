@@ -19,9 +19,8 @@ from .worker import Job, Worker
 from ..seam.run import text_of
 
 # %% auto #0
-__all__ = ['NARROW', 'prompt_words', 'words_in', 'word_source', 'rounded_point', 'Refused', 'CheckedState', 'State',
-           'current_point', 'point_text', 'options_text', 'Question', 'Reports', 'Requests', 'Asking', 'Layout',
-           'Explorer']
+__all__ = ['NARROW', 'prompt_words', 'words_in', 'word_source', 'rounded_point', 'Refused', 'State', 'current_point',
+           'point_text', 'options_text', 'Explorer']
 
 # %% ../../nbs/live/10_explorer.ipynb #43000006
 def prompt_words(engine: Engine,      # the video in its model
@@ -58,7 +57,7 @@ class Refused(t.TraitError, ValueError):
     "A value that a state cannot have; the state keeps its previous value."
 
 # %% ../../nbs/live/10_explorer.ipynb #4300000b
-class CheckedState(t.HasTraits):
+class _CheckedState(t.HasTraits):
     "The fields of a state, and what they may be."
 
     step = t.Int(0)                          # denoising step, 0 is the noisiest; negative: from the end
@@ -91,7 +90,7 @@ class CheckedState(t.HasTraits):
         return words_in(', '.join(map(str, proposal['value'])))  # a comma separates two words, as in the box
 
 # %% ../../nbs/live/10_explorer.ipynb #4300000c
-class State(CheckedState):
+class State(_CheckedState):
     """What the explorers of a video show: step, layer, head, RGB frame, point [t, x, y] px, words.
 
     Steps, layers and frames may count from the end. Raises ValueError for steps, layers, heads and frames that its engine
@@ -146,7 +145,7 @@ def options_text(options: Mapping[str, Any],      # arguments by name
     return ', '.join(f'{k}={v!r}' for k, v in options.items() if v is not None and v is not False)
 
 # %% ../../nbs/live/10_explorer.ipynb #43000011
-class Question(w.VBox):
+class _Question(w.VBox):
     "What is particular to an explorer: its options, how they are answered, drawn and written as Python."
 
     slot: str = 'video'             # name for screen readers and files
@@ -181,7 +180,7 @@ class Question(w.VBox):
         return self._code(self.options)
 
 # %% ../../nbs/live/10_explorer.ipynb #43000012
-class Reports(Question):
+class _Reports(_Question):
     "What an explorer shows while a request is computed, and when it ends."
 
     job: Job | None = None                           # the last request
@@ -215,7 +214,7 @@ class Reports(Question):
         return result
 
 # %% ../../nbs/live/10_explorer.ipynb #43000013
-class Requests(Reports):
+class _Requests(_Reports):
     "Sends a request when the state changes; only the newest counts."
 
     _visible, _stale = True, False
@@ -255,7 +254,7 @@ class Requests(Reports):
         "Show an error; after a success, read ahead."
 
 # %% ../../nbs/live/10_explorer.ipynb #43000014
-class Asking(Requests):
+class _Asking(_Requests):
     "Reads ahead when idle, and waits while it is hidden."
 
     def _finished(self, job: Job) -> None:
@@ -313,7 +312,7 @@ def _tips(widget: w.Widget) -> dict[str, str]:
     return found
 
 # %% ../../nbs/live/10_explorer.ipynb #43000017
-class Layout(Asking):
+class _Layout(_Asking):
     "How an explorer is laid out."
 
     _links: list[Any]
@@ -336,7 +335,7 @@ class Layout(Asking):
         return beside(w.VBox([self.viewer]), w.VBox(extra)) if extra else self.viewer
 
 # %% ../../nbs/live/10_explorer.ipynb #43000018
-class Explorer(Layout):
+class Explorer(_Layout):
     "The base of all explorers: a viewer tied to a state, with controls, requests and a printed call."
 
     _closed = True  # until it is made

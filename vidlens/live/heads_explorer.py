@@ -22,7 +22,7 @@ from ..words.word_maps import ConceptMaps
 
 # %% auto #0
 __all__ = ['CRITERIA', 'LOWEST', 'criteria_of', 'measure_heads', 'best_heads', 'HeadsResult', 'chosen_text', 'toggled',
-           'HeadControls', 'HeadSelection', 'HeadsExplorer', 'draw_heads']
+           'HeadsExplorer', 'draw_heads']
 
 # %% ../../nbs/live/13_heads_explorer.ipynb #43300006
 CRITERIA = {'separability (Calinski-Harabasz)': 'chi', 'separability (Fisher)': 'fisher',
@@ -93,7 +93,7 @@ def toggled(chosen: dict[int, list[int]],       # {layer: heads}
     return {n: sorted(h for m, h in kept if m == n) for n in sorted({n for n, _ in kept})} or {head[0]: [head[1]]}
 
 # %% ../../nbs/live/13_heads_explorer.ipynb #4330000c
-class HeadControls(Explorer):
+class _HeadControls(Explorer):
     "The controls and charts of the heads explorer."
 
     def _build(self) -> list[w.Widget]:
@@ -115,7 +115,7 @@ class HeadControls(Explorer):
         return [self.small, wrapped(self.by, self.best), self.atlas]
 
 # %% ../../nbs/live/13_heads_explorer.ipynb #4330000d
-class HeadSelection(HeadControls):
+class _HeadSelection(_HeadControls):
     "Selecting heads by hand, or the best five."
 
     def _picked(self, head: int) -> None:
@@ -137,7 +137,7 @@ class HeadSelection(HeadControls):
         return self.request()
 
 # %% ../../nbs/live/13_heads_explorer.ipynb #4330000e
-class HeadsExplorer(HeadSelection):
+class HeadsExplorer(_HeadSelection):
     "Selected heads of a word. `chosen`: {layer: heads}; `table`: (layers, heads) of the criterion; `maps`: of the heads."
 
     slot, uses = 'heads', ('step', 'layer', 'words')
@@ -160,8 +160,8 @@ class HeadsExplorer(HeadSelection):
         return HeadsResult(table, chosen, engine.words(**word, heads=chosen), each)
 
     def _draw(self, options: dict[str, Any], result: HeadsResult) -> None:
-        self.table, self.chosen, self.maps, each = result
-        draw_heads(self, options, each)
+        self.table, self.chosen, self.maps, _ = result
+        draw_heads(self, options, result)
 
     @property
     def call(self) -> str:
@@ -175,12 +175,12 @@ class HeadsExplorer(HeadSelection):
         return f'engine.words({options["word"]!r}, step={options["step"]}, heads={self.chosen}{rest})'
 
 # %% ../../nbs/live/13_heads_explorer.ipynb #4330000f
-def draw_heads(explorer: HeadsExplorer,         # with its new table, selection and maps
+def draw_heads(x: HeadsExplorer,                # whose viewers and chart show it
                options: dict[str, Any],         # of the request
-               each: Tensor,                    # (heads, frames, rows, cols) of the layer
+               result: HeadsResult,             # its answer
                ) -> None:
     "Show the map of the selected heads, each head of the layer, and the criterion of all heads."
-    x, layer, maps = explorer, options['layer'], explorer.maps
+    layer, maps, each = options['layer'], result.maps, result.each
     x._drawn = layer
     x.viewer.show_maps({f'{maps.words[0]}, heads {chosen_text(x.chosen)} (layer.head)': maps.maps[0]}, maps.grid)
     mine = x.chosen.get(layer, [])

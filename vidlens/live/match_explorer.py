@@ -19,7 +19,7 @@ from .worker import Job
 from ..points.score_tables import ScoreTable
 
 # %% auto #0
-__all__ = ['layer_scores', 'true_track', 'StepScores', 'ScoredSteps', 'MatchExplorer', 'draw_match']
+__all__ = ['layer_scores', 'true_track', 'MatchExplorer', 'draw_match']
 
 # %% ../../nbs/live/11_match_explorer.ipynb #43100006
 def layer_scores(engine: Engine,                  # the video in its model
@@ -47,7 +47,7 @@ def true_track(engine: Engine,                            # the video in its mod
     return clip.tracks[i:i + 1] if far[i] <= engine.grid.stride / 2 else None
 
 # %% ../../nbs/live/11_match_explorer.ipynb #43100009
-class StepScores(Explorer):
+class _StepScores(Explorer):
     "Scores of steps and layers. `scores` (steps, layers) holds those known so far; NaN: not scored."
 
     def _build(self) -> list[w.Widget]:
@@ -77,7 +77,7 @@ class StepScores(Explorer):
         return work
 
 # %% ../../nbs/live/11_match_explorer.ipynb #4310000a
-class ScoredSteps(StepScores):
+class _ScoredSteps(_StepScores):
     "Shows the scores as a map and as a sentence."
 
     def draw_map(self) -> None:
@@ -85,6 +85,7 @@ class ScoredSteps(StepScores):
         self.best_button.disabled = bool(self.scores.isnan().all())
         limits = (0, 1) if self.engine.tracked else None
         self.score_map.heat(self.scores, ('step', 'layer'), self.unit, self.go_to, limits=limits)
+        self._show_score()
 
     def go_to(self,
               step: int,       # denoising step
@@ -102,13 +103,18 @@ class ScoredSteps(StepScores):
         if self.engine.tracked and self.scores[step, layer].isnan():
             self.scores[step, layer] = layer_scores(self.engine, step, [layer], job).map(self.criterion)[0, 0]
             self.draw_map()
+        else:
+            self._show_score()
+
+    def _show_score(self) -> None:
+        step, layer = self.state.step, self.state.layer
         score = float(self.scores[step, layer])
         what = 'of the ground-truth points are matched within one token' if self.engine.tracked else \
             'confidence: the mean attention from a point to its best match in another frame'
         self.score_line.value = '' if score != score else f'step {step}, layer {layer}: {score:.2f} {what}'
 
 # %% ../../nbs/live/11_match_explorer.ipynb #4310000c
-class MatchExplorer(ScoredSteps):
+class MatchExplorer(_ScoredSteps):
     "Matches of one point, by step, layer and head. `track` and `field` hold what is shown."
 
     slot, uses, code_lines = 'match', ('step', 'layer', 'head', 'point'), 2

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .channels_explorer import cancellable
 from .explorer import Explorer
-from .trace import Engine, job_callback
+from .trace import Engine
 from .viewer import Viewer
 from .widgets import Task, beside, width_layout, wrapped
 from .worker import Job
@@ -27,8 +27,7 @@ from ..seam.hooks import lock_of
 from ..seam.run import generate
 
 # %% auto #0
-__all__ = ['parse_heads', 'ablated', 'arrow_region', 'intervene', 'intervention_code', 'SteerControls', 'SteerRuns',
-           'SteerExplorer']
+__all__ = ['parse_heads', 'heads_text', 'ablated', 'arrow_region', 'intervene', 'intervention_code', 'SteerExplorer']
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #44100006
 def parse_heads(text: str,                              # such as '4.0, 4.1, 2'
@@ -45,19 +44,27 @@ def parse_heads(text: str,                              # such as '4.0, 4.1, 2'
     return found
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #44100007
+def heads_text(heads: Mapping[int, Sequence[int] | None],      # {layer: heads}; None: all heads of the layer
+               ) -> str:                                        # 'heads 4.0, 4.1, layer 2'
+    "Heads and layers in words."
+    single = [f'{n}.{h}' for n, some in heads.items() for h in some or ()]
+    whole = [f'layer {n}' for n, some in heads.items() if some is None]
+    return ', '.join([f'head{"s" * (len(single) > 1)} ' + ', '.join(single)] * bool(single) + whole)
+
+
 def ablated(pipe: Any,                                              # a pipeline
             prompt: str,                                            # the prompt
             heads: Mapping[int, Sequence[int] | None],              # {layer: heads}; None: all heads of the layer
             seed: int = 0,                                          # of the initial noise
             num_inference_steps: int = 30,                          # length of the run
-            job: Job | None = None,                                 # receives progress, and is asked whether to stop
-            **run: Any,                                             # options of `generate`: guidance, frames, size ...
+            generation: Mapping[str, Any] | None = None,            # options of `generate`: guidance, frames, size ...
+            on_step: Callable[[int, int], None] | None = None,      # called after each step: on_step(i, n)
             ) -> Any:                                               # a `Sample`
     "Generate a video while the outputs of some heads are zero. Raises ValueError for layers and heads that do not exist."
     with ExitStack() as stack:
         for layer, some in heads.items():
             stack.enter_context(edit(pipe, 'o', lambda site, o: torch.zeros_like(o), layers=layer, heads=some, branch='both'))
-        return generate(pipe, prompt, seed, num_inference_steps, on_step=job_callback(job), **run)
+        return generate(pipe, prompt, seed, num_inference_steps, on_step=on_step, **(generation or {}))
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #4410000a
 def arrow_region(arrow: Sequence[float],       # [x, y, x, y] px; []: none
@@ -79,12 +86,16 @@ def intervene(engine: Engine,                                       # a generate
               job: Job,                                             # receives progress, and is asked whether to stop
               ) -> Any:                                             # a `Sample`, or a `Steered`
     "Generate the video again with heads ablated or a region moved."
-    given = dict(seed=engine.seed, num_inference_steps=len(engine.plan))
+    given: dict[str, Any] = dict(seed=engine.seed, num_inference_steps=len(engine.plan), generation=engine.run)
+
+    def on_step(i: int, n: int) -> None:
+        job.step(i, n, 'steps')
+
     with job.turn(lock_of(engine.pipe)), cancellable(engine.pipe, job):
         if region is None:
-            return ablated(engine.pipe, engine.prompt, heads, job=job, **given, **engine.run)
-        return control(engine.pipe, engine.prompt, region, guide=Guide(steps=range(1, last), rate=rate), **given,
-                       generation=engine.run, on_step=lambda i, n: job.step(i, n, 'steps'))
+            return ablated(engine.pipe, engine.prompt, heads, on_step=on_step, **given)
+        guide = Guide(steps=range(1, last), rate=rate)
+        return control(engine.pipe, engine.prompt, region, guide=guide, on_step=on_step, **given)
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #4410000c
 def intervention_code(engine: Engine,                                   # a generated video in its model
@@ -95,18 +106,17 @@ def intervention_code(engine: Engine,                                   # a gene
                       ) -> str:                                         # the call as Python
     "The call that `intervene` makes."
     given = f'seed={engine.seed}, num_inference_steps={len(engine.plan)}'
-    run = ''.join(f', {k}={v!r}' for k, v in engine.run.items())
+    given += f', generation={dict(engine.run)!r}' if engine.run else ''
     if heads:
-        return f'ablated(pipe, {engine.prompt!r}, {heads}, {given}{run})'
+        return f'ablated(pipe, {engine.prompt!r}, {heads}, {given})'
     if region is None:
         return 'engine.video'
     displacement, mask = ', '.join(f'{v:g}' for v in region.motion), ', mask' if region.where is not None else ''
-    run = f', generation={dict(engine.run)!r}' if engine.run else ''
     return (f'control(pipe, {engine.prompt!r}, Region(({displacement}){mask}), {given}, '
-            f'guide=Guide(steps=range(1, {last}), rate={rate:g}){run})')
+            f'guide=Guide(steps=range(1, {last}), rate={rate:g}))')
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #4410000e
-class SteerControls(Explorer):
+class _SteerControls(Explorer):
     "The controls of the steer explorer. Nothing runs until *Run* is pressed."
 
     slot, uses = 'steer', ()
@@ -144,7 +154,7 @@ class SteerControls(Explorer):
         return beside(w.VBox([self.viewer]), self.result)
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #4410000f
-class SteerRuns(SteerControls):
+class _SteerRuns(_SteerControls):
     "How a run reports its progress."
 
     def _busy(self, on: bool) -> None:
@@ -165,7 +175,7 @@ class SteerRuns(SteerControls):
         if not parse_heads(self.off.value):
             return 'moved along the arrow'
         ignored = ' (the arrow has no effect while heads are ablated)' if self.viewer.arrow else ''
-        return f'without {self.off.value.strip()}{ignored}'
+        return f'without {heads_text(parse_heads(self.off.value))}{ignored}'
 
     @property
     def call(self) -> str:
@@ -175,7 +185,7 @@ class SteerRuns(SteerControls):
         return intervention_code(self.engine, heads, region, self.last.value, self.strength.value)
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #44100010
-class SteerExplorer(SteerRuns):
+class SteerExplorer(_SteerRuns):
     "Before and after. `video`: the last result; `mask`: what was painted for it; `steered`: the last result of `control`."
 
     video: Tensor | None = None

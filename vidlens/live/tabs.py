@@ -25,14 +25,14 @@ from .words_explorer import WordsExplorer
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['EXPLORERS', 'Tabs', 'OpenedTabs', 'ClosingTabs', 'Explorers', 'explore']
+__all__ = ['EXPLORERS', 'Explorers', 'explore']
 
 # %% ../../nbs/live/17_tabs.ipynb #44200006
 EXPLORERS: dict[str, type[Explorer]] = {'Match': MatchExplorer, 'Heads': HeadsExplorer, 'Words': WordsExplorer,
                                         'Channels': ChannelsExplorer, 'Steer': SteerExplorer, 'Video': VideoExplorer}
 
 # %% ../../nbs/live/17_tabs.ipynb #44200007
-class Tabs(w.Tab):
+class _Tabs(w.Tab):
     "Tabs whose explorers are made on demand. `made`: those made so far, by name."
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Tabs(w.Tab):
                 video.offer(self.made)
 
 # %% ../../nbs/live/17_tabs.ipynb #44200008
-class OpenedTabs(Tabs):
+class _OpenedTabs(_Tabs):
     "Tabs of a video that is there, or is opened in the background; `opening` is that task."
 
     opening: Task | None = None
@@ -102,7 +102,7 @@ class OpenedTabs(Tabs):
         return self._state
 
 # %% ../../nbs/live/17_tabs.ipynb #44200009
-class ClosingTabs(OpenedTabs):
+class _ClosingTabs(_OpenedTabs):
     "Tabs that can be selected and closed."
 
     _own = False  # whether to close the engine too
@@ -138,7 +138,7 @@ class ClosingTabs(OpenedTabs):
         self.worker.close()
 
 # %% ../../nbs/live/17_tabs.ipynb #4420000a
-class Explorers(ClosingTabs):
+class Explorers(_ClosingTabs):
     "All explorers of a video, in tabs. `select(name)` opens a tab; `close()` stops everything and frees memory."
 
     def __init__(self,
@@ -148,7 +148,10 @@ class Explorers(ClosingTabs):
                  ) -> None:
         self._own = own
         super().__init__()
-        (self._open if isinstance(engine, Engine) else self._begin)(engine, state)
+        if isinstance(engine, Engine):
+            self._open(engine, state)
+        else:
+            self._begin(engine, state)
 
 # %% ../../nbs/live/17_tabs.ipynb #4420000c
 _OF_CELL: dict[str, tuple[str, WeakSet[Explorers]]] = {}  # by cell: the run of the cell, and what it showed
@@ -194,7 +197,7 @@ def explore(x: Any,                                      # a pipeline, or an `En
     The video is generated, or encoded by the model's VAE, in the background. Errors that only occur there, such as with the
     options of a run, are shown in the tabs and raised by their `engine`. Everything else that `hold` raises is raised at once."""
     _close_earlier()
-    given = dict(num_inference_steps=num_inference_steps, seed=seed, budget=budget, dtype=dtype)
+    given: dict[str, Any] = dict(num_inference_steps=num_inference_steps, seed=seed, budget=budget, dtype=dtype)
     if not isinstance(x, Engine):
         clip_to_hold(x, video, prompt, **given, **run)
         return _remember(Explorers(lambda job: hold(x, video, prompt, job=job, **given, **run), own=True))

@@ -13,13 +13,13 @@ from .explorer import NARROW, Explorer
 from .widgets import width_layout, wrapped
 
 # %% auto #0
-__all__ = ['Mirror', 'VideoExplorer']
+__all__ = ['VideoExplorer']
 
 # %% ../../nbs/live/14_video_explorer.ipynb #43400006
 _MIRRORED = 'panels', 'shape', 'ranges', 'unit', 'maps', 'times', 'tracks', 'truth', 'message', 'pending', 'busy', 'code'
 
 # %% ../../nbs/live/14_video_explorer.ipynb #43400007
-class Mirror(Explorer):
+class _Mirror(Explorer):
     "A viewer that shows what another explorer shows. `source` is that explorer."
 
     source: Explorer | None = None
@@ -51,7 +51,7 @@ class Mirror(Explorer):
                 setattr(viewer, name, getattr(other, name))
 
 # %% ../../nbs/live/14_video_explorer.ipynb #43400008
-class VideoExplorer(Mirror):
+class VideoExplorer(_Mirror):
     "The video, large. `over`: whose maps lie over it; `others`: the explorers to choose from, by name."
 
     slot = 'video'

@@ -29,8 +29,8 @@ from ..core.video import as_video, write_video
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['TOOLS', 'CMAPS', 'encode_frames', 'pack_maps', 'ShownState', 'ViewerState', 'draw_marks', 'Display', 'Pictured',
-           'Viewer', 'viewer_page', 'framed']
+__all__ = ['TOOLS', 'CMAPS', 'encode_frames', 'pack_maps', 'ShownState', 'ViewerState', 'draw_marks', 'Viewer', 'viewer_page',
+           'framed']
 
 # %% ../../nbs/live/01_viewer.ipynb #42000006
 def encode_frames(video: Tensor,            # (frames, height, width, 3) in [0, 1]
@@ -143,7 +143,7 @@ def _colour_bytes(cmaps: list[str]) -> bytes:
     return b''.join((colour_table(n) * 255).round().byte().numpy().tobytes() for n in cmaps)
 
 # %% ../../nbs/live/01_viewer.ipynb #42000011
-class Display(ViewerState):
+class _Display(ViewerState):
     "Sets what the viewer shows. `pixels` is the video, `shown` the maps by title, `grid` theirs."
 
     grid: Grid | None = None
@@ -179,7 +179,7 @@ class Display(ViewerState):
             self.maps, self.times = data, times
 
 # %% ../../nbs/live/01_viewer.ipynb #42000013
-class Pictured(Display):
+class _Pictured(_Display):
     "Shows tracks, and gives back what the viewer shows and what the user painted."
 
     def show_tracks(self,
@@ -217,7 +217,7 @@ class Pictured(Display):
             return write_video(self.picture(points=True), Path(folder, f'video.{kind}'), self.fps).read_bytes()
 
 # %% ../../nbs/live/01_viewer.ipynb #42000015
-class Viewer(Pictured):
+class Viewer(_Pictured):
     "A video with maps, tracks and drawing tools. See `ViewerState` for what it shares with the browser."
 
     def __init__(self,

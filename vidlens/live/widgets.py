@@ -21,8 +21,7 @@ from ..core.pictures import SAFE_COLOURS, cell_frame, largest_cell, layer_step_m
 from .worker import Job, Worker
 
 # %% auto #0
-__all__ = ['width_layout', 'wrapped', 'beside', 'close_all', 'TaskButtons', 'TaskReports', 'TaskRuns', 'Task', 'ChipButtons',
-           'Chips', 'Figure', 'LineChart', 'Chart']
+__all__ = ['width_layout', 'wrapped', 'beside', 'close_all', 'Task', 'Chips', 'Chart']
 
 # %% ../../nbs/live/02_widgets.ipynb #42a00006
 def width_layout(px: int,            # preferred width
@@ -56,7 +55,7 @@ def close_all(widgets: Sequence[w.Widget],      # to close
         close_all([*inside, *parts])
 
 # %% ../../nbs/live/02_widgets.ipynb #42a00009
-class TaskButtons(w.Box):
+class _TaskButtons(w.Box):
     "The buttons and the progress of a task; `running` tells whether it is at work."
 
     running = t.Bool(False)
@@ -81,7 +80,7 @@ class TaskButtons(w.Box):
         self.progress.value = (f'{job.done} of {job.total} {job.note}' if job.total else job.note).strip()
 
 # %% ../../nbs/live/02_widgets.ipynb #42a0000a
-class TaskReports(TaskButtons):
+class _TaskReports(_TaskButtons):
     "What a task reports while it works and when it ends."
 
     _on_done: Callable[[Any], None]
@@ -109,7 +108,7 @@ class TaskReports(TaskButtons):
             raise
 
 # %% ../../nbs/live/02_widgets.ipynb #42a0000b
-class TaskRuns(TaskReports):
+class _TaskRuns(_TaskReports):
     "Starts and cancels the work of a task in its own thread."
 
     _prepare: Callable[[], Callable[[Job], Any]]
@@ -143,7 +142,7 @@ class TaskRuns(TaskReports):
         super().close()
 
 # %% ../../nbs/live/02_widgets.ipynb #42a0000c
-class Task(TaskRuns):
+class Task(_TaskRuns):
     "A button for long work. `job` is the last run; `start()` and `cancel()` do what the buttons do."
 
     def __init__(self,
@@ -161,7 +160,7 @@ class Task(TaskRuns):
         self.cancel_button.on_click(lambda _: self.cancel())
 
 # %% ../../nbs/live/02_widgets.ipynb #42a00011
-class ChipButtons(w.Box):
+class _ChipButtons(w.Box):
     "The toggle buttons of `Chips`."
 
     value: t.List[Any] = t.List([])
@@ -198,7 +197,7 @@ class ChipButtons(w.Box):
             self.offer(self.options)
 
 # %% ../../nbs/live/02_widgets.ipynb #42a00012
-class Chips(ChipButtons):
+class Chips(_ChipButtons):
     "Options as toggle buttons. `value`: those that are on, in the order in which they were pressed; never empty."
 
     def __init__(self,
@@ -236,7 +235,7 @@ def _highest(a: np.ndarray, names: tuple[str, str], unit: str) -> str:
     return f'highest: {names[0]} {best[0]}, {names[1]} {best[1]}: {a[best]:.3g} {unit}'.strip() if best else 'nothing measured yet'
 
 # %% ../../nbs/live/02_widgets.ipynb #42a00016
-class Figure(w.VBox):
+class _Figure(w.VBox):
     "A live plotly figure; `fit(width)` adapts it to its column."
 
     def __init__(self) -> None:
@@ -272,7 +271,7 @@ class Figure(w.VBox):
             before.close()
 
 # %% ../../nbs/live/02_widgets.ipynb #42a00017
-class LineChart(Figure):
+class _LineChart(_Figure):
     "A chart of lines, points or bars."
 
     @_retried
@@ -296,7 +295,7 @@ class LineChart(Figure):
             self.figure.layout.xaxis.title.text, self.figure.layout.yaxis.title.text = x, y
 
 # %% ../../nbs/live/02_widgets.ipynb #42a00018
-class Chart(LineChart):
+class Chart(_LineChart):
     "A live chart that is updated in place: `lines`, or a table of values as a heat map."
 
     @_retried

@@ -19,7 +19,7 @@ from ..words.spans import motion_span
 from ..words.word_maps import ConceptMaps
 
 # %% auto #0
-__all__ = ['METHODS', 'map_words', 'words_code', 'method_maps', 'WordControls', 'WordsExplorer']
+__all__ = ['METHODS', 'map_words', 'words_code', 'method_maps', 'WordsExplorer']
 
 # %% ../../nbs/live/12_words_explorer.ipynb #43200006
 METHODS = {'GramCol': 'maps', 'IMAP': 'maps', 'cross-attention': 'cross', 'ConceptAttention': 'concept'}
@@ -60,7 +60,7 @@ def method_maps(found: ConceptMaps,      # of one or several words
     return found.maps if METHODS[method] == 'maps' else found.baselines[METHODS[method]]
 
 # %% ../../nbs/live/12_words_explorer.ipynb #43200009
-class WordControls(Explorer):
+class _WordControls(Explorer):
     "The controls for words and methods."
 
     def _build(self) -> list[w.Widget]:
@@ -93,7 +93,7 @@ class WordControls(Explorer):
         self.request()
 
 # %% ../../nbs/live/12_words_explorer.ipynb #4320000a
-class WordsExplorer(WordControls):
+class WordsExplorer(_WordControls):
     "Maps of words, by step and layer. `maps` holds the result of each method by its name, see `ConceptMaps`."
 
     slot, uses = 'words', ('step', 'layer', 'words')

@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 # %% auto #0
-__all__ = ['JobProgress', 'JobWaiting', 'Job', 'Worker']
+__all__ = ['Job', 'Worker']
 
 # %% ../../nbs/live/00_worker.ipynb #40000006
-class JobProgress:
+class _JobProgress:
     "What the work uses of its own job: it reports how far it is and finds out whether to stop."
 
     def __init__(self,
@@ -46,7 +46,7 @@ class JobProgress:
             self._on_progress(self)
 
 # %% ../../nbs/live/00_worker.ipynb #40000008
-class JobWaiting(JobProgress):
+class _JobWaiting(_JobProgress):
     "Progress of work that needs a lock."
 
     @contextmanager
@@ -69,7 +69,7 @@ class JobWaiting(JobProgress):
             lock.release()
 
 # %% ../../nbs/live/00_worker.ipynb #4000000a
-class Job(JobWaiting):
+class Job(_JobWaiting):
     """A piece of work: `result()` waits for it, `cancel()` stops it, `done` of `total` is its progress.
 
     `value` is what it returned, `error` the exception it ended with."""
