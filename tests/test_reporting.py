@@ -341,6 +341,15 @@ def test_show_draws_other_results_as_rows():
     assert 'figcaption' not in Page(show(pd.DataFrame({'a': [1]})).data).tags
 
 
+def test_show_plays_the_video_that_a_result_holds():
+    from vidlens.core.results import Result
+
+    class Made(Result):
+        video = torch.rand(5, 8, 8, 3)
+
+    assert show(Made()).data == show(Made(), over=torch.rand(5, 8, 8, 3)).data == show(Made.video).data
+
+
 def test_show_takes_figures_in_a_row():
     pictures = {'a': curve([1, 2]), 'b <i>': Image.new('RGB', (4, 4))}
     page = Page(show(pictures).data)

@@ -424,7 +424,9 @@ def _checked_picture(x: Any, over: Any) -> tuple[Any, Any]:
         room = type(x).__module__.rpartition('.')[0]
         raise TypeError(f'there is no picture of a {type(x).__name__} yet, and it has no rows: add one with '
                         f'@draw.register in {room}.pictures')
-    return (x, over) if picture is None else (picture, None)
+    if picture is None:
+        return x, None if isinstance(x, Result) and not hasattr(x, 'maps') else over
+    return picture, None
 
 # %% ../../nbs/core/21_pictures.ipynb #20d0a003
 def _is_video(x: Any) -> bool:
