@@ -223,7 +223,7 @@ GLOSSARY = {
     r'\bis believed to\b': 'name the tracker',
     r'\bwished for\b': 'target',
     r'\bby nobody\b|\bnobody (?:says|said|asked|tells|told|measured)\b': 'say what is missing',
-    r'\bway it (?:goes|moves)\b|\bwhich way\b(?! (?:it|they|each|a|the|words?|points?) moves?\b)': 'direction of motion',
+    r'\bway it (?:goes|moves)\b|\bwhich way\b(?! (?:it|does it|they|each|a|the|words?|points?) moves?\b)': 'direction of motion',
     r'\bwhat is asked\b|\bas one asks\b': 'the request, the target',
     r'\b(?:says|said) nothing of\b': 'does not contain',
 }

@@ -8,14 +8,15 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import vidlens
 from vidlens import world
-from vidlens.cli import main, motion, parser, point, point_or_file, points_of, read_points
+from vidlens.cli import main, parse_motion, parser, point, point_or_file, points_of, read_points
 from vidlens.core.reports import Section
+from vidlens.core.results import load_result
+from vidlens.points.matching import Tracks
 from vidlens.seam.loading import load
 from vidlens.seam.run import fit_video
 from vidlens.analysis import Findings, content_words, numbers, sections, write_findings
@@ -40,7 +41,7 @@ def demo(tmp_path_factory):
 def test_demo_writes_report_numbers_and_pictures(demo):
     status, out, _ = demo
     assert status == 0
-    assert {'report.html', 'numbers.json', 'tracks.csv', 'tracks.npz', 'channels.safetensors', 'video.gif', 'tracks.gif',
+    assert {'report.html', 'numbers.json', 'findings.safetensors', 'tracks.csv', 'video.gif', 'tracks.gif',
             'words.gif',
             'check.gif', 'layers.png', 'word_layers.png', 'pca.png', 'curves.png'} == {p.name for p in out.iterdir()}
     page = (out / 'report.html').read_text()
@@ -49,13 +50,14 @@ def test_demo_writes_report_numbers_and_pictures(demo):
     assert found['best layer']['layer'] in range(6) and found['words']['words'] == ['circle']
 
 
-def test_tracks_csv_and_npz_agree(demo):
+def test_findings_are_a_result_and_the_csv_agrees(demo):
     _, out, _ = demo
-    z = np.load(out / 'tracks.npz')
+    found = load_result(out / 'findings.safetensors')
     rows = list(csv.DictReader(open(out / 'tracks.csv')))
-    assert z['xy'].shape == (2, 17, 2) and len(rows) == 34
-    assert float(rows[17]['x']) == pytest.approx(40.5) and float(rows[17]['t']) == 0
-    assert float(rows[-1]['y']) == pytest.approx(float(z['xy'][1, -1, 1]), abs=.01)
+    assert found.tracks.xy.shape == (2, 17, 2) and len(rows) == 34 and found.maps.words == ['circle']
+    assert float(rows[17]['x']) == pytest.approx(40.5) and float(rows[17]['frame']) == 0
+    assert float(rows[-1]['y']) == pytest.approx(float(found.tracks.xy[1, -1, 1]), abs=.01)
+    assert found.motion.channels.index.tolist() == json.loads((out / 'numbers.json').read_text())['motion channels']['index']
 
 
 def test_nothing_is_overwritten_without_force(demo, capsys):
@@ -193,9 +195,9 @@ def test_track_follows_points_of_any_clip(demo, tmp_path, capsys):
     ask = ['--points', '0,30,45', '--points', '20,100,12.5', '--layers', '3', '4', '--num-inference-steps', '6',
            '--steps', '-1']
     assert main(['track', clip, *ask, '--out', str(out), '--json', '--quiet']) == 0
-    told, z = json.loads(capsys.readouterr().out), np.load(out / 'tracks.npz')
-    assert z['xy'].shape == (2, 25, 2) and told['points'] == 2 and told['layers'] == [3, 4]
-    assert z['xy'][0, 0] == pytest.approx([30, 45], abs=1e-3) and z['xy'][1, 20] == pytest.approx([100, 12.5], abs=1e-3)
+    told, xy = json.loads(capsys.readouterr().out), Tracks.load(out / 'tracks.safetensors').xy
+    assert xy.shape == (2, 25, 2) and told['points'] == 2 and told['layers'] == [3, 4]
+    assert xy[0, 0].tolist() == pytest.approx([30, 45], abs=1e-3) and xy[1, 20].tolist() == pytest.approx([100, 12.5], abs=1e-3)
     assert len(list(csv.DictReader(open(out / 'tracks.csv')))) == 50
     drawn = read_video(out / 'tracks.mp4')
     assert len(drawn) == 25 and drawn.shape[1] >= 90
@@ -206,8 +208,8 @@ def test_a_large_clip_is_read_small_and_told_large(tmp_path):
     clip = write_video(torch.rand(1, 500, 600, 3).expand(3, -1, -1, -1), tmp_path / 'still.mp4')
     assert main(['track', str(clip), '--points', '1,590,490', '--layers', '4', '--encoding', 'causal', '--out',
                  str(tmp_path / 'out'), '--quiet']) == 0
-    xy = np.load(tmp_path / 'out' / 'tracks.npz')['xy']
-    assert np.abs(xy - [590, 490]).max() < .5, 'a still clip stands still'
+    xy = Tracks.load(tmp_path / 'out' / 'tracks.safetensors').xy
+    assert (xy - torch.tensor([590, 490])).abs().max() < .5, 'a still clip stands still'
 
 
 @pytest.mark.parametrize('given, says', [
@@ -446,7 +448,7 @@ def test_options_are_named_like_arguments(command, options):
 
 
 def test_a_velocity_is_a_motion():
-    assert motion('1,-.5') == (1, -.5) and motion('pan left') == 'pan left' and motion('1,2,3') == '1,2,3'
+    assert parse_motion('1,-.5') == (1, -.5) and parse_motion('pan left') == 'pan left' and parse_motion('1,2,3') == '1,2,3'
 
 
 def test_a_file_for_a_folder_is_seen_before_the_model_is_loaded(short, capsys, monkeypatch):

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .core.files import refuse_existing, whole_file
 from .core.grid import Grid
-from .core.pictures import draw_tracks, layer_step_map, overlay, plot_curves, scatter2d, side_by_side
+from .core.charts import layer_step_map, plot_curves, scatter2d
+from .core.pictures import draw_tracks, overlay, side_by_side
 from .core.reports import Code, Item, Section, report
 from .core.results import Result
 from .core.tables import BestSite
@@ -41,8 +42,8 @@ _log = logging.getLogger('vidlens')
 
 # %% auto #0
 __all__ = ['FILES', 'TrackCheck', 'Findings', 'Interrupted', 'analyse', 'check_queries', 'content_words', 'best_accuracy',
-           'untrained_copy', 'finding_pictures', 'finite', 'best_numbers', 'numbers', 'sections', 'write_findings',
-           'write_tracks']
+           'untrained_copy', 'finding_pictures', 'finite', 'best_numbers', 'numbers', 'sections', 'write_table',
+           'write_findings']
 
 # %% ../nbs/80_analysis.ipynb #68986f70
 @dataclass(repr=False)
@@ -228,7 +229,7 @@ def _read_video(given: _Given, found: Findings, clips: int, say: Callable[[str],
         say('where are words read best? clips of the world, several noise levels')
         made = world_clips(given.pipe, max(4, clips // 2), seed=given.seed + 501, kind={'single': 1, 'two': 1})
         found.word_scores = score_words(given.pipe, made, None if given.step is None else [at], given.n, given.seed)
-        steps.add(found.word_scores.step)
+        steps |= {*found.word_scores.read_steps}
     say(f'{"generating" if given.fitted is None else "adding noise to the video"}, reading step '
         f'{" and ".join(map(str, sorted(steps)))} of a run of {given.n}')
     tape = _captured(given, found, sorted(steps))
@@ -236,9 +237,9 @@ def _read_video(given: _Given, found: Findings, clips: int, say: Callable[[str],
     found.tracks = track(given.pipe, queries=given.queries, layer=found.best.layer, tape=tape, step=at)
     if found.word_scores:
         where = found.word_scores
-        found.facts |= {'words read at step': where.step, 'words read in layers': where.chosen}
-        found.maps = imap(given.pipe, words=given.words, prompt=given.prompt, tape=tape, layers=where.chosen, step=where.step,
-                          normalise=given.empty)
+        found.facts |= {'words read at steps': where.read_steps, 'words read in layers': where.read_layers}
+        found.maps = imap(given.pipe, words=given.words, prompt=given.prompt, tape=tape, layers=where.read_layers,
+                          step=where.read_steps, normalise=given.empty)
 
 # %% ../nbs/80_analysis.ipynb #61425a79
 def _captured(given: _Given, found: Findings, steps: list[int]) -> Tape:
@@ -362,7 +363,7 @@ def numbers(found: Findings     # of `analyse`
     if found.word_scores:
         w = found.word_scores
         rows = w.to_dataframe().to_dict('records')
-        out['word scores'] = dict(step=w.step, layers=w.chosen, pointing=w.joined, rows=rows) | w.facts
+        out['word scores'] = dict(steps=w.read_steps, layers=w.read_layers, pointing=w.joined, rows=rows) | w.facts
     if found.motion:
         m = found.motion
         out['motion channels'] = {'layer': m.layer, 'index': m.channels.index.tolist(),
@@ -421,8 +422,8 @@ def _words_text(m: ConceptMaps, scores: WordScores | None) -> str:
     text = (f'Concept maps (GramCol): bright where outputs agree with those of the token that attends most to the '
             f'word{", more than with those of an empty slot" if m.facts["normalise"] else ""}; {m.facts["pooled"]}.')
     if scores is not None:
-        text += (f' They are read at step {scores.step} in layer{"s"[len(scores.chosen) == 1:]} '
-                 f'{", ".join(map(str, scores.chosen))}: there maps of objects peak on them in {scores.joined:.0%} of token frames '
+        text += (f' They are read at step {", ".join(map(str, scores.read_steps))} in layer '
+                 f'{", ".join(map(str, scores.read_layers))}: there maps of objects peak on them in {scores.joined:.0%} of frames '
                  f'of {scores.facts["clips"]} clips of the world (chosen on these clips; at random {scores.facts["chance"]:.0%}).')
     if len(m.words) > 1:
         like = torch.corrcoef(m.maps.flatten(1))
@@ -445,8 +446,18 @@ def _motion_text(m: MotionChannels) -> str:
                  f'{every.accuracy:.0%} from all channels; chance is {m.probe.chance:.0%}.')
     return text
 
+# %% ../nbs/80_analysis.ipynb #7ab1e0f1
+def write_table(result: Result,             # any result
+                path: str | os.PathLike,    # the file, .csv
+                force: bool = False         # whether a file that exists is replaced
+                ) -> Path:                  # the path
+    "The `to_dataframe` of a result as csv."
+    with whole_file(path, force) as part:
+        result.to_dataframe().round(4).to_csv(part, index=False)
+    return Path(path)
+
 # %% ../nbs/80_analysis.ipynb #e85b533c
-FILES = ('report.html', 'numbers.json', 'tracks.csv', 'tracks.npz', 'channels.safetensors', 'video.gif', 'tracks.gif', 'check.gif',
+FILES = ('report.html', 'numbers.json', 'findings.safetensors', 'tracks.csv', 'video.gif', 'tracks.gif', 'check.gif',
          'words.gif', 'layers.png', 'word_layers.png', 'pca.png', 'curves.png')
 
 
@@ -455,18 +466,15 @@ def write_findings(found: Findings,                    # of `analyse`
                    command: str = 'vidlens demo',      # for the report's last section
                    force: bool = False                 # whether files that exist are replaced
                    ) -> list[Path]:                    # the files written
-    """Write report.html, numbers.json, the tracks, the channels, and the pictures as GIF and PNG into a folder.
+    """Write report.html, numbers.json, findings.safetensors (for `load_result`), tracks.csv, and the pictures into a folder.
 
     Raises FileExistsError for the first file that exists, before anything is written, unless `force`."""
     folder, art = Path(out), finding_pictures(found)
     refuse_existing(folder, FILES, force)
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / 'report.html', folder / 'numbers.json']
+    files = [folder / 'report.html', folder / 'numbers.json', found.save(folder / 'findings.safetensors', force=True)]
     if found.tracks:
-        files += write_tracks(found.tracks, folder / 'tracks', force=True)
-    if found.motion:
-        found.motion.channels.save(folder / 'channels.safetensors', force=True)
-        files.append(folder / 'channels.safetensors')
+        files.append(write_table(found.tracks, folder / 'tracks.csv', force=True))
     for name, x in art.items():
         files.append(folder / (f'{name}.gif' if isinstance(x, Tensor) else f'{name}.png'))
         if isinstance(x, Tensor):
@@ -477,24 +485,3 @@ def write_findings(found: Findings,                    # of `analyse`
         part.write_text(json.dumps(finite(numbers(found)), indent=1, default=float), encoding='utf-8')
     report(sections(found, art, command), files[0], 'Inside a video diffusion model', subtitle=found.prompt, force=True)
     return files
-
-# %% ../nbs/80_analysis.ipynb #1efc4f89
-def write_tracks(tracks: Tracks,               # of `track`
-                 path: str | os.PathLike,      # without its ending
-                 force: bool = False           # whether files that exist are replaced
-                 ) -> list[Path]:              # path.csv and path.npz
-    "Tracks as .csv (point, t, x, y, visible, score) and .npz (xy, visible, score, times)."
-    import csv
-
-    import numpy as np
-
-    base = Path(path)
-    with whole_file(base.with_suffix('.csv'), force) as part, open(part, 'w', newline='', encoding='utf-8') as f:
-        rows = csv.writer(f)
-        rows.writerow(['point', 't', 'x', 'y', 'visible', 'score'])
-        for p, (xy, seen, s) in enumerate(zip(tracks.xy.tolist(), tracks.visible.tolist(), tracks.score.tolist())):
-            for t, (x, y) in enumerate(xy):
-                rows.writerow([p, f'{float(tracks.times[t]):g}', f'{x:.2f}', f'{y:.2f}', int(seen[t]), f'{s[t]:.4f}'])
-    with whole_file(base.with_suffix('.npz'), force) as part, open(part, 'wb') as g:
-        np.savez(g, xy=tracks.xy.numpy(), visible=tracks.visible.numpy(), score=tracks.score.numpy(), times=tracks.times.numpy())
-    return [base.with_suffix('.csv'), base.with_suffix('.npz')]

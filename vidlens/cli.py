@@ -25,8 +25,8 @@ from .core.files import refuse_existing, whole_file
 
 # %% auto #0
 __all__ = ['shared_options', 'add_run', 'add_layers', 'point', 'point_or_file', 'add_points', 'read_points', 'points_of',
-           'run_demo', 'run_track', 'run_imap', 'run_discover', 'box', 'motion', 'regions_of', 'run_control', 'run_lab',
-           'parser', 'main']
+           'run_demo', 'run_track', 'run_imap', 'run_discover', 'box', 'parse_motion', 'regions_of', 'run_control',
+           'run_lab', 'parser', 'main']
 
 # %% ../nbs/90_cli.ipynb #15d52522
 class _Parser(argparse.ArgumentParser):
@@ -173,13 +173,13 @@ def _add_demo(commands) -> None:
     p.set_defaults(run=run_demo)
 
 # %% ../nbs/90_cli.ipynb #4ad722c9
-_TRACK_FILES = ('tracks.csv', 'tracks.npz', 'tracks.mp4')
+_TRACK_FILES = ('tracks.csv', 'tracks.safetensors', 'tracks.mp4')
 _SHORT_SIDE = 480
 
 
 def run_track(args: argparse.Namespace      # the command's options
               ) -> dict[str, Any]:          # for --json
-    "Track points of a clip of any length, without training: tracks as csv and npz, and the clip with trails."
+    "Track points of a clip of any length, without training: tracks as csv and as a result, and the clip with trails."
     import torch
 
     from vidlens.points.matching import points_on_grid
@@ -220,13 +220,15 @@ def _readable(path: Path, facts: Any, frames: int | None) -> Any:
 
 def _write_tracks(found: Any, video: Any, facts: Any, scale: Any, out: Path, force: bool) -> None:
     "The files of `track`; scale: from px of the video that was read to px of the file."
-    from vidlens.analysis import write_tracks
+    from vidlens.analysis import write_table
     from vidlens.core.pictures import draw_tracks
     from vidlens.core.video import write_video
 
     out.mkdir(parents=True, exist_ok=True)
     write_video(draw_tracks(video, found.xy, found.visible), out / 'tracks.mp4', facts.fps or 8, force=force)
-    write_tracks(replace(found, xy=found.xy * scale), out / 'tracks', force)
+    found = replace(found, xy=found.xy * scale)
+    found.save(out / 'tracks.safetensors', force)
+    write_table(found, out / 'tracks.csv', force)
 
 
 def _add_track(commands) -> None:
@@ -444,8 +446,8 @@ def box(text: str                                        # 'x0,y0,x1,y1'
     return x0, y0, x1, y1
 
 
-def motion(text: str                                # 'right', 'pan left', or 'dx,dy'
-           ) -> str | tuple[float, float]:          # a name, or a velocity in px per frame
+def parse_motion(text: str                          # 'right', 'pan left', or 'dx,dy'
+                 ) -> str | tuple[float, float]:          # a name, or a velocity in px per frame
     "A motion by its name, or a velocity."
     try:
         dx, dy = (float(v) for v in text.split(','))
@@ -555,7 +557,7 @@ def _motion_table(result: dict[str, Any]) -> list[list[Any]]:
 def _add_control(commands) -> None:
     p = commands.add_parser('control', parents=[shared_options()], help=run_control.__doc__, description=run_control.__doc__)
     p.add_argument('--prompt', required=True, help='what to generate')
-    p.add_argument('--motion', action='append', type=motion, required=True, help="right, left, up, down, still; 'pan right' "
+    p.add_argument('--motion', action='append', type=parse_motion, required=True, help="right, left, up, down, still; 'pan right' "
                    "and the like move the camera, and the picture the opposite way; or a velocity dx,dy in px per frame, "
                    'written --motion=-1,0; repeatable')
     p.add_argument('--box', action='append', type=box, metavar='X0,Y0,X1,Y1', help='region that moves, pixels of frame 0 '

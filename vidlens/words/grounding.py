@@ -30,11 +30,11 @@ class WordScores(SiteTable):
 
     DIMS = dict(pointing=('step', 'layer'), energy=('step', 'layer'))
 
-    pointing: Tensor         # (steps, layers) share of token frames in which the map peaks on the object
+    pointing: Tensor         # (steps, layers) share of token frames in which the map peaks on the object, clearly
     energy: Tensor           # (steps, layers) share of the map's mass on the object, mean over token frames
-    step: int                # where the joined maps of `chosen` point best
-    chosen: list[int]        # the layers to join there
-    joined: float            # pointing of the joined maps at `step`
+    read_steps: list[int]    # the steps to join: with `read_layers`, the best combination
+    read_layers: list[int]   # the layers to join
+    joined: float            # pointing of the maps joined over both
     facts: dict[str, Any] = field(default_factory=dict)   # num_inference_steps, clips, phrases, chance
 
     @property
@@ -46,8 +46,8 @@ class WordScores(SiteTable):
         return dict(pointing=self.pointing, energy=self.energy)[name]
 
     def __repr__(self) -> str:
-        return (f'WordScores({len(self.steps)} steps x {len(self.layers)} layers: read layers {self.chosen} at step {self.step} of '
-                f'{self.facts["num_inference_steps"]}, pointing {self.joined:.2f})')
+        return (f'WordScores({len(self.steps)} steps x {len(self.layers)} layers: read layers {self.read_layers} at steps '
+                f'{self.read_steps} of {self.facts["num_inference_steps"]}, pointing {self.joined:.2f})')
 
 # %% ../../nbs/words/12_grounding.ipynb #52c0c4d1
 def phrases(clip: Clip      # of the world
@@ -74,7 +74,7 @@ def _clip_maps(pipe, clip: Clip, steps: Sequence[int], num_inference_steps: int,
 # %% ../../nbs/words/12_grounding.ipynb #906ef087
 def score_words(pipe: Any,                           # a pipeline, from `load`
                 clips: Sequence[Clip],               # of the world; each phrase must name one object
-                steps: Sequence[int] | None = None,  # steps of the run; None: 0.15, 0.25, 0.35, 0.5 and 0.75 of it
+                steps: Sequence[int] | None = None,  # of the run; None: 0.15, 0.25, 0.3, 0.35, 0.5 and 0.75 of it
                 num_inference_steps: int = 30,       # length of the run
                 seed: int = 0,                       # of the noise
                 on_clip: Callable[[int, int], None] | None = None   # called with (clips done, clips in all)
@@ -82,7 +82,7 @@ def score_words(pipe: Any,                           # a pipeline, from `load`
     "How well each layer and step places phrases on their objects. Raises ValueError without clips, and for steps outside the run."
     if not len(clips):
         raise ValueError('score_words needs clips of the world: for example [world.clip("a red circle moves left")]')
-    given = [round(num_inference_steps * x) for x in (.15, .25, .35, .5, .75)] if steps is None else steps
+    given = [round(num_inference_steps * x) for x in (.15, .25, .3, .35, .5, .75)] if steps is None else steps
     numbers = sorted({step_at(pipe, s, num_inference_steps=num_inference_steps).index for s in given})
     pairs = []
     for i, clip in enumerate(clips):
@@ -91,14 +91,17 @@ def score_words(pipe: Any,                           # a pipeline, from `load`
         if on_clip:
             on_clip(i + 1, len(clips))
     pointing, mass = (_mean_score(f, pairs) for f in (_points, energy))
-    row, chosen, joined = _choose(pairs, pointing)
+    rows, chosen, joined = _choose(pairs, pointing)
     facts = dict(num_inference_steps=num_inference_steps, clips=len(clips), phrases=[p for c in clips for p in phrases(c)],
                  chance=float(torch.cat([(m >= .5).float().mean((-2, -1)).flatten() for _, m in pairs]).mean()), seed=seed)
-    return WordScores(numbers, sigmas, layers, pointing, mass, numbers[row], [layers[n] for n in chosen], joined, facts)
+    return WordScores(numbers, sigmas, layers, pointing, mass, [numbers[n] for n in rows], [layers[n] for n in chosen], joined,
+                      facts)
 
 # %% ../../nbs/words/12_grounding.ipynb #3418e2ae
-def _points(maps: Tensor, cover: Tensor) -> Tensor:
-    return pointing_game(maps, cover >= .5)
+def _points(maps: Tensor, cover: Tensor, clear: float = .25) -> Tensor:
+    "Whether a map peaks on the object; a peak below a quarter of the video's largest value does not count: it would look dark."
+    peak = maps.amax((-2, -1))
+    return pointing_game(maps, cover >= .5) * (peak >= clear * peak.amax(-1, keepdim=True))
 
 
 def _mean_score(measure: Callable[[Tensor, Tensor], Tensor], pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -107,12 +110,14 @@ def _mean_score(measure: Callable[[Tensor, Tensor], Tensor], pairs: Sequence[tup
     return torch.stack(each).nanmean(0)
 
 
-def _choose(pairs: Sequence[tuple[Tensor, Tensor]], pointing: Tensor) -> tuple[int, list[int], float]:
-    "The row of the best step, the layers to join there, and how well their joined maps point."
-    best = (0, [0], -1.)
-    for row, scores in enumerate(pointing):
-        order = scores.nan_to_num(-1).argsort(descending=True, stable=True).tolist()
+def _choose(pairs: Sequence[tuple[Tensor, Tensor]], pointing: Tensor) -> tuple[list[int], list[int], float]:
+    "Up to three neighbouring steps, and layers, whose joined maps have the largest sum of pointing and energy; their pointing."
+    best: tuple[list[int], list[int], float, float] = [0], [0], -1., -1.
+    for rows in (list(range(a, a + n)) for n in (1, 2, 3) for a in range(len(pointing) - n + 1)):
+        order = pointing[rows].mean(0).nan_to_num(-1).argsort(descending=True, stable=True).tolist()
         for n in range(1, len(order) + 1):
-            value = float(_mean_score(_points, [(maps[row, order[:n]].mean(0), cover) for maps, cover in pairs]))
-            best = (row, sorted(order[:n]), value) if value > best[2] else best
-    return best
+            joined = [(maps[rows][:, order[:n]].mean((0, 1)), cover) for maps, cover in pairs]
+            value = float(_mean_score(_points, joined))
+            total = value + float(_mean_score(energy, joined))
+            best = (rows, sorted(order[:n]), value, total) if total > best[3] else best
+    return best[:3]
