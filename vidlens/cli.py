@@ -400,7 +400,7 @@ def _motion_clips(args: argparse.Namespace, pipe: Any) -> Any:
 
 def _write_similarity(args: argparse.Namespace, pipe: Any, clips: Any, found: Any, best: Any, out: Path) -> Any:
     "Draw how similar the motion of a clip is to that of one of its points, by the best channels; returns the channels."
-    from vidlens.core.pictures import figure_bytes
+    from vidlens.core.charts import figure_bytes
     from vidlens.motion.discovery import similarity_map
     from vidlens.motion.pictures import similarity_figure
 

@@ -17,7 +17,7 @@ import numpy as np
 import traitlets as t
 from torch import Tensor
 
-from ..core.pictures import SAFE_COLOURS, cell_frame, largest_cell, layer_step_map
+from ..core.charts import SAFE_COLOURS, cell_frame, largest_cell, layer_step_map
 from .worker import Job, Worker
 
 # %% auto #0

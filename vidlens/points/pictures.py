@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..core.charts import finish_axes, head_atlas, layer_step_map, new_figure
-from ..core.pictures import SAFE_COLOURS, draw_tracks
+from ..core.charts import SAFE_COLOURS
+from ..core.pictures import draw_tracks
 from ..core.stats import Interval, bootstrap
 from ..core.video import as_video
 from .attention import AttentionScores, HeadStatistics
