@@ -1,4 +1,5 @@
 """Flow by planted truth: fields that slide, cameras that are known, and the official AMF results."""
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,8 @@ import torch
 from planted import rng, sliding
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vidlens.points.flow import amf_loss, fit_affine, flow_error, motion_flow, remove_camera, residual_flow, true_flow
+from vidlens.points.flow import (FlowReading, amf_loss, fit_affine, flow_error, motion_flow, remove_camera, residual_flow,
+                                 true_flow)
 from vidlens.core.grid import Grid
 from vidlens.points.matching import match_cost, read_out
 from vidlens.world import CAMERAS, Mixture, pan_over, sample
@@ -33,7 +35,7 @@ def golden(name):
     return z, grid, q, k, target, text
 
 
-PUBLISHED = dict(average='logits', window=None)
+PUBLISHED = FlowReading.published()
 
 
 @pytest.mark.parametrize('name', 'ab')
@@ -42,8 +44,8 @@ def test_published_fields(name, block, monkeypatch):
     "However small the blocks."
     monkeypatch.setattr('vidlens.points.flow.BLOCK', block)
     z, grid, q, k, _, _ = golden(name)
-    soft = motion_flow(q, k, grid, 'all', temperature=1 / float(z['p_temp']), **PUBLISHED) / grid.stride
-    best = motion_flow(q, k, grid, 'all', readout='argmax', **PUBLISHED) / grid.stride
+    soft = motion_flow(q, k, grid, 'all', reading=replace(PUBLISHED, temperature=1 / float(z['p_temp']))) / grid.stride
+    best = motion_flow(q, k, grid, 'all', reading=FlowReading.published('argmax')) / grid.stride
     torch.testing.assert_close(soft.flatten(1, 2), torch.as_tensor(z['out_flow_soft']), atol=1e-5, rtol=1e-5)
     assert torch.equal(best.flatten(1, 2), torch.as_tensor(z['out_flow_argmax']))
 
@@ -53,8 +55,8 @@ def test_published_fields(name, block, monkeypatch):
 def test_published_loss_and_gradient(name, key, moving):
     z, grid, q, k, target, text = golden(name)
     target.requires_grad_()
-    reference = motion_flow(q, k, grid, 'all', readout='argmax', **PUBLISHED)
-    loss = amf_loss(reference, target, k, grid, moving=moving, temperature=1 / float(z['p_temp']))
+    reference = motion_flow(q, k, grid, 'all', reading=FlowReading.published('argmax'))
+    loss = amf_loss(reference, target, k, grid, moving=moving, reading=replace(PUBLISHED, temperature=1 / float(z['p_temp'])))
     loss.backward()
     assert abs(loss.item() - float(z[f'out_amf_loss_{key}'])) < 1e-5
     want = torch.as_tensor(z[f'out_amf_loss_{key}_grad_query'])
@@ -64,7 +66,7 @@ def test_published_loss_and_gradient(name, key, moving):
 
 def test_the_default_differs_from_the_published():
     z, grid, q, k, _, _ = golden('a')
-    ours, theirs = (motion_flow(q, k, grid, **how) for how in ({}, PUBLISHED))
+    ours, theirs = (motion_flow(q, k, grid, reading=how) for how in (FlowReading(), PUBLISHED))
     assert (ours - theirs).abs().max() > grid.stride
 
 
@@ -76,31 +78,32 @@ def test_the_default_differs_from_the_published():
 def test_whole_token_motion_is_exact(shape, move, average):
     grid = Grid(*shape, stride=8)
     q = sliding(grid, *move)
-    for n, flow in enumerate(motion_flow(q, q, grid, 'first', readout='argmax', average=average)):
+    for n, flow in enumerate(motion_flow(q, q, grid, 'first', reading=FlowReading(readout='argmax', average=average))):
         went = torch.tensor(move) * n
         assert (flow[tokens_that_stay(grid, *went)] == went * 8).all()
-    back = motion_flow(q, q, grid, [(1, 0)], readout='argmax', average=average)[0]
+    back = motion_flow(q, q, grid, [(1, 0)], reading=FlowReading(readout='argmax', average=average))[0]
     stay = tokens_that_stay(grid, -move[0], -move[1])
     assert (back[stay] == -8 * torch.tensor(move)).all()
 
 
 @pytest.mark.parametrize('shape', [(3, 5, 8), (2, 8, 3)])
-@pytest.mark.parametrize('how', [dict(readout='argmax'), dict(temperature=.02), dict(average='logits', temperature=.02)])
+@pytest.mark.parametrize('how', [FlowReading(readout='argmax'), FlowReading(temperature=.02),
+                                 FlowReading(average='logits', temperature=.02)])
 def test_a_still_clip_stays_still_to_the_corners(shape, how):
     grid = Grid(*shape)
     q = sliding(grid, 0, 0)
-    assert motion_flow(q, q, grid, 'all', **how).abs().max() < 1e-3
+    assert motion_flow(q, q, grid, 'all', how).abs().max() < 1e-3
     # and where nothing is known, nothing moves
     blank = torch.zeros_like(q)
-    assert motion_flow(blank, blank, grid, 'all', **how).abs().max() < 1e-4
+    assert motion_flow(blank, blank, grid, 'all', how).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize('average', ['weights', 'logits'])
 def test_soft_goes_to_argmax_as_it_cools(average):
     grid = Grid(3, 6, 9)
     q = sliding(grid, 1, -1, norm=2.)
-    best, stay = motion_flow(q, q, grid, readout='argmax', average=average), tokens_that_stay(grid, 1, -1)
-    off = [(motion_flow(q, q, grid, temperature=t, window=None, average=average) - best)[:, stay].norm(dim=-1).mean()
+    best, stay = motion_flow(q, q, grid, reading=FlowReading(readout='argmax', average=average)), tokens_that_stay(grid, 1, -1)
+    off = [(motion_flow(q, q, grid, 'next', FlowReading('soft', t, None, average)) - best)[:, stay].norm(dim=-1).mean()
            for t in (2., 1., .3, .02)]
     assert off[0] > off[1] > off[2] > off[3] and off[3] < 1e-3
 
@@ -111,13 +114,13 @@ def test_it_is_the_matching_of_every_token():
     uv, _ = read_out(match_cost(q[0], k[0], grid, 0, 2, heads=[1, 3]), grid, 'soft', .7, 1, near=torch.stack(
         [torch.arange(35) % 7, torch.arange(35) // 7], -1).float())
     want = (uv.view(5, 7, 2) - grid.to_token(grid.centres())) * 8
-    got = motion_flow(q[0], k[0], grid, [(0, 2)], heads=[1, 3], temperature=.7, window=1)[0]
+    got = motion_flow(q[0], k[0], grid, [(0, 2)], reading=FlowReading(heads=[1, 3], temperature=.7, window=1))[0]
     torch.testing.assert_close(got, want)
     # several layers: the mean of their maps, of weights and of logits
     for average in ('weights', 'logits'):
-        both = motion_flow(list(q), list(k), grid, average=average)
-        twice = motion_flow([q[0], q[0]], [k[0], k[0]], grid, average=average)
-        torch.testing.assert_close(twice, motion_flow(q[0], k[0], grid, average=average), atol=1e-4, rtol=1e-4)
+        both = motion_flow(list(q), list(k), grid, reading=FlowReading(average=average))
+        twice = motion_flow([q[0], q[0]], [k[0], k[0]], grid, reading=FlowReading(average=average))
+        torch.testing.assert_close(twice, motion_flow(q[0], k[0], grid, reading=FlowReading(average=average)), atol=1e-4, rtol=1e-4)
         assert not torch.allclose(both, twice)
 
 
@@ -126,7 +129,7 @@ def test_one_loud_head_outvotes_the_logits_and_not_the_weights():
     quiet, loud = sliding(grid, 1, 0, 3, norm=6.), sliding(grid, -1, 0, 1, norm=40.)
     q = torch.cat([quiet, loud])
     stay = tokens_that_stay(grid, 1, 0) & tokens_that_stay(grid, -1, 0)
-    weights, logits = (motion_flow(q, q, grid, readout='argmax', average=a)[0][stay] for a in ('weights', 'logits'))
+    weights, logits = (motion_flow(q, q, grid, reading=FlowReading('argmax', average=a))[0][stay] for a in ('weights', 'logits'))
     assert (weights == torch.tensor([16., 0])).all() and (logits == torch.tensor([-16., 0])).all()
 
 
@@ -149,7 +152,7 @@ def test_nothing_of_tokens_by_tokens(average, monkeypatch):
     grid = Grid(5, 20, 30)
     q = torch.randn(2, grid.n, 8, generator=rng())
     with Largest() as seen:
-        motion_flow(q, q, grid, average=average)
+        motion_flow(q, q, grid, reading=FlowReading(average=average))
     assert seen.entries <= max(2 ** 16, q.numel())
 
 
@@ -160,7 +163,7 @@ def test_the_gradient_keeps_no_maps(average):
     q = torch.randn(2, grid.n, 8, generator=rng()).requires_grad_()
     want, held = torch.ones(16, 10, 12, 2), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: held.append(t.numel()) or t, lambda t: t):
-        loss = amf_loss(want, q, q, grid, average=average)
+        loss = amf_loss(want, q, q, grid, reading=replace(PUBLISHED, average=average))
     assert max(held) < grid.per_frame ** 2
     loss.backward()
     assert torch.isfinite(q.grad).all() and q.grad.any()
@@ -170,12 +173,13 @@ def test_gradient_by_differences():
     grid = Grid(2, 3, 4)
     q = torch.randn(2, grid.n, 4, generator=rng(), dtype=torch.float64).requires_grad_()
     k = torch.randn(2, grid.n, 4, generator=rng(1), dtype=torch.float64).requires_grad_()
-    want = motion_flow(q.flip(1), k, grid, 'all', readout='argmax')
+    want = motion_flow(q.flip(1), k, grid, 'all', reading=FlowReading(readout='argmax'))
     for average in ('weights', 'logits'):
-        grads = torch.autograd.grad(amf_loss(want, q, k, grid, average=average), (q, k))
+        grads = torch.autograd.grad(amf_loss(want, q, k, grid, reading=replace(PUBLISHED, average=average)), (q, k))
         for x, grad in zip((q, k), grads):
             way = torch.randn(x.shape, generator=rng(2), dtype=torch.float64)
-            ends = [amf_loss(want, *((x + s * way, k) if x is q else (q, x + s * way)), grid, average=average)
+            ends = [amf_loss(want, *((x + s * way, k) if x is q else (q, x + s * way)), grid,
+                             reading=replace(PUBLISHED, average=average))
                     for s in (.01, -.01)]
             assert abs((ends[0] - ends[1]).item() / .02 - (grad * way).sum().item()) < 1e-3
 
@@ -373,16 +377,16 @@ FLOW = motion_flow(Q, Q, G)
     (lambda: motion_flow(Q, Q, G, (0, 1)), r'must be pairs \(from, to\)'),
     (lambda: motion_flow(Q, Q, G, []), 'give at least one'),
     (lambda: motion_flow(Q[:, :15], Q[:, :15], Grid(1, 3, 5)), 'of 1 token frames'),
-    (lambda: motion_flow(Q, Q, G, readout='mean'), "readout must be 'soft' or 'argmax'"),
-    (lambda: motion_flow(Q, Q, G, average='heads'), "average 'weights' or 'logits'"),
-    (lambda: motion_flow(Q, Q, G, temperature=0), 'temperature must be above 0'),
-    (lambda: motion_flow(Q, Q, G, heads=2), '0 to 1'),
+    (lambda: motion_flow(Q, Q, G, reading=FlowReading(readout='mean')), "readout='mean' is unknown: use 'soft' or 'argmax'"),
+    (lambda: motion_flow(Q, Q, G, reading=FlowReading(average='heads')), "average='heads' is unknown: use 'weights' or 'logits'"),
+    (lambda: motion_flow(Q, Q, G, reading=FlowReading(temperature=0)), 'temperature=0 must be a number of at least 1e-09'),
+    (lambda: motion_flow(Q, Q, G, reading=FlowReading(heads=2)), '0 to 1'),
     (lambda: motion_flow(Q * torch.nan, Q, G), 'holds NaN'),
     (lambda: amf_loss(FLOW, Q, Q, G), 'make it with the same pairs and grid'),
     (lambda: amf_loss(0 * FLOW, Q, Q, G, 'next'), 'use moving=False'),
     (lambda: amf_loss(FLOW * torch.nan, Q, Q, G, 'next'), 'holds NaN'),
     (lambda: fit_affine(FLOW, Grid(4, 5, 3)), r'must be \(\.\.\., 5, 3, 2\)'),
-    (lambda: fit_affine(FLOW, torch.rand(4, 2)), r'places must be \(points, 2\)'),
+    (lambda: fit_affine(FLOW, torch.rand(4, 2)), r'positions must be \(points, 2\)'),
     (lambda: fit_affine(FLOW[..., :1], G), r'must be \(\.\.\., 3, 5, 2\)'),
     (lambda: fit_affine(FLOW * torch.nan, G), 'there are 0 points'),
     (lambda: fit_affine(torch.rand(1, 9, 2), Grid(1, 1, 9)), 'not on one line'),

@@ -441,7 +441,6 @@ class ScoreProbe(_Scored):
                  ) -> None:
         super().__init__(grid, queries, options, _no_truth_yet(later, truth), _no_truth_yet(later, visible))
         self.valid, self.item, self.later = valid, item, later
-        self.sample = None if options.sample == 0 else sampled_tokens(options.sample, grid, options.seed)
 
     def __call__(self, site: Any,  # a `Site`
                  q: Tensor,        # (batch, heads, tokens, channels) of all tokens
@@ -512,9 +511,10 @@ def _add_cell(p: ScoreProbe, q: Tensor, k: Tensor, at: tuple[int, int], sigma: f
 # %% ../../nbs/points/05_score_tables.ipynb #e9f71a2c
 def _statistics(p: ScoreProbe, q: Tensor, k: Tensor, text: str) -> dict[str, Tensor]:
     "Statistics of heads, (heads,) each."
-    if p.sample is None:
+    if p.options.sample == 0:
         return {}
-    found = head_statistics(q, k, p.grid, p.sample, text=text, valid=p.valid, padding=p.options.padding,
+    sample = sampled_tokens(p.options.sample, p.grid, p.options.seed)
+    found = head_statistics(q, k, p.grid, sample, text=text, valid=p.valid, padding=p.options.padding,
                             scale=p.options.matching.scale)
     return {f.name: getattr(found, f.name).cpu() for f in fields(found) if f.name not in ('sink_at', 'text')}
 

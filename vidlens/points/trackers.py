@@ -24,15 +24,19 @@ __all__ = ['tracker_queries', 'stand_still', 'scale_tracks', 'nearest_rgb', 'req
            'nearest_latent', 'cotracker', 'pseudo_truth']
 
 # %% ../../nbs/points/04_trackers.ipynb #bba45e71
-def tracker_queries(video: Any, queries: Any) -> tuple[Tensor, Tensor, Tensor]:
-    "The video, the frames (points,) and the pixels (points, 2) that are asked, checked."
+def tracker_queries(video: Any,    # (frames, height, width, 3)
+                    queries: Any,  # (points, 3) as (t, x, y) px
+                    ) -> tuple[Tensor, Tensor, Tensor]:  # video, frames (points,) and pixels (points, 2)
+    "What a tracker gets, checked. Raises ValueError."
     v = as_video(video)
     t, xy = queries_in_video(queries, *v.shape[:3])
     return v, t.cpu(), xy.cpu()
 
 # %% ../../nbs/points/04_trackers.ipynb #66c1efd7
-def stand_still(video: Tensor, queries: Tensor) -> Tracks:
-    "Every point stays where it was asked, visible: what a static clip deserves, and the floor for all others."
+def stand_still(video: Tensor,    # (frames, height, width, 3)
+                queries: Tensor,  # (points, 3) as (t, x, y) px
+                ) -> Tracks:      # at every RGB frame
+    "Each point stays where its query is, always visible: the baseline that any tracker has to beat."
     v, _, xy = tracker_queries(video, queries)
     ones = torch.ones(len(xy), len(v))
     return Tracks(xy[:, None].repeat(1, len(v), 1), ones.bool(), ones, torch.arange(len(v)).float())
@@ -46,7 +50,9 @@ def _fitted(video: Tensor, stride: int, size: tuple[int, int] | None = None) -> 
     return video if (height, width) == tuple(video.shape[1:3]) else resize(video, height, width, fit='stretch')
 
 
-def scale_tracks(found: Tracks, scale: Tensor) -> Tracks:
+def scale_tracks(found: Tracks,  # in pixels
+                 scale: Tensor,  # (2,) factors of x and y
+                 ) -> Tracks:    # in pixels of the other size
     "Tracks in pixels of another size."
     return found if (scale == 1).all() else Tracks(found.xy * scale.to(found.xy.device), found.visible, found.score,
                                                    found.times, found.error)
@@ -61,17 +67,21 @@ def _per_frame(follow: Callable[[Tensor, Grid, Tensor], Tracks], video: Tensor, 
     return scale_tracks(follow(v, grid, torch.cat([t[:, None].float(), xy / scale], 1)), scale)
 
 
-def nearest_rgb(video: Tensor, queries: Tensor, stride: int = 8, similarity: str = 'l2',
-                matching: Matching = Matching()) -> Tracks:
-    """Track by the most similar patch of `stride` x `stride` pixels in RGB, each frame against the query's.
+def nearest_rgb(video: Tensor,             # (frames, height, width, 3)
+                queries: Tensor,           # (points, 3) as (t, x, y) px
+                stride: int = 8,           # px, side of a patch
+                similarity: str = 'l2',    # see `match_features`
+                matching: Matching = Matching(),  # how patches are matched; cycle=None: all points visible (published)
+                ) -> Tracks:               # at every RGB frame
+    """Track by the most similar patch of RGB pixels, each frame against that of the query. Raises ValueError.
 
-    A frame that does not divide is resized to the nearest multiple. similarity, matching: as in
-    `match_features`; cycle=None calls all points visible, as published evaluations do."""
+    A frame that does not divide into patches is resized to the nearest multiple."""
     v, t, xy = tracker_queries(video, queries)
     return _per_frame(lambda x, grid, q: nearest_patch(x, grid, q, similarity, matching), v, t, xy, stride)
 
 # %% ../../nbs/points/04_trackers.ipynb #4ac301f1
-def require_opencv() -> Any:
+def require_opencv() -> Any:  # the module cv2
+    "OpenCV. Raises ModuleNotFoundError that says how to install it."
     try:
         import cv2
     except ImportError:
@@ -94,7 +104,7 @@ def _flow_step(a: np.ndarray, b: np.ndarray, xy: np.ndarray, window: int, levels
     out = np.where(found[:, None], to.reshape(-1, 2) + .5, xy.reshape(-1, 2))
     return out.reshape(xy.shape), found.reshape(xy.shape[:-1])
 
-
+# %% ../../nbs/points/04_trackers.ipynb #bceb84c5
 def _home(images: list[np.ndarray], path: np.ndarray, horizon: int | None, window: int, levels: int) -> np.ndarray:
     "Pixels by which points of each frame of `path` (frames, n, 2), tracked back, miss it: (frames, n), inf where lost."
     last = len(path) - 1
@@ -122,17 +132,18 @@ def _walk(images: list[np.ndarray], xy: np.ndarray, horizon: int | None, window:
     miss[np.stack(lost)] = np.inf
     return np.stack(path), miss
 
+# %% ../../nbs/points/04_trackers.ipynb #81c721c5
+def lucas_kanade(video: Tensor,              # (frames, height, width, 3)
+                 queries: Tensor,            # (points, 3) as (t, x, y) px
+                 window: int | None = None,  # px, side of the window; None: a twelfth of the short side, 7 to 31
+                 levels: int = 3,            # of the pyramid above the frame itself
+                 cycle: float = 2.,          # px by which the way back may miss the query of a visible point
+                 horizon: int | None = None,  # frames to track back; None: to the query. For long clips: the cost is frames squared
+                 ) -> Tracks:                # at every RGB frame; error is that of the way back, score 1 / (1 + error)
+    """Track by pyramidal Lucas-Kanade (OpenCV), from the frame of each query forwards and backwards in time.
 
-def lucas_kanade(video: Tensor, queries: Tensor, window: int | None = None, levels: int = 3,
-                 cycle: float = 2., horizon: int | None = None) -> Tracks:
-    """Track by pyramidal Lucas-Kanade (OpenCV), from each query's frame forwards and backwards in time.
-
-    window: side in px, None: a twelfth of the short side, 7 to 31 (a larger one mixes motions, a smaller one sees no
-    texture); levels: of the pyramid above the frame itself. A point is visible in a frame if it lies in the
-    picture and, tracked back to the query's frame, misses the query by at most `cycle` px (forward-backward error,
-    Kalal et al. 2010; the `error` of the tracks, score is 1 / (1 + error)). horizon: track back so many frames only,
-    and once lost is lost for good: for long clips, as the full way costs frames squared.
-    Needs OpenCV: pip install 'vidlens[eval]'. Raises ModuleNotFoundError without, ValueError for bad input."""
+    A point is visible if it lies in the frame and its forward-backward error (Kalal et al. 2010) is at most `cycle`; with a
+    `horizon`, a lost point stays lost. Raises ModuleNotFoundError without OpenCV (pip install 'vidlens[eval]'), ValueError."""
     v, t, xy = tracker_queries(video, queries)
     side = window or int(np.clip(min(v.shape[1:3]) // 12, 7, 31))
     if side < 3 or levels < 0 or not cycle >= 0 or (horizon is not None and horizon < 1):
@@ -170,14 +181,14 @@ def _features(function: Callable[[Tensor], Tensor], x: Tensor, grid: Grid, batch
     return torch.cat(out).flatten(0, 2)
 
 
-def by_features(function: Callable[[Tensor], Tensor], stride: int, size: tuple[int, int] | None = None, batch: int = 8,
-                similarity: str = 'cosine', matching: Matching = Matching()) -> Tracker:
-    """A tracker by the most similar feature vector, each frame against the query's.
-
-    function: frames (n, height, width, 3) in [0, 1] -> (n, height/stride, width/stride, channels), called without
-    gradient on `batch` frames at a time. stride: px per vector (DINOv2: 14). size: (height, width) that the frames are
-    brought to first, at the nearest multiple of stride; None: their own. similarity, matching: as in
-    `match_features`. The tracker raises ValueError if the function gives another shape."""
+def by_features(function: Callable[[Tensor], Tensor],  # (n, height, width, 3) -> (n, height/stride, width/stride, channels)
+                stride: int,                           # px per vector (DINOv2: 14)
+                size: tuple[int, int] | None = None,   # (height, width) of the frames; None: their own, to a multiple of stride
+                batch: int = 8,                        # frames in a call
+                similarity: str = 'cosine',            # see `match_features`
+                matching: Matching = Matching(),       # how features are matched
+                ) -> Tracker:                          # raises ValueError if the function gives another shape
+    "A tracker by the most similar feature vector, each frame against that of the query; the function runs without gradient."
     def tracker(video: Tensor, queries: Tensor) -> Tracks:
         v, t, xy = tracker_queries(video, queries)
         return _per_frame(lambda x, grid, q: match_features(_features(function, x, grid, batch), grid, q,
@@ -185,14 +196,12 @@ def by_features(function: Callable[[Tensor], Tensor], stride: int, size: tuple[i
     return tracker
 
 # %% ../../nbs/points/04_trackers.ipynb #aef65b10
-def nearest_latent(latents: Tensor | Callable[[Tensor], Tensor], grid: Grid, similarity: str = 'l2',
-                   matching: Matching = Matching()) -> Tracker:
-    """A tracker by the most similar patch of latents.
-
-    latents: (frames, rows*p, cols*p, channels) of one video, channels last, or a function that encodes a video to
-    them. grid: the token grid of that video; queries and places are in pixels of the video that the tracker is given,
-    whatever its size. similarity, matching: as in `match_features`. The tracker raises ValueError on a video of another
-    length than the grid's."""
+def nearest_latent(latents: Tensor | Callable[[Tensor], Tensor],  # (frames, rows*p, cols*p, channels), or a function of a video
+                   grid: Grid,                        # token grid of the video
+                   similarity: str = 'l2',            # see `match_features`
+                   matching: Matching = Matching(),   # how patches are matched
+                   ) -> Tracker:                      # for videos of any size; raises ValueError for another length
+    "A tracker by the most similar patch of latents; positions are in pixels of the video that it gets."
     def tracker(video: Tensor, queries: Tensor) -> Tracks:
         v, t, xy = tracker_queries(video, queries)
         if len(v) != grid.video_frames:
@@ -221,7 +230,7 @@ def _cached_cotracker(name: str) -> Any:
     except (OSError, ImportError, RuntimeError, ValueError) as e:
         raise ModuleNotFoundError(f'the CoTracker in {home} does not load ({e}): {wanted}') from e
 
-
+# %% ../../nbs/points/04_trackers.ipynb #acea280d
 def _takes(model: Any, option: str) -> bool:
     "Whether a model's call has such a keyword."
     try:
@@ -247,14 +256,17 @@ def _predict(model: Any, v: Tensor, q: Tensor, device: Any, name: str) -> tuple[
                          'not the online one')
     return xy[0].movedim(0, 1).float().cpu(), seen[0].T.cpu()
 
+# %% ../../nbs/points/04_trackers.ipynb #f85176c3
+def cotracker(model: Any = None,    # a predictor, see below; None: `name` from the copy of torch.hub on this machine
+              device: Any = None,   # to run on; None: where the model is
+              name: str = 'cotracker3_offline',  # of the model in torch.hub
+              ) -> Tracker:         # (video, queries) -> Tracks
+    """A tracker by CoTracker (Karaev et al. 2023, 2024), or by another model with the interface of its predictor.
 
-def cotracker(model: Any = None, device: Any = None, name: str = 'cotracker3_offline') -> Tracker:
-    """A tracker by CoTracker (Karaev et al. 2023, 2024), or by another model with its predictor's interface.
-
-    model: (video (1, frames, 3, height, width) in 0 to 255, queries=(1, points, 3) as (t, x, y)) -> tracks
-    (1, frames, points, 2), visibility (1, frames, points), bool or a confidence that is cut at 0.5; called with
-    backward_tracking=True if it knows that. None: `name` from the copy that torch.hub has on this machine; nothing is
-    fetched. Its pixel centres are whole numbers; half a pixel is added. Raises ModuleNotFoundError with what to do."""
+    model: (video (1, frames, 3, height, width) in 0 to 255, queries=(1, points, 3) as (t, x, y)) -> tracks (1, frames, points, 2)
+    and visibility (1, frames, points), bool or a confidence that is cut at 0.5. It is called with backward_tracking=True if it
+    has that option. Its pixel centres are whole numbers; half a pixel is added. Nothing is downloaded. Raises
+    ModuleNotFoundError that says what to do."""
     found = _cached_cotracker(name) if model is None else model
     if not callable(found):
         raise TypeError(f'the model is a {type(found).__name__}, but must be a predictor that can be called')
@@ -271,11 +283,11 @@ def cotracker(model: Any = None, device: Any = None, name: str = 'cotracker3_off
     return tracker
 
 # %% ../../nbs/points/04_trackers.ipynb #7e3a68c2
-def pseudo_truth(video: Tensor, queries: Any = None, tracker: Tracker | None = None) -> Tracks:
-    """Believed tracks of a video that has no true ones: what `tracker` says, e.g. cotracker(), as DiffTrack does.
-
-    queries: (points, 3) as (t, x, y) px; None: 10x10 points over frame 0. tracker None: `lucas_kanade`, visible where
-    the way back misses the query by at most 1 px. Only visible places are to be believed."""
+def pseudo_truth(video: Tensor,          # (frames, height, width, 3)
+                 queries: Any = None,    # (points, 3) as (t, x, y) px; None: 10x10 points over frame 0
+                 tracker: Tracker | None = None,  # such as cotracker() (DiffTrack); None: `lucas_kanade` with cycle=1.
+                 ) -> Tracks:            # pseudo ground truth; only visible positions are reliable
+    "Tracks of a video without true ones, by a tracker. Raises ValueError."
     v = as_video(video)
     q = points_on_grid(10, v.shape[1], v.shape[2]) if queries is None else queries
     tracker_queries(v, q)
