@@ -88,6 +88,14 @@ class Findings(Result):
         found = [n for n in ('scores', 'tracks', 'check', 'maps', 'motion') if getattr(self, n) is not None]
         return f'Findings({self.prompt!r}: {", ".join(found) or "nothing yet"})'
 
+    def to_dataframe(self) -> Any:   # pandas.DataFrame
+        "A row for each site that was scored on clips of the world: matching of points, and pointing of words."
+        import pandas as pd
+
+        tables = {'points': self.scores, 'words': self.word_scores}
+        frames = [t.to_dataframe().assign(of=name) for name, t in tables.items() if t is not None]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
 # %% ../nbs/80_analysis.ipynb #75647148
 class Interrupted(KeyboardInterrupt):
     "Ctrl-C during `analyse`; `findings` holds the parts that are complete."

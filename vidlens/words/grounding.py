@@ -93,7 +93,7 @@ def score_words(pipe: Any,                           # a pipeline, from `load`
     pointing, mass = (_mean_score(f, pairs) for f in (_points, energy))
     rows, chosen, joined = _choose(pairs, pointing)
     facts = dict(num_inference_steps=num_inference_steps, clips=len(clips), phrases=[p for c in clips for p in phrases(c)],
-                 chance=float(torch.cat([(m >= .5).float().mean((-2, -1)).flatten() for _, m in pairs]).mean()), seed=seed)
+                 chance=float(torch.cat([_inside(m).float().mean((-2, -1)).flatten() for _, m in pairs]).mean()), seed=seed)
     return WordScores(numbers, sigmas, layers, pointing, mass, [numbers[n] for n in rows], [layers[n] for n in chosen], joined,
                       facts)
 
@@ -101,7 +101,12 @@ def score_words(pipe: Any,                           # a pipeline, from `load`
 def _points(maps: Tensor, cover: Tensor, clear: float = .25) -> Tensor:
     "Whether a map peaks on the object; a peak below a quarter of the video's largest value does not count: it would look dark."
     peak = maps.amax((-2, -1))
-    return pointing_game(maps, cover >= .5) * (peak >= clear * peak.amax(-1, keepdim=True))
+    return pointing_game(maps, _inside(cover)) * (peak >= clear * peak.amax(-1, keepdim=True))
+
+
+def _inside(cover: Tensor) -> Tensor:
+    "The tokens of an object: those that it covers at least half as much as the token that it covers most."
+    return (cover > 0) & (cover >= .5 * cover.amax((-2, -1), keepdim=True))
 
 
 def _mean_score(measure: Callable[[Tensor, Tensor], Tensor], pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
