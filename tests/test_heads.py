@@ -110,7 +110,8 @@ def test_table_speaks_of_what_was_measured():
 
 @pytest.mark.parametrize('ask, says', [
     (lambda t: t.select(HeadChoice(by='fisher')), 'was not measured'), (lambda t: t.select(step=5), 'choose among'),
-    (lambda t: t.select(HeadChoice(threshold=1e9)), 'no head is left'), (lambda t: t.select(layers=[7]), 'layer 7 was not measured'),
+    (lambda t: t.select(HeadChoice(threshold=1e9)), 'no head is left'),
+    (lambda t: t.select(layers=[7]), 'layer 7 was not measured'),
     (lambda t: t.select(layers=[0, 99]), 'layer 99 was not measured'),
     (lambda t: t.select(layers=[]), 'none of them'),
     (lambda t: t.select_layers(float('nan'), 'chi'), 'nanmean'),
@@ -224,7 +225,8 @@ def test_the_best_head_is_a_site():
         best, means = table.best(by), table.scores[by].nanmean(0)
         assert best.head in PLANTED[best.layer] and best.num_inference_steps == 30
         assert best.sigma == {2: .75, 9: .5}[best.step]
-        assert best[by].mean == pytest.approx(float(means.nan_to_num(torch.inf).min() if by == 'dbi' else means.nan_to_num(0).max()))
+        want = means.nan_to_num(torch.inf).min() if by == 'dbi' else means.nan_to_num(0).max()
+        assert best[by].mean == pytest.approx(float(want))
         assert set(best.scores) == set(table.scores) and best[by].lo <= best[by].mean <= best[by].hi
     blind = replace(table, scores=dict(chi=torch.full((1, 2, 2, 6), torch.nan)))
     with pytest.raises(ValueError, match='no head has a score'):

@@ -245,7 +245,8 @@ GRID = Grid(4, 3, 4, 4, 1, False)
 def planted(video, words):
     "Maps by the words themselves, and a baseline."
     maps = torch.stack([torch.rand(GRID.shape, generator=torch.Generator().manual_seed(sum(map(ord, w)))) for w in words])
-    return SimpleNamespace(maps=maps, grid=GRID, baselines=dict(concept=maps.flip(0)), facts=dict(baselines=dict(concept='prompt words')))
+    return SimpleNamespace(maps=maps, grid=GRID, baselines=dict(concept=maps.flip(0)),
+                           facts=dict(baselines=dict(concept='prompt words')))
 
 
 @pytest.mark.parametrize('folder', ['VSPW'], indirect=True)
@@ -382,7 +383,8 @@ def test_equal_expressions_and_unreadable_ones(tmp_path):
 
     found = evaluate_segmentation(read_segmentation(tmp_path), readable, expressions=True)
     each = found.rows['GramCol'].iou
-    assert list(each) == ['v #0: cat', 'v #1: cat', 'v #3: cats'] and found.requested == 3 and each['v #0: cat'] != each['v #1: cat']
+    assert list(each) == ['v #0: cat', 'v #1: cat', 'v #3: cats'] and found.requested == 3
+    assert each['v #0: cat'] != each['v #1: cat']
     assert found.rows['GramCol'].miou == pytest.approx(sum(each.values()) / 3)
     assert found.skipped == {'v #2: ': "has no maps: the word '' is blank"}
     clip = read_segmentation(tmp_path)[0]

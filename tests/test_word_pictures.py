@@ -97,7 +97,8 @@ def test_an_origin_is_kept_in_a_file(tmp_path):
 
 ONE = Segmentation(.5, {'wall': .25, 'door': .75}, {8: Interval(.5, .4, .6)})
 RESULTS = [HeadTable([3, 9], [.5, .25], [0, 4], dict(chi=torch.rand(2, 2, 2, 3), dbi=torch.rand(2, 2, 2, 3))),
-           HeadTable([3], [.5], [4], dict(chi=torch.rand(1, 1, 1, 3))), ONE, SegmentationTable(dict(GramCol=ONE, centre=ONE), 2, {}),
+           HeadTable([3], [.5], [4], dict(chi=torch.rand(1, 1, 1, 3))), ONE,
+           SegmentationTable(dict(GramCol=ONE, centre=ONE), 2, {}),
            JudgeScores(torch.rand(2, 5), {k: Interval(.5, .4, .6) for k in 'abcde'}, Interval(.5, .4, .6), [], ['x', 'y'])]
 
 

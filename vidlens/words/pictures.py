@@ -44,7 +44,10 @@ def origin_of(maps: ConceptMaps     # maps of words
               ) -> Origin | None:   # facts['origin']
     "The file that the clip of these maps was taken from, if the maps say so."
     at = maps.facts.get('origin')
-    return at if at is None or isinstance(at, Origin) else Origin(*(tuple(x) if isinstance(x, list) else x for x in at))
+    if at is None or isinstance(at, Origin):
+        return at
+    frames, size, clip, fps = at    # of a file that keeps plain lists
+    return Origin(tuple(frames), tuple(size), tuple(clip), fps)
 
 # %% ../../nbs/words/23_pictures.ipynb #4a81a92f
 def _checked_rows(rows: Mapping[str, Tensor], grid: Grid, video: Tensor | None) -> None:
