@@ -285,8 +285,8 @@ def _check_words(args: argparse.Namespace) -> None:
                          '--threshold, the least score')
 
 
-def _read_words(args: argparse.Namespace, pipe: Any, clip: Any) -> tuple[Any, Any, Any]:
-    "Maps, the video they are of, and where it lies in the file; without a clip the video is generated."
+def _read_words(args: argparse.Namespace, pipe: Any, clip: Any) -> tuple[Any, Any]:
+    "Maps, which say where they lie in the file, and their video; without a clip the video is generated."
     from vidlens.core.video import probe_video
     from vidlens.seam.run import fit_video
     from vidlens.words.spans import Origin
@@ -295,7 +295,7 @@ def _read_words(args: argparse.Namespace, pipe: Any, clip: Any) -> tuple[Any, An
     options = _word_options(args)
     if clip is None:
         sample, maps = imap_generation(pipe, args.prompt, args.words or (), steps=args.steps, **options)
-        return maps, sample.video, None
+        return maps, sample.video
     video = fit_video(pipe, clip)
     origin = Origin.of(replace(probe_video(args.video), frames=len(clip)), video)
     options['place'] = args.point and origin.point(args.point)

@@ -69,7 +69,8 @@ def judge_sheets(item: JudgeItem,               # the map
     "The pictures that a judge sees. Raises ValueError for a video with fewer frames."
     s, video = sheet or Sheet(), as_video(item.video)
     if s.frames > len(video):
-        raise ValueError(f'frames={s.frames} are to be shown, but the video has {len(video)}: use Sheet(frames={len(video)}) or less')
+        raise ValueError(f'frames={s.frames} are to be shown, but the video has {len(video)}: '
+                         f'use Sheet(frames={len(video)}) or less')
     size = s.height / video.shape[1]
     shown = {'raw': video, **{name: overlay(video, item.maps, item.grid, alpha, norm=s.scale)
                               for name, alpha in (('overlay', .6), ('heat', 1.))}}

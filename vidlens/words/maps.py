@@ -349,7 +349,7 @@ def _positions(chosen: Any, n: int, axis: str) -> list[int]:
 def aggregate(maps: Tensor,                             # (steps, layers, slots, frames, rows, cols) floating point
               layers: Sequence[int] | None = None,      # positions along the axis of layers; None: all
               steps: Sequence[int] | None = None,       # positions along the axis of steps; None: all
-              words: Sequence | None = None,            # slots of each word, such as range(3) or [[3], [5, 6]]; None: each by itself
+              words: Sequence | None = None,            # slots of each word, such as [[3], [5, 6]]; None: each by itself
               softmax: str | None = None                # None (as IMAP), 'early', 'late' or 'published' (both)
               ) -> Tensor:                              # (words, frames, rows, cols) float32, of any unit
     """Maps of many steps and layers joined to one for each word.
