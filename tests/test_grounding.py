@@ -55,7 +55,8 @@ def test_every_family(family, tmp_path):
     clips = world_clips(pipe, 2, seed=3)
     done = []
     found = score_words(pipe, clips, [0, -1], 4, on_clip=lambda i, n: done.append((i, n)))
-    assert found.steps == [0, 3] and found.pointing.shape == found.energy.shape == (2, len(found.layers)) and done == [(1, 2), (2, 2)]
+    assert found.steps == [0, 3] and done == [(1, 2), (2, 2)]
+    assert found.pointing.shape == found.energy.shape == (2, len(found.layers))
     assert set(found.read_layers) <= set(found.layers) and set(found.read_steps) <= {0, 3} and 0 <= found.joined <= 1
     assert found.facts['phrases'] == [p for c in clips for p in phrases(c)] and 'read layers' in repr(found)
     again = load_result(found.save(tmp_path / 'words'))

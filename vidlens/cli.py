@@ -284,7 +284,7 @@ def _check_words(args: argparse.Namespace) -> None:
         raise ValueError(f'{" and ".join(chosen)} choose among heads, but all are read: give --k 5, the number of heads, or '
                          '--threshold, the least score')
 
-
+# %% ../nbs/90_cli.ipynb #5p117c11
 def _read_words(args: argparse.Namespace, pipe: Any, clip: Any) -> tuple[Any, Any]:
     "Maps, which say where they lie in the file, and their video; without a clip the video is generated."
     from vidlens.core.video import probe_video
