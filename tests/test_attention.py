@@ -495,7 +495,8 @@ def test_planted_motion_is_scored_right():
 def test_scores_and_statistics_are_those_of_the_functions():
     q, k = random_qk()
     _, queries, truth, seen = moving()
-    probe = ScoreProbe(GRID, queries, truth, seen, options=ProbeOptions(sample=None, padding='apart'), valid=[True, True, False, True])
+    probe = ScoreProbe(GRID, queries, truth, seen, options=ProbeOptions(sample=None, padding='apart'),
+                       valid=[True, True, False, True])
     probe.add(q, k, 1, 2, sigma=.4)
     t, valid = probe.result(), [True, True, False, True]
     how = dict(valid=valid, reading=AttentionReading(padding='apart'))
@@ -636,9 +637,11 @@ BAD = {
     'other heads': (lambda: attention_scores(Q[:1], K, GRID, P), 'of the same heads'),
     'head 3 of 3': (lambda: attention_scores(Q, K, GRID, P, heads=3), r'heads=\[3\] must name some of the 3'),
     'text place': (lambda: attention_scores(Q, K, GRID, P, text='left'), "text='left' is unknown: use 'first' or 'last'"),
-    'padding': (lambda: attention_scores(Q, K, GRID, P, reading=AttentionReading(padding='masked')), "use 'excluded', 'apart' or 'counted'"),
+    'padding': (lambda: attention_scores(Q, K, GRID, P, reading=AttentionReading(padding='masked')),
+                    "use 'excluded', 'apart' or 'counted'"),
     'hidden': (lambda: attention_scores(Q, K, GRID, P, reading=AttentionReading(hidden='zero')), "'left_out' or 'published'"),
-    'lookup': (lambda: attention_scores(Q, K, GRID, P, reading=AttentionReading(lookup='bilinear')), "use 'nearest', 'rounded' or 'published'"),
+    'lookup': (lambda: attention_scores(Q, K, GRID, P, reading=AttentionReading(lookup='bilinear')),
+                    "use 'nearest', 'rounded' or 'published'"),
     'no times': (lambda: attention_scores(Q, K, GRID, [[8., 8.]]), r'must be \(points, 3\) as \(t, x, y\)'),
     'tokens as floats': (lambda: attention_scores(Q, K, GRID, [.5]), 'whole numbers from 0 to 59'),
     'token 60': (lambda: attention_scores(Q, K, GRID, [60]), 'whole numbers from 0 to 59'),

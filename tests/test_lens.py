@@ -416,7 +416,7 @@ def test_every_verb_runs_on_every_family(family):
     (lambda p: track(p, torch.rand(17, 60, 64, 3), layer=1, per_head=True), r'fit_video\(pipe, video\)'),
     (lambda p: track(p, torch.rand(17, 64, 64, 3), layer=[]), 'layers is empty'),
     (lambda p: track(p, torch.rand(17, 64, 64, 3), layer=1, step=[]), 'steps is empty'),
-    (lambda p: score(p, world_clips(p, 1), sample=-1), 'tokens=-1'),
+    (lambda p: score(p, world_clips(p, 1), sample=-1), 'sample=-1 must be'),
     (lambda p: score(p, world_clips(p, 1), moved=-1), 'moved=-1.0 must be'),
     (lambda p: score_generation(p, []), 'a video for each prompt'),
     (lambda p: score_generation(p, 'a red circle', num_videos_per_prompt=2), r"\['a red circle moves left'\] \* 3"),

@@ -14,4 +14,5 @@
 """
 from vidlens import _room
 
-__getattr__, __dir__ = _room(__name__, 'matching metrics attention flow trackers scoring score_tables long_videos tracking tapvid pictures')
+__getattr__, __dir__ = _room(
+    __name__, 'matching metrics attention flow trackers score_tables scoring long_videos tracking tapvid pictures')

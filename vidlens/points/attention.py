@@ -60,7 +60,7 @@ class JointSequence:
                     logits.index_fill_(-1, self.pads, torch.finfo(logits.dtype).min)   # finite: times 0 it is 0
                 yield rows, heads, logits
 
-
+# %% ../../nbs/points/02_attention.ipynb #deda7c7a
 def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
@@ -155,7 +155,7 @@ def query_tokens(queries: Any,   # (points, 3) as (t, x, y) px, or (n,) flat num
         row, col = y.clamp(0, grid.rows - 1), x.clamp(0, grid.cols - 1)
     return frame * grid.per_frame + row * grid.cols + col, frame, t
 
-
+# %% ../../nbs/points/02_attention.ipynb #22825eeb
 def _flat_tokens(tokens: Any, grid: Grid) -> Tensor:
     "Flat numbers of video tokens, (n,), checked."
     x = as_tensor(tokens)
@@ -235,7 +235,7 @@ def weigh(j: JointSequence,               # queries and keys
             take(slice(0, 1), rows, mean, mean_cost)
     return Weights(*_finite(*out))
 
-
+# %% ../../nbs/points/02_attention.ipynb #2b932376
 def _finite(*weights: Tensor) -> tuple[Tensor, ...]:
     "The weights. Raises ValueError if the first holds NaN."
     if weights[0].isnan().any():
@@ -350,7 +350,7 @@ class HeadStatistics(Result):
     def __repr__(self) -> str:
         return f'HeadStatistics({len(self.entropy)} heads: {", ".join(f.name for f in fields(self))})'
 
-
+# %% ../../nbs/points/02_attention.ipynb #832c210e
 def sampled_tokens(tokens: Any,   # None: all; a number: that many, drawn at random; or (n,) flat numbers
                    grid: Grid,    # of the video tokens
                    seed: int,     # of the sample

@@ -271,6 +271,7 @@ def true_flow(clip: Any,                 # of the world, or anything with video,
         flow = residual_flow(flow, grid, torch.stack([m[b] @ torch.linalg.inv(m[a]) for _, a, b in rows])[:, :2])
     return flow, torch.stack([visible[i, ..., b] for i, _, b in rows]), torch.stack([owner[i] for i, *_ in rows])
 
+# %% ../../nbs/points/03_flow.ipynb #a900a6ae
 def _square(maps: Tensor) -> Tensor:
     "Affine maps (n, 2, 3) as float64 matrices (n, 3, 3), to be chained and inverted."
     last = torch.tensor([[0., 0, 1]], dtype=torch.float64, device=maps.device)

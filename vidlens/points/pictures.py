@@ -46,7 +46,7 @@ def _draw_tracks(result: Tracks, over: Any = None) -> Any:
         result = result.at_frames(len(video))
     return draw_tracks(video, result.xy, result.visible)
 
-
+# %% ../../nbs/points/21_pictures.ipynb #2b5e31c3
 def paths_figure(tracks: Tracks,       # of one head, or of their mean
                  title: str = '',      # above the paths
                  ) -> Any:             # matplotlib figure

@@ -96,7 +96,7 @@ def _checked_clip(clip: PointClip) -> tuple[int, int]:
                          'visible to False there')
     return size[0], size[1]
 
-
+# %% ../../nbs/points/20_tapvid.ipynb #950d3281
 def _protocol_queries(clip: PointClip, mode: str, every: int) -> tuple[Tensor, Tensor]:
     "`PointClip.queries`."
     chosen = torch.zeros_like(clip.visible)
@@ -156,7 +156,7 @@ class _Standin:
 
 _LONG = 4096   # bytes from which on a string stays in the file
 
-
+# %% ../../nbs/points/20_tapvid.ipynb #e7067082
 class _Chunk(_Standin):
     "Bytes that stay in the file; `text`: stored as UTF-8 of the characters 0 to 255, as protocol 2 does."
     __slots__ = 'start', 'size', 'text'
@@ -244,7 +244,8 @@ def _encoded(text: Any, *_: Any) -> Any:
     return _Chunk(text.start, text.size, True) if isinstance(text, _Chunk) else text.encode('latin1')
 
 
-_NAMES = {(f'numpy.{core}.{module}', name): call for core in ('core', '_core') for module, name, call in (
+_NAMES: dict[tuple[str, str], Callable[..., Any]] = {
+    (f'numpy.{core}.{module}', name): call for core in ('core', '_core') for module, name, call in (
     ('multiarray', '_reconstruct', lambda *_: _Array()),
     ('multiarray', 'scalar', lambda dtype, data: _Array((), dtype, 'C', data).load(b'').item()),
     ('numeric', '_frombuffer', lambda data, dtype, shape, order: _Array(shape, dtype, order, data)))}
@@ -272,7 +273,7 @@ def _setitems(self: Any, pairs: list) -> None:
             _refuse(f'a {type(key).__name__} as the key of a {type(self.stack[-1]).__name__}')
         self.stack[-1][key] = value
 
-
+# %% ../../nbs/points/20_tapvid.ipynb #6b44e39c
 def _dict(self: Any) -> None:
     pairs = self.pop_mark()
     self.append({})
@@ -291,9 +292,9 @@ _UNREAD = ('EMPTY_SET ADDITEMS FROZENSET PERSID BINPERSID EXT1 EXT2 EXT4 INST OB
            'DUP POP POP_MARK')
 
 
-class _Plain(pickle._Unpickler):   # type: ignore[name-defined, misc]
+class _Plain(pickle._Unpickler):
     "Reads plain values and descriptions of arrays, by a whitelist."
-    dispatch = pickle._Unpickler.dispatch | {getattr(pickle, name)[0]: load for name, load in (   # type: ignore[attr-defined]
+    dispatch = pickle._Unpickler.dispatch | {getattr(pickle, name)[0]: load for name, load in (
         *_PLAIN.items(), *((name, _refusal(name)) for name in _UNREAD.split()))}
 
     def __init__(self, file: Any) -> None:
@@ -305,7 +306,7 @@ class _Plain(pickle._Unpickler):   # type: ignore[name-defined, misc]
             _refuse(f'a call of {module[:60]}.{name[:60]}')
         return _Name(_NAMES[module, name])
 
-
+# %% ../../nbs/points/20_tapvid.ipynb #df0e6343
 def _skeleton(path: Path) -> tuple[Any, Any]:
     "What a pickle holds, with long strings left in the file, and the file. Raises ValueError."
     if not path.is_file():
@@ -332,7 +333,7 @@ def _found(x: Any) -> str:
     return f'{x.shape} {x.dtype}' if isinstance(x, _Array) else f'a {type(x).__name__}' + (
         f' of {len(x)}' if isinstance(x, (list, tuple, dict)) else '')
 
-
+# %% ../../nbs/points/20_tapvid.ipynb #03bab215
 def _check_example(path: Path, name: str, x: Any) -> None:
     "Raises ValueError that names the video, the key, what was found and what is expected."
     def fault(key: str, found: str) -> NoReturn:
@@ -435,7 +436,7 @@ def _as_jpeg(frame: np.ndarray, quality: int) -> bytes:
     Image.fromarray(frame).save(out, 'JPEG', quality=quality, subsampling=0)
     return out.getvalue()
 
-
+# %% ../../nbs/points/20_tapvid.ipynb #229672c9
 def write_tapvid(clips: Iterable[PointClip],      # with videos, and names of their own
                  path: str | os.PathLike,         # the file to write
                  layout: str = 'davis',           # 'davis' (dict of arrays), 'rgb_stacking' (a list) or 'kinetics' (a list, JPEG)
@@ -525,7 +526,7 @@ def _tapvid_rows(scores: TapVidScores) -> list[dict[str, Any]]:
     return rows + [{'video': name, 'queries': sum(scores.queries)} | {m: float(mean[m][i]) for m in scores.metrics}
                    for i, name in enumerate(('mean', 'from', 'to'))]
 
-
+# %% ../../nbs/points/20_tapvid.ipynb #79e3b324
 def _tapvid_text(scores: TapVidScores) -> str:
     "The table in %, of at most ten videos."
     rows = _tapvid_rows(scores)

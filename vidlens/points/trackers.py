@@ -57,7 +57,7 @@ def scale_tracks(found: Tracks,  # in pixels
     return found if (scale == 1).all() else Tracks(found.xy * scale.to(found.xy.device), found.visible, found.score,
                                                    found.times, found.error)
 
-
+# %% ../../nbs/points/04_trackers.ipynb #59e6eb37
 def _per_frame(follow: Callable[[Tensor, Grid, Tensor], Tracks], video: Tensor, t: Tensor, xy: Tensor,
                stride: int, size: tuple[int, int] | None = None) -> Tracks:
     "Run a matcher of token frames on one token frame for each RGB frame."
@@ -119,7 +119,7 @@ def _home(images: list[np.ndarray], path: np.ndarray, horizon: int | None, windo
     miss[~fine] = np.inf
     return np.maximum.accumulate(miss) if horizon else miss
 
-
+# %% ../../nbs/points/04_trackers.ipynb #2eedde0d
 def _walk(images: list[np.ndarray], xy: np.ndarray, horizon: int | None, window: int, levels: int
           ) -> tuple[np.ndarray, np.ndarray]:
     "Paths (frames, n, 2) of points of images[0], and by how much they miss it on the way back (frames, n)."
@@ -180,7 +180,7 @@ def _features(function: Callable[[Tensor], Tensor], x: Tensor, grid: Grid, batch
         out.append(y.float())
     return torch.cat(out).flatten(0, 2)
 
-
+# %% ../../nbs/points/04_trackers.ipynb #5c6681e6
 def by_features(function: Callable[[Tensor], Tensor],  # (n, height, width, 3) -> (n, height/stride, width/stride, channels)
                 stride: int,                           # px per vector (DINOv2: 14)
                 size: tuple[int, int] | None = None,   # (height, width) of the frames; None: their own, to a multiple of stride
@@ -238,7 +238,7 @@ def _takes(model: Any, option: str) -> bool:
     except (TypeError, ValueError):
         return False
 
-
+# %% ../../nbs/points/04_trackers.ipynb #216ec781
 def _predict(model: Any, v: Tensor, q: Tensor, device: Any, name: str) -> tuple[Tensor, Tensor]:
     "Tracks (points, frames, 2) and visibility (points, frames) of a predictor in its own pixels."
     both = {'backward_tracking': True} if _takes(model, 'backward_tracking') else {}
