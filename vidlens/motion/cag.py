@@ -76,7 +76,7 @@ def _own_frames(q: Tensor, k: Tensor, v: Tensor, cut: range, renormalise: bool, 
 def _of_heads(mask: Tensor | None, heads: list[int]) -> Tensor | None:
     return mask if mask is None or mask.ndim < 3 or mask.shape[-3] == 1 else mask[..., heads, :, :]
 
-
+# %% ../../nbs/motion/13_cag.ipynb #c79512c2
 def _of_tokens(mask: Tensor | None, rows: Tensor, keys: Tensor) -> Tensor | None:
     if mask is None:
         return None
@@ -88,6 +88,7 @@ class _OwnFrames(Listener):
     "Replaces attention in an extra forward pass, while `beside` is set."
 
     writes = True
+    seam: Any                                   # joined while open
     scale: float
     renormalise: bool
     heads_of: dict[int, list[int] | None]       # layer -> heads; None: all
@@ -147,7 +148,7 @@ class _Perturbed(_OwnFrames):
         same = replace(call, parts=[('cond', slice(0, rows.stop - rows.start))])
         listeners = [x for x in self.seam.listeners if x.writes]  # the edits, and this
         # diffusers' caches store a forward pass under its name, and this is another one
-        announced = (self.seam.read.announced or ('', {}))[1]
+        announced: dict[str, Any] = (self.seam.read.announced or ('', {}))[1]
         name = model.cache_context('perturbed', **announced) if hasattr(model, 'cache_context') else nullcontext()
         self.beside = True
         try:
@@ -218,7 +219,7 @@ class Movement(Result):
 
         return pd.DataFrame([vars(self) | dict(explained=self.explained)])
 
-
+# %% ../../nbs/motion/13_cag.ipynb #82d80b30
 def _best_match(now: Tensor, before: Tensor, block: int, reach: int) -> tuple[Tensor, Tensor, Tensor]:
     "Error of the best match of each block, error of its own position, length of the motion (px); the nearest of equal matches."
     steps = range(-reach, reach + 1)

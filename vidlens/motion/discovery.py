@@ -151,7 +151,7 @@ def motion_curves(pipe,                         # the pipeline
         raise ValueError(f'the clips give curves of shapes {sorted({tuple(x.shape) for x in kept})}: use clips of one length')
     return torch.stack(kept), torch.stack(speeds)
 
-
+# %% ../../nbs/motion/12_discovery.ipynb #b4ccce59
 def _sets(channels: Any, width: int) -> dict[str, Tensor]:
     "Named channel numbers of a Channels, a dict of them, or None for all."
     named = channels if isinstance(channels, Mapping) else {'all' if channels is None else 'chosen': channels}

@@ -368,7 +368,7 @@ class _Given:
             self.step = at.index
         return self.text | self.said
 
-
+# %% ../../nbs/motion/14_steering.ipynb #de815fed
 @contextmanager
 def _hearing(pipe) -> Iterator[dict[str, Any]]:
     "The inputs of the pipeline's control net in this block, if it has one."
@@ -405,7 +405,7 @@ class _Look(Capture):
         finally:
             self.seam.call = None
 
-
+# %% ../../nbs/motion/14_steering.ipynb #90bc8042
 @contextmanager
 def _only(pipe, *mine) -> Iterator[None]:
     "In this block the open captures see nothing; these listeners and the user's edits do."
@@ -465,7 +465,8 @@ class _Shared:
                 x[..., site.video, :] = self.kept[site.branch, site.layer, kind].to(x)
 
 # %% ../../nbs/motion/14_steering.ipynb #765b31e7
-_OWN = ('latents', 'num_videos_per_prompt', 'output_type', 'callback_on_step_end')     # control makes one video, with its own latents
+# control makes one video, with its own latents and its own callback
+_OWN = ('latents', 'num_videos_per_prompt', 'output_type', 'callback_on_step_end')
 _ARGUMENTS = ('prompt', 'seed', 'num_inference_steps', 'on_step')
 
 
@@ -523,7 +524,7 @@ def _check_pipe(pipe) -> None:
 # %% ../../nbs/motion/14_steering.ipynb #bb818a83
 def _requests(regions: Any, drags: Any) -> tuple[list[Region], list[Drag]]:
     "Regions and drags as lists. Raises TypeError for anything else."
-    found = [[x] if isinstance(x, (Region, Drag)) else list(x) for x in (regions, drags)]
+    found: list[list[Any]] = [[x] if isinstance(x, (Region, Drag)) else list(x) for x in (regions, drags)]
     odd = [x for x in found[0] if not isinstance(x, Region)] + [x for x in found[1] if not isinstance(x, Drag)]
     if odd:
         raise TypeError(f"{odd[0]!r} is no Region or Drag: control(pipe, prompt, Region('right', (8, 8, 24, 24)))")
@@ -547,7 +548,7 @@ def _stats_for(pipe, guide: Guide, regions: Sequence[Region], layer: int, step: 
     size = (grid.video_frames, grid.height, grid.width)
     return {c: guide.stats or measure_stats(pipe, layer, step, num_inference_steps, c, size=size) for c in wanted}
 
-
+# %% ../../nbs/motion/14_steering.ipynb #48b3e5f5
 def _noise_like(pipe, z: Tensor, seed: int) -> Tensor:
     "The noise that the pipeline itself begins with."
     from diffusers.utils.torch_utils import randn_tensor
@@ -587,7 +588,7 @@ def _target(g: _Guidance, unguided: Tensor) -> Tensor | None:
         return None
     return encode(g.pipe, _warped_regions(unguided, made, g.grid)).to(g.noise)
 
-
+# %% ../../nbs/motion/14_steering.ipynb #b020526c
 def _shared_of(g: _Guidance, negative: str, heard: dict[str, Any], latents: Callable[[int], Tensor]) -> _Shared:
     "Shared keys and values of the unguided run, whose latents before each step are given."
     texts = dict(cond=g.given)
@@ -610,7 +611,7 @@ def _unguided(pipe, prompt: str, seed: int, n: int, generation: Mapping[str, Any
     with _hearing(pipe) as heard:
         return generate(pipe, prompt, seed, n, callback_on_step_end=plain, **generation), kept, heard
 
-
+# %% ../../nbs/motion/14_steering.ipynb #ad7d8020
 def _guided(g: _Guidance, prompt: str, seed: int, generation: Mapping[str, Any], on_step: Any) -> tuple[Tensor, Tensor]:
     "The guided run through the pipeline's own call: its video and last latents."
     plan, last, n = schedule(g.pipe, g.num_inference_steps), [g.noise], g.num_inference_steps
@@ -699,7 +700,8 @@ def control(pipe,                                       # the pipeline
     and ValueError for gradients that are not finite."""
     regions, drags = _requests(regions, drags)
     n = number('num_inference_steps', num_inference_steps, 1, whole=True)
-    objects, generation = [*regions, *drags], dict(generation or {})
+    objects: list[Region | Drag] = [*regions, *drags]
+    generation = dict(generation or {})
     guide = guide if site is None else replace(guide, layer=site_of(site, guide.layer, None, n)[0])
     grid = _check(pipe, prompt, objects, guide, generation)
     layer = _layer_of(pipe, guide.layer, 'q' if guide.loss == 'amf' else 'hidden')

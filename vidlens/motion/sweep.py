@@ -325,13 +325,13 @@ class Discovery(_ByClip):
 
     DIMS: ClassVar = dict(right=('step', 'layer', 'kind', 'clip'), measures=('step', 'layer', 'kind'))
 
-    def best(self, by: str = 'chosen',          # the read-out or measure to maximise
+    def best(self, by: str | None = 'chosen',   # the read-out or measure to maximise; None: 'chosen'
              kind: str | None = None            # among this kind only; None: all
              ) -> BestSite:                     # with its scores
         """The site with the highest mean of `by`; best['chosen'] is its interval.
 
         The maximum over many sites is biased upwards: report it on other clips (another seed)."""
-        kinds = self.kinds if kind is None else [kind]
+        by, kinds = by or 'chosen', self.kinds if kind is None else [kind]
         tops = [(float(m.nan_to_num(-torch.inf).max()), int(m.nan_to_num(-torch.inf).argmax()), k)
                 for k in kinds for m in [self.map(by, k)]]
         _, at, k = max(tops, key=lambda t: t[0])
