@@ -174,11 +174,11 @@ def test_killed_run_goes_on_bit_for_bit(run, tmp_path):
 def test_end_of_a_run_is_chosen_late(run, tmp_path):
     run.step()
     save_run(run, tmp_path / 'c')
-    ending = restore_run(tmp_path / 'c', decay_from=8, samples=24)
+    ending = restore_run(tmp_path / 'c', changes={'decay_from': 8, 'samples': 24})
     ending.step(), ending.step()
     assert ending.muon.lr < run.muon.lr * 2 and ending.seen == 24
     with pytest.raises(ValueError, match='decay_from is 99'):
-        restore_run(tmp_path / 'c', decay_from=99, samples=24)
+        restore_run(tmp_path / 'c', changes={'decay_from': 99, 'samples': 24})
 
 
 def test_bad_checkpoints_are_told(run, tmp_path, monkeypatch, capsys):
@@ -300,12 +300,13 @@ def test_a_run_does_not_end_before_what_it_has_seen(run, tmp_path, capsys):
     old = path.read_bytes()
     assert main(['--out', str(tmp_path), '--resume', '--samples', '8']) == 2 and path.read_bytes() == old
     assert 'has seen 16 clips already: give at least --samples 16, or leave it out' in capsys.readouterr().err
-    assert restore_run(path, samples=12).seen == 16 and restore_run(path, samples=20).config.samples == 20
+    assert restore_run(path, changes={'samples': 12}).seen == 16
+    assert restore_run(path, changes={'samples': 20}).config.samples == 20
     vae = VaeTraining(SMALL, fit_codec(64))
     vae.step()
     save_vae(vae, path)
     with pytest.raises(ValueError, match='has seen 2 clips already'):
-        restore_vae(path, samples=1)
+        restore_vae(path, changes={'samples': 1})
 
 
 def test_parts_that_dead_processes_left_are_swept(tmp_path):

@@ -12,7 +12,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -446,16 +446,16 @@ def restore_run(path: str | Path,                    # the checkpoint
                 device: str | torch.device = 'cpu',  # where to compute
                 half: bool = False,                  # whether to compute in bfloat16
                 accept_world: bool = False,          # accept a checkpoint from a world of other looks
-                **changes                            # settings that replace those of the checkpoint
+                changes: Mapping[str, Any] | None = None,    # settings to replace: samples, decay_from, batch
                 ) -> Training:                       # a run that continues there
-    """The run that a checkpoint holds, with `changes` to its configuration (samples, decay_from, batch).
+    """Restore a run from a checkpoint. Optimisers without state start anew.
 
-    Without any of the optimisers' memory they begin anew. Raises FileNotFoundError or ValueError for what is missing,
+    Raises FileNotFoundError or ValueError for what is missing,
     damaged, or made in another world or version, and for an end before the clips that were seen."""
     where, (tensors, facts) = str(path), read_checkpoint(path, 'dit')
     check_world(facts['words'], facts['world'], accept_world, where)
     before = Config.of(facts['config'], f'the configuration in {path}')
-    config, codec = replace(before, **changes), load_codec(tensors, where)
+    config, codec = replace(before, **(changes or {})), load_codec(tensors, where)
     check_end(facts['seen'], before.samples, config.samples, where)
     run = Training(config, facts['words'], codec, device, half)
     for name, module in (('net', run.net), ('mean', run.mean)):
@@ -808,7 +808,7 @@ def _begin(a: argparse.Namespace) -> Training:
     choose_device(a.device)
     half = (a.precision or ('bfloat16' if a.device.startswith('cuda') else 'float32')) == 'bfloat16'
     if a.resume:
-        return restore_run(path, a.device, half, a.accept_world, **changes)
+        return restore_run(path, a.device, half, a.accept_world, changes)
     config = replace(Config.read(a.config) if a.config else Config(), **changes)
     return Training(config, world.vocabulary(), fit_codec(), a.device, half)
 

@@ -90,7 +90,7 @@ def weights_hash(folder: str | Path,  # a pipeline's folder
 # %% ../../nbs/bundled/04_export.ipynb #4916476d
 def check_pipeline(folder: str | Path,                       # a pipeline's folder
                    prompt: str = 'a red circle moves left',  # a caption of the world
-                   **settings                                # go to the pipeline's call
+                   num_inference_steps: int = 50,            # length of the run; 50 is stock
                    ) -> Any:                                 # the pipeline
     """Load a folder with stock code and call it with a prompt; the pipeline.
 
@@ -102,7 +102,8 @@ def check_pipeline(folder: str | Path,                       # a pipeline's fold
     except (OSError, ValueError) as e:
         raise ValueError(f'{folder} cannot be loaded as a CogVideoXPipeline ({e}): pack it again') from e
     pipe.set_progress_bar_config(disable=True)
-    video = pipe(prompt, output_type='pt', generator=torch.Generator().manual_seed(0), **settings).frames
+    video = pipe(prompt, output_type='pt', num_inference_steps=num_inference_steps,
+                 generator=torch.Generator().manual_seed(0)).frames
     if tuple(video.shape) != (1, 17, 3, 64, 64) or not bool(torch.isfinite(video).all()):
         raise ValueError(f'{folder} makes {tuple(video.shape)}, but should make a finite (1, 17, 3, 64, 64): pack it again')
     return pipe

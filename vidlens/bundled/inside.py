@@ -88,16 +88,21 @@ def in_layers(pipe,                                # a pipeline like the bundled
               clip,                                # a clip of the world
               points: Tensor,                      # (points, 3): t, x, y in pixels
               grid: Grid,                          # where tokens lie
-              **noise                              # goes to `renoise`
+              latents: Tensor,                     # the clip's latents (1, ...)
+              step: int | None = None,             # which step, negative from the end
+              num_inference_steps: int = 30,       # length of the run
+              sigma: float | None = None,          # in place of step: the share of noise, 0 to 1
+              seed: int = 0,                       # seed of the noise
               ) -> tuple[dict[int, Tensor], Any]:  # positions by layer, and the forward pass
-    "Where each layer finds points, by its number, and the forward; `noise` goes to `renoise`."
+    "Where each layer finds points, from one forward pass."
     found: dict[int, Tensor] = {}
 
     def probe(site: Site, q: Tensor, k: Tensor) -> None:
         found[site.layer] = match(q[0], k[0], grid, points, matching=Matching(cycle=None)).xy
 
     with capture(pipe, 'q k', probe=probe):
-        return found, renoise(pipe, None, readable_caption(pipe, clip.caption), **noise)
+        return found, renoise(pipe, latents, readable_caption(pipe, clip.caption), step=step,
+                              num_inference_steps=num_inference_steps, sigma=sigma, seed=seed)
 
 
 def in_input(clip,                    # a clip of the world
@@ -119,7 +124,7 @@ def finder(pipe,         # a pipeline like the bundled one
            ) -> Finder:  # find(clip, points, grid, i)
     "Where each layer of a pipeline finds points at half noise, and where the neighbours at the same noise do."
     def find(clip, points: Tensor, grid: Grid, i: int) -> dict[str, Tensor]:
-        found, r = in_layers(pipe, clip, points, grid, sigma=HALF, seed=i, latents=encode(pipe, clip.video))
+        found, r = in_layers(pipe, clip, points, grid, encode(pipe, clip.video), sigma=HALF, seed=i)
         return {f'layer {n}': xy for n, xy in found.items()} | in_input(clip, r, points, grid, i)
     return find
 

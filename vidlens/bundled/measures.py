@@ -54,11 +54,13 @@ class Row:
            found: Interval,      # figure with interval
            n: int,               # number of clips or points
            unit: str = 'share',  # share, difference, dB, px, mass, loss or level
-           **more                # the other fields
+           chance: float | None = None,    # what guessing would reach
+           required: float | None = None,  # least value that is required
+           note: str = '',       # layer and step, for example
            ) -> Row:             # a row
-        "From a figure with its interval."
+        "A row from a figure with its interval."
         value, lo, hi = map(float, found)
-        return cls(part, name, split, value, lo, hi, n, unit, **more)
+        return cls(part, name, split, value, lo, hi, n, unit, chance, required, note)
 
     @property
     def met(self) -> bool | None:

@@ -96,11 +96,10 @@ def sampled(pipe,                       # a pipeline like the bundled one
             prompts: Sequence[str],     # one per video
             seeds: Sequence[int],       # one per video
             cache: Path | None = None,  # folder that keeps sampled videos; None: do not keep
-            **settings                  # go to the pipeline's call
+            num_inference_steps: int | None = None,     # length of the run; None: the pipeline's default
             ) -> Tensor:                # (prompts, frames, height, width, 3) uint8
-    """Videos (prompts, frames, height, width, 3) uint8 by the pipeline's own call; kept in `cache`, if there is one.
-
-    settings go to the pipeline; none are its defaults."""
+    "Videos from the pipeline's own call, stored in `cache` if there is one."
+    settings = {} if num_inference_steps is None else {'num_inference_steps': num_inference_steps}
     key = hashlib.sha256(json.dumps([list(prompts), list(seeds), settings], sort_keys=True).encode()).hexdigest()[:20]
     path = cache and cache / f'{key}.npz'
     if path and path.is_file():
@@ -190,7 +189,7 @@ def show_all(pipe,                       # a pipeline like the bundled one
              family: str = 'train',      # 'train' or 'heldout': which shapes, colours and textures
              cache: Path | None = None,  # folder that keeps sampled videos; None: do not keep
              batch: int = 8,             # clips at once
-             **settings                  # go to the pipeline's call
+             num_inference_steps: int | None = None,     # length of the run; None: the pipeline's default
              ) -> list[Shown]:           # one per video
     "Sample and judge so many captions of each group."
     asked = [(k, c) for k, n in sizes.items() if n for c in said_in(k, n, family)]
@@ -198,7 +197,7 @@ def show_all(pipe,                       # a pipeline like the bundled one
     begin = time.monotonic()
     for i in range(0, len(asked), batch):
         part = asked[i:i + batch]
-        videos = sampled(pipe, [c for _, c in part], range(i, i + len(part)), cache, **settings)
+        videos = sampled(pipe, [c for _, c in part], range(i, i + len(part)), cache, num_inference_steps)
         shown += judged(part, videos, judge)
         _log.info('captions: %s of %s, %.1f minutes', len(shown), len(asked), (time.monotonic() - begin) / 60)
     return shown

@@ -11,7 +11,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -177,16 +177,16 @@ def restore_vae(path: str | Path,                    # the checkpoint
                 device: str | torch.device = 'cpu',  # where to compute
                 half: bool = False,                  # whether to compute in bfloat16
                 accept_world: bool = False,          # accept a checkpoint from a world of other looks
-                **changes                            # settings that replace those of the checkpoint
+                changes: Mapping[str, Any] | None = None,    # settings to replace: samples, decay_from, batch
                 ) -> VaeTraining:                    # a run that continues there
-    """The run that a checkpoint holds, with `changes` to its configuration; without the optimiser's memory that begins anew.
+    """Restore a run from a checkpoint. An optimiser without state starts anew.
 
     Raises FileNotFoundError or ValueError for what is missing, damaged, or made in another world or version, and for an
     end before the clips that were seen."""
     where, (tensors, facts) = str(path), read_checkpoint(path, 'vae')
     check_world(world.vocabulary(), facts['world'], accept_world, where)        # a VAE reads no words
     before = configured(VaeConfig, facts['config'], f'the configuration in {path}')
-    config, codec = replace(before, **changes), load_codec(tensors, where)
+    config, codec = replace(before, **(changes or {})), load_codec(tensors, where)
     check_end(facts['seen'], before.samples, config.samples, where)
     run = VaeTraining(config, codec, device, half)
     for name, module in (('net', run.vae), ('mean', run.mean)):
@@ -333,7 +333,7 @@ def _begin(a: argparse.Namespace) -> VaeTraining:
     choose_device(a.device)
     half = (a.precision or ('bfloat16' if a.device.startswith('cuda') else 'float32')) == 'bfloat16'
     if a.resume:
-        run = restore_vae(path, a.device, half, a.accept_world, **changes)
+        run = restore_vae(path, a.device, half, a.accept_world, changes)
         if run.seen and not run.adam.state:
             _log.info('the checkpoint in %s holds no memory of its optimiser: it starts from zero', a.out)
         return run
