@@ -406,7 +406,7 @@ def test_untrained_model_is_measured(folder, tmp_path, capsys):
 
 def test_captions_of_an_untrained_model(folder, tmp_path, monkeypatch):
     "From the folder through stock sampling, judging and the sheets to rows."
-    short = lambda pipe, prompts, seeds, cache=None: sampled(pipe, prompts, seeds, cache, num_inference_steps=1)
+    short = lambda pipe, prompts, seeds, cache=None, steps=None: sampled(pipe, prompts, seeds, cache, 1)
     monkeypatch.setattr(sampling, 'sampled', short)
     blind = SimpleNamespace(facts={'hash': 'blind'}, look=lambda videos: [Seen((), 'still')] * len(videos))
     bench = Bench(folder, tmp_path / 'cache', tmp_path / 'sheets', 1)
