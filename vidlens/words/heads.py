@@ -389,8 +389,8 @@ class HeadTable(_HeadBounds):
     def __post_init__(self) -> None:
         sizes = {tuple(getattr(x, 'shape', ())) for x in self.scores.values()}
         if len(sizes) != 1 or len(size := sizes.pop()) != 4 or size[1:3] != (len(self.steps), len(self.layers)):
-            raise ValueError(f'the scores have shapes {[tuple(getattr(x, "shape", ())) for x in self.scores.values()]}, but all must '
-                             f'be (videos, {len(self.steps)} steps, {len(self.layers)} layers, heads)')
+            raise ValueError(f'the scores have shapes {[tuple(getattr(x, "shape", ())) for x in self.scores.values()]}, but all '
+                             f'must be (videos, {len(self.steps)} steps, {len(self.layers)} layers, heads)')
 
     def __repr__(self) -> str:
         n, *_, heads = next(iter(self.scores.values())).shape

@@ -283,7 +283,7 @@ def cross_attention_map(q: Tensor,                          # (heads, tokens, d)
                         k_text: Tensor,                     # (heads, slots, d) keys of text slots
                         grid: Grid,                         # which token lies where
                         heads: Any = None,                  # heads to join; None: all
-                        scale: float | None = None,         # default 1 / sqrt(d); published: 1 (CogVideoX, HunyuanVideo), 1 / d (Wan)
+                        scale: float | None = None,         # default d ** -.5; published: 1 (CogVideoX, HunyuanVideo), 1 / d (Wan)
                         softmax: str | None = None,         # 'slots': over the text slots without padding; None
                         words: Sequence | None = None,      # slots of each word, as in `concept_maps`
                         valid: Tensor | None = None,        # (slots,) bool, False for padding
