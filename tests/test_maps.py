@@ -405,7 +405,7 @@ BAD = {
     'not a tensor': ('floating point torch tensor', lambda: fisher([[1.]], GRID)),
     'integers': ('torch.int64', lambda: davies_bouldin(O.long(), GRID)),
     'one frame': ('at least 2', lambda: davies_bouldin(O.view(HEADS, 1, -1, D))),
-    'degenerate': ("use 'nan', 'published'", lambda: fisher(O, GRID, degenerate='zero')),
+    'degenerate': ("use 'nan' or 'published'", lambda: fisher(O, GRID, degenerate='zero')),
     'no heads at all': ('not empty', lambda: calinski_harabasz(O[:0], GRID)),
     'no numbers': ('not empty', lambda: separability(O[..., :0], GRID)),
     'no numbers lambda2': ('of 0 numbers', lambda: lambda2(Q[..., :0], Q[..., :0])),
@@ -464,7 +464,7 @@ BAD = {
     'no steps': ('steps=[], but', lambda: aggregate(MANY, steps=[])),
     'steps by halves': ('steps=[0.5], but', lambda: aggregate(MANY, steps=[.5])),
     'slot that is not there': ('there are 3 text slots', lambda: aggregate(MANY, words=[3])),
-    'softmax of no name': ("'published', 'early', 'late', None", lambda: aggregate(MANY, softmax='all')),
+    'softmax of no name': ("'published', 'early', 'late' or None", lambda: aggregate(MANY, softmax='all')),
     'concepts of other heads': ('o_concept', lambda: concept_attention_map(K[:3], O, GRID)),
 }
 
