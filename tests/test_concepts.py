@@ -144,7 +144,7 @@ def test_a_concept_does_not_depend_on_others(pipe):
     for key in (k for k in alone if k[0] == kind):
         torch.testing.assert_close(beside.data[key][:, :, own], alone.data[key], rtol=1e-4, atol=1e-5)
     if kind == 'ck':        # where text has its own attention, concepts never meet
-        with pytest.raises(ValueError, match='so that no word sees another: leave it out'):
+        with pytest.raises(ValueError, match='so that no word attends to another: leave it out'):
             concept_stream(pipe, WORDS, together=True)
         return
     with concept_stream(pipe, WORDS, together=True) as crowd:
@@ -239,7 +239,7 @@ def test_bad_input(pipe, given, says):
 
 def test_single_blocks_have_no_text_half():
     pipe = pipe_of('hunyuanvideo')
-    with pytest.raises(ValueError, match='ask for layers up to 1'):
+    with pytest.raises(ValueError, match='choose layers up to 1'):
         concept_stream(pipe, 'cat', layers=3)
     with pytest.raises(CaptureError, match='did not run'), concept_stream(pipe, 'cat'):
         pass

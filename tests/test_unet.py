@@ -96,7 +96,7 @@ def test_layers_by_path(pipe):
     (dict(kinds='hidden', layers=1), 'layer 1 .* shows tq tk tv to, not hidden'),
     (dict(kinds='q z'), "'z' does not exist on AnimateDiff: choose among q k v o xq .* tq tk tv to hidden"),
     (dict(kinds='q', layers=99), 'there are 45 layers, 0 to 44'), (dict(kinds='q', heads=2), 'there are 2 heads'),
-    (dict(kinds='hidden', layers=UP, heads=0), 'the layers asked for have 0 heads')])
+    (dict(kinds='hidden', layers=UP, heads=0), 'the chosen layers have 0 heads')])
 def test_what_is_not_there_is_refused(pipe, options, message):
     with pytest.raises(ValueError, match=message):
         capture(pipe, **options)

@@ -90,7 +90,7 @@ def test_words_of_the_prompt_are_joined_over_layers(family, k):
 def test_free_words_are_joined_over_layers(family, together):
     pipe, video, how = family
     if together and is_cross(pipe):
-        with pytest.raises(ValueError, match='Wan has none, so that no word sees another: leave it out'):
+        with pytest.raises(ValueError, match='Wan has none, so that no word attends to another: leave it out'):
             imap(pipe, video, ['cat', 'a dog'], source='concepts', together=True, **how)
         return
     found, want = imap(pipe, video, ['cat', 'a dog'], PROMPT, source='concepts', together=together, **how), []

@@ -19,14 +19,14 @@ from .tape import Site
 # %% auto #0
 __all__ = ['Edit', 'edit']
 
-# %% ../../nbs/seam/06_editing.ipynb #df96d9de
-class Edit(Listener):
-    "See `edit`."
+# %% ../../nbs/seam/06_editing.ipynb #a68ad56e
+class _EditBase(Listener):
+    "The checks of an edit, before it runs and after it."
 
     writes = True
 
-    def __init__(self, pipe, kinds, f: Callable[..., Any], layers: Wanted = None, steps: Wanted = None,
-                 heads: Wanted = None, branch: str = 'cond', site: BestSite | None = None):
+    def __init__(self, pipe, kinds: str, f: Callable[..., Any], layers: Wanted = None, steps: Wanted = None,
+                 heads: Wanted = None, branch: str = 'cond', site: BestSite | None = None) -> None:
         super().__init__(pipe, kinds, layers, steps, heads, branch, ('mask',), site)
         names = [k for ks in self.kinds.values() for k in ks]
         stages = {'o' if n in ('o', 'xo', 'to') else 'hidden' if n == 'hidden' else 'in' for n in names}
@@ -38,7 +38,7 @@ class Edit(Listener):
         check_takes('edit', 'f', f, self.kinds)
         self.f, self.stage = f, stages.pop()
 
-    def __enter__(self) -> Edit:
+    def __enter__(self) -> Any:
         self.seam = join_seam(self.pipe, self)
         return self
 
@@ -51,31 +51,55 @@ class Edit(Listener):
                 raise ValueError(f'edit of {names}: f returned nothing and changed nothing: return the tensor'
                                  f'{"s" * (" " in names)}, changed or as given')
 
-    def before(self, group, layer, call, q, k, v, mask) -> dict[str, Tensor]:
+# %% ../../nbs/seam/06_editing.ipynb #e6c48aa7
+class Edit(_EditBase):
+    "See `edit`."
+
+    def before(self, group: str,        # which attention, see `Listener`
+               layer: int,              # number of the layer
+               call: Call,              # the forward
+               q: Tensor,               # queries
+               k: Tensor,               # keys
+               v: Tensor,               # values
+               mask: Tensor | None,     # attention mask
+               ) -> dict[str, Tensor]:  # arguments of attention to replace
+        "Edit q, k, v or the mask."
         self.seen[group] += 1
         if self.stage != 'in':
             return {}
         names = self.kinds[group]
         if names[0].endswith('mask'):
-            return {'attn_mask': self._mask(names[0], layer, call, q, k, mask)}
+            return {'attn_mask': _masked(self, names[0], layer, call, q, k, mask)}
         full = dict(zip(GROUPS[group], (q, k, v)))
         new = self._apply(call, layer, names, [full[n] for n in names])
         return {QKVM['qkv'.index(n[-1])]: x for n, x in zip(names, new)}
 
-    def after(self, group, layer, call, q, k, v, o) -> Tensor:
+    def after(self, group: str,     # which attention, see `Listener`
+              layer: int,           # number of the layer
+              call: Call,           # the forward
+              q: Tensor,            # queries
+              k: Tensor,            # keys
+              v: Tensor,            # values
+              o: Tensor,            # output of each head
+              ) -> Tensor:          # the output to go on with
+        "Edit the output of the heads."
         return self._apply(call, layer, self.kinds[group], [o])[0] if self.stage == 'o' else o
 
-    def hidden(self, layer, call, x) -> Tensor:
+    def hidden(self, layer: int,    # number of the layer
+               call: Call,          # the forward
+               x: Tensor,           # output of the block
+               ) -> Tensor:         # the output to go on with
+        "Edit the output of a block."
         self.seen['hidden'] += 1
         return self._apply(call, layer, ['hidden'], [x])[0]
 
     def _apply(self, call: Call, layer: int, names: list[str], tensors: list[Tensor]) -> list[Tensor]:
-        "Show f the rows and heads of each wanted branch, and write its answer into copies."
+        "Pass f the chosen rows and heads of each branch, and write its answer into copies."
         heads = self.heads if names[0] != 'hidden' else None
         out = [x.clone() for x in tensors]
         for branch, rows in self.parts(call):
             shown = [x[rows] if heads is None else x[rows][:, heads] for x in tensors]
-            new = self._ask(call.site(' '.join(names), layer, branch), shown)
+            new = _answer(self, call.site(' '.join(names), layer, branch), shown)
             for x, y in zip(out, new):
                 if heads is None:
                     x[rows] = y
@@ -83,48 +107,54 @@ class Edit(Listener):
                     x[rows][:, heads] = y
         return out
 
-    def _ask(self, site: Site, shown: list[Tensor]) -> list[Tensor]:
-        "f's answer, of the same number and shapes; None means that it changed what it was shown in place."
-        before = _versions(shown)
-        new = self.f(site, *shown)
-        self.seen['changed'] += new is not None or before is None or _versions(shown) != before
-        new = shown if new is None else new
-        new = list(new) if isinstance(new, (list, tuple)) else [new]
-        given, got = ([tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__ for y in ys]
-                      for ys in (shown, new))
-        if got != given:
-            raise ValueError(f'edit of {site.kind} in layer {site.layer}: f was given {given} and returned {got}; it '
-                             f'must return tensors of the same shapes')
-        return new
+# %% ../../nbs/seam/06_editing.ipynb #c980eb09
+def _answer(edit: _EditBase, site: Site, shown: list[Tensor]) -> list[Tensor]:
+    "f's answer, of the same number and shapes; None means that it changed its tensors in place."
+    before = _versions(shown)
+    new = edit.f(site, *shown)
+    edit.seen['changed'] += new is not None or before is None or _versions(shown) != before
+    new = shown if new is None else new
+    new = list(new) if isinstance(new, (list, tuple)) else [new]
+    given, got = ([tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__ for y in ys]
+                  for ys in (shown, new))
+    if got != given:
+        raise ValueError(f'edit of {site.kind} in layer {site.layer}: f was given {given} and returned {got}; it '
+                         f'must return tensors of the same shapes')
+    return new
 
-    def _mask(self, kind: str, layer: int, call: Call, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-        "A whole boolean mask (True: may attend) with f's answer in the rows and heads wanted."
-        stack, grid = call.places[layer]
-        rows, tokens = call.unfold(layer, q).shape[::2], call.unfold(layer, k).shape[2]
-        shape = (rows[0], q.shape[1], rows[1], tokens)
-        full = torch.ones(shape, dtype=torch.bool, device=q.device) if mask is None else mask.expand(shape).clone()
-        shown, heads = stack.mask(full, grid), slice(None) if self.heads is None else self.heads
-        for branch, part in self.parts(call):
-            shown[part][:, heads], = self._ask(call.site(kind, layer, branch), [shown[part][:, heads]])
-        return full
 
-# %% ../../nbs/seam/06_editing.ipynb #924102b4
 def _versions(xs: list[Tensor]) -> list[int] | None:
-    "How often each was written to; None where torch does not count, in inference mode."
+    "How often each was written to; None in inference mode, where torch does not count."
     return None if any(x.is_inference() for x in xs) else [x._version for x in xs]
 
 
-def edit(pipe, kinds: str, f: Callable[..., Any], layers: Wanted = None, steps: Wanted = None, heads: Wanted = None,
-         branch: str = 'cond', site: BestSite | None = None) -> Edit:
+def _masked(edit: _EditBase, kind: str, layer: int, call: Call, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    "A full boolean mask (True: may attend) with f's answer in the chosen rows and heads."
+    stack, grid = call.places[layer]
+    rows, tokens = call.unfold(layer, q).shape[::2], call.unfold(layer, k).shape[2]
+    shape = (rows[0], q.shape[1], rows[1], tokens)
+    full = torch.ones(shape, dtype=torch.bool, device=q.device) if mask is None else mask.expand(shape).clone()
+    shown, heads = stack.mask(full, grid), slice(None) if edit.heads is None else edit.heads
+    for branch, part in edit.parts(call):
+        shown[part][:, heads], = _answer(edit, call.site(kind, layer, branch), [shown[part][:, heads]])
+    return full
+
+# %% ../../nbs/seam/06_editing.ipynb #37c6de6b
+def edit(pipe,                          # a pipeline, or its denoiser
+         kinds: str,                    # 'q k v' (or some of them), 'o', 'hidden', 'mask', in a UNet 'tmask'
+         f: Callable[..., Any],         # f(site, *tensors): tensors of the same shapes; or None after changing them in place
+         layers: Wanted = None,         # layers, as in `capture`; None: all
+         steps: Wanted = None,          # steps; None: all
+         heads: Wanted = None,          # heads; None: all
+         branch: str = 'cond',          # 'cond', 'uncond' or 'both': under guidance, 'both' edits the whole model
+         site: BestSite | None = None,  # in place of layers, steps and heads
+         ) -> Edit:                     # a context manager
     """Change tensors of attention as the pipeline runs: `with edit(pipe, 'o', lambda site, o: 0 * o): pipe(prompt)`.
 
-    `f(site, *tensors)` returns tensors of the same shapes: 'q', 'k', 'v' (or several) before attention, 'o' after it,
-    'hidden' after a block, or 'mask', boolean (rows, heads, queries, keys), True where attention is allowed; in a UNet
-    (rows, heads, frames, queries, keys), and 'tmask' (rows, heads, places, frames, frames) for attention over time.
-    Or it changes them in place and returns None: `def f(site, o): o[:, 2] = 0`.
-    `layers`, `steps`, `heads`, `branch` as in `capture`: only the conditional branch is changed unless `branch` says
-    otherwise, so under guidance branch='both' ablates a head in the model, the default in half of it. All tokens are
-    shown, `site.video` and `site.text` tell them apart.
-    Raises ValueError for what does not exist and, at the end, if f never returned or changed anything, TypeError if f
-    does not take the tensors, CaptureError if nothing was edited."""
+    'q', 'k' and 'v' are edited before attention, 'o' after it, 'hidden' after a block. 'mask' is boolean (rows, heads, queries,
+    keys), True where attention is allowed; in a UNet (rows, heads, frames, queries, keys), and 'tmask' (rows, heads, places,
+    frames, frames) for attention over time. f receives all tokens; `site.video` and `site.text` tell them apart. In place:
+    `def f(site, o): o[:, 2] = 0`.
+    Raises ValueError for what does not exist and, at the end, if f never returned or changed anything; TypeError if f does not
+    take the tensors; CaptureError if nothing was edited."""
     return Edit(pipe, kinds, f, layers, steps, heads, branch, site)
