@@ -45,7 +45,6 @@ LONG_CELLS = {
     'live': (4, 'the class of a trace'),
     'motion': (1, 'the class that guides a run'),
     'points': (6, 'verbs with their options'),
-    'seam': (18, 'classes that would be harder to read in pieces'),
     'words': (5, 'classes that gather maps while a model runs'),
 }
 
@@ -56,7 +55,6 @@ CELL_LINES = 33
 UNDOCUMENTED = {
     'live': 87,
     'points': 132,
-    'seam': 353,
     'words': 102,
 }
 
@@ -64,6 +62,5 @@ UNDOCUMENTED = {
 OLD_WORDS = {
     'live': 1,
     'points': 4,
-    'seam': 4,
     'words': 2,
 }

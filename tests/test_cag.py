@@ -418,7 +418,7 @@ def test_what_cannot_be_guided():
         pass
     with pytest.raises(CaptureError, match='is open on this pipeline'), CAG(pipe, layers=1), CAG(pipe, layers=2):
         pass
-    with pytest.raises(CaptureError, match='which branch'), CAG(pipe, layers=1):
+    with pytest.raises(CaptureError, match='the branch of guidance of this forward is not known'), CAG(pipe, layers=1):
         given = dict(hidden_states=torch.randn(2, 2, 4, 4, 4), encoder_hidden_states=torch.randn(2, 16, 16),
                      timestep=torch.tensor([3, 3]))
         pipe.transformer(**given)

@@ -200,7 +200,7 @@ def _cost(c: Capture, call: Call) -> tuple[int, str]:
         words.append(' x '.join(f'{n} {name}' for n, name in factors))
     return need, ' + '.join(words)
 
-
+# %% ../../nbs/seam/05_capturing.ipynb #91ea0594
 def _shape(c: Capture, call: Call, kind: str, layer: int) -> tuple[int, int, int]:
     "(heads, tokens, channels) that are kept of a kind in a layer."
     (heads, channels), n = layer_width(*c.places[layer][1:]), call.places[layer][1].n
@@ -253,7 +253,7 @@ class Inputs(Listener):
         "No layer."
         return -1
 
-
+# %% ../../nbs/seam/05_capturing.ipynb #8b7431ac
 def watch_inputs(pipe,                   # a pipeline, or its denoiser
                  branch: str = 'cond',   # 'cond', 'uncond', or 'all' rows if they cannot be told apart
                  ) -> Inputs:            # a context manager that gives step -> latents (batch, ...)

@@ -125,7 +125,7 @@ class Text:
             raise ValueError(f'{phrase!r} is not in the prompt {self.prompt!r}: choose among {", ".join(self.words)}')
         return sorted({owner[j] for h in hits for j in range(h, h + len(want))})
 
-
+# %% ../../nbs/seam/00_card.ipynb #652a6023
 def _spelled(text: Text) -> tuple[str, list[int], set[int]]:
     "The text without spaces, the slot of each of its letters, and where words start."
     found, owner, starts = '', list[int](), set[int]()
@@ -252,7 +252,7 @@ def _unet_blocks(model: Any, stacks: tuple[Stack, ...]) -> list[tuple[str, nn.Mo
         found.append((path, block, replace(whole, path=path, level=level)))
     return found
 
-
+# %% ../../nbs/seam/00_card.ipynb #d9ca36d9
 def _numbered(model: Any, names: list[str]) -> list[tuple[str, nn.Module]]:
     "Modules by path; those in a list each with its number; attributes that the model lacks are left out."
     held = [(n, getattr(model, n, None)) for n in names]
@@ -353,7 +353,7 @@ def _moments(vae, z: Tensor) -> tuple[Tensor, Tensor]:
                  for v in (vae.config.latents_mean, vae.config.latents_std))
     return mean, std
 
-
+# %% ../../nbs/seam/00_card.ipynb #1d6c7bc2
 def _wan_scale(vae, z: Tensor) -> Tensor:
     mean, std = _moments(vae, z)
     return (z - mean) / std
@@ -387,7 +387,7 @@ def _hunyuan_tokens(pipe, prompt: str, length: int | None = None) -> Text:
     pieces = tuple(tok.convert_ids_to_tokens(coded['input_ids'][cut:]))
     return Text(prompt, pieces, torch.tensor([m == 0 for m in coded['attention_mask'][cut:]]))
 
-
+# %% ../../nbs/seam/00_card.ipynb #37248777
 CARDS['hunyuanvideo'] = Card(
     'HunyuanVideo', 'HunyuanVideoTransformer3DModel',
     (Stack('transformer_blocks', 'attn'), Stack('single_transformer_blocks', 'attn')), text='last', batched=False,
@@ -407,7 +407,7 @@ def _clip_tokens(pipe, prompt: str, length: int | None = None) -> Text:
     return Text(prompt, tuple(tok.convert_ids_to_tokens(coded.input_ids)),
                 torch.tensor([m == 0 for m in coded.attention_mask]))
 
-
+# %% ../../nbs/seam/00_card.ipynb #8f4df467
 CARDS['animatediff'] = Card(
     'AnimateDiff', 'UNetMotionModel',
     (Stack('attentions.transformer_blocks', 'attn1', cross='attn2', joint=False, over='frame'),
@@ -449,7 +449,7 @@ def layer_width(block: Any,     # a block
     width = attn.to_q.out_features if hasattr(attn.to_q, 'out_features') else attn.to_q.weight.shape[0]
     return attn.heads, width // attn.heads
 
-
+# %% ../../nbs/seam/00_card.ipynb #be0b7d99
 def sites(pipe                          # a pipeline, or its denoiser
           ) -> list[dict[str, Any]]:    # layer, path, kinds, heads, channels (per head), text, stride (px per token)
     "One row per layer. Its number or its path names it in `capture`; `kinds` are the tensors that it has."

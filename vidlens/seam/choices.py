@@ -77,7 +77,7 @@ def choose_layers(pipe,                   # a pipeline
     "The chosen layers. Raises ValueError with the layers that exist."
     return choose_numbers(layer_numbers(pipe, wanted), card_of(pipe).n_layers(model_of(pipe)), name)
 
-
+# %% ../../nbs/seam/03_choices.ipynb #3dca8a0b
 def choose_steps(wanted: Wanted,                    # steps
                  num_inference_steps: int | None,   # length of the run, if known
                  name: str = 'steps',               # the argument's name, for the message
@@ -101,7 +101,7 @@ def check_site(site: BestSite | None,   # what was given
                         f'site=score(pipe, clips).best()')
     return site
 
-
+# %% ../../nbs/seam/03_choices.ipynb #c3923597
 def at_site(site: BestSite | None,         # a site, or None
             layers: Wanted = None,         # layers that were given
             steps: Wanted = None,          # steps that were given

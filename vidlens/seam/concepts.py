@@ -30,10 +30,8 @@ __all__ = ['PATHS', 'Path', 'Concepts', 'encode_concepts', 'ConceptStream', 'con
 class Path:
     "How concept tokens (rows, tokens, width) go through a block."
 
-    begin: Callable[[Any, Tensor, Tensor], tuple[tuple[Tensor, Tensor, Tensor], Any]]
-    # (block, tokens, timestep embedding) -> their q, k, v (rows, heads, tokens, d), and what `end` needs
-    end: Callable[[Any, Tensor, Tensor, Any], Tensor]
-    # (block, tokens, output of attention (rows, tokens, width), what `begin` gave) -> tokens for the next block
+    begin: Callable[..., tuple[tuple[Tensor, Tensor, Tensor], Any]]   # (block, tokens, timestep embedding) -> (q, k, v), rest
+    end: Callable[..., Tensor]   # (block, tokens, output of attention (rows, tokens, width), rest) -> tokens for the next block
 
 
 def _split(attn: Any, x: Tensor, names: Sequence[str], norms: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,7 +61,7 @@ def _hunyuan_begin(block: Any, c: Tensor, temb: Tensor) -> tuple[tuple[Tensor, T
     names, norms = ('add_q_proj', 'add_k_proj', 'add_v_proj'), ('norm_added_q', 'norm_added_k', '')
     return _split(block.attn, x, names, norms), rest
 
-
+# %% ../../nbs/seam/07_concepts.ipynb #8b73d6bf
 def _hunyuan_end(block: Any, c: Tensor, o: Tensor, rest: Any) -> Tensor:
     gate, shift, scale, gate_ff = (x[:, None] for x in rest)
     c = c + gate * block.attn.to_add_out(o)
@@ -136,7 +134,7 @@ def _smallest(pipe) -> Grid:
     frames = card.compression(pipe)[0] * card.patch(model_of(pipe))[0]
     return card.grid(pipe, frames + 1 if card.causal else 2, side, side)
 
-
+# %% ../../nbs/seam/07_concepts.ipynb #53d7e6b5
 @torch.no_grad()
 def encode_concepts(pipe,                          # a pipeline
                     words: str | Sequence[str],    # words or phrases; '' is the empty concept

@@ -127,7 +127,7 @@ def _versions(xs: list[Tensor]) -> list[int] | None:
     "How often each was written to; None in inference mode, where torch does not count."
     return None if any(x.is_inference() for x in xs) else [x._version for x in xs]
 
-
+# %% ../../nbs/seam/06_editing.ipynb #624ac268
 def _masked(edit: _EditBase, kind: str, layer: int, call: Call, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     "A full boolean mask (True: may attend) with f's answer in the chosen rows and heads."
     stack, grid = call.places[layer]

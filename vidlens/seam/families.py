@@ -16,7 +16,7 @@ __all__ = ['TINY', 'tiny']
 
 # %% ../../nbs/seam/01_families.ipynb #6ce731d6
 def _tokenizer(length: int = 64, template: tuple[str, int, str] = ('', 0, '')):
-    "Letters, and whether one starts a word. `template`: text before the prompt, its number of tokens, text after it."
+    "A tokenizer of letters that marks the start of words. `template`: text before the prompt, its number of tokens, text after it."
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -34,7 +34,7 @@ def _tokenizer(length: int = 64, template: tuple[str, int, str] = ('', 0, '')):
     return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token='<pad>', eos_token='</s>', unk_token='<unk>',
                                    model_max_length=length)
 
-
+# %% ../../nbs/seam/01_families.ipynb #096e57d4
 def _t5(width: int = 16):
     from transformers import T5Config, T5EncoderModel
 
@@ -57,7 +57,7 @@ def _cogvideox(frames: int, side: int):
     return CogVideoXPipeline(tokenizer=_tokenizer(), text_encoder=_t5(), vae=vae, transformer=transformer,
                              scheduler=scheduler)
 
-
+# %% ../../nbs/seam/01_families.ipynb #1d852d44
 def _wan(frames: int, side: int):
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
@@ -72,7 +72,7 @@ def _wan(frames: int, side: int):
     return WanPipeline(tokenizer=_tokenizer(), text_encoder=_t5(), vae=vae, transformer=transformer,
                        scheduler=scheduler)
 
-
+# %% ../../nbs/seam/01_families.ipynb #e20fd24e
 def _hunyuanvideo(frames: int, side: int):
     from diffusers import (AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline,
                            HunyuanVideoTransformer3DModel)
@@ -107,7 +107,7 @@ def _clip_tokenizer():
     pieces = [*letters, *(c + '</w>' for c in letters), '<|startoftext|>', '<|endoftext|>']
     return CLIPTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=[], model_max_length=77)
 
-
+# %% ../../nbs/seam/01_families.ipynb #ae0a0911
 def _animatediff(frames: int, side: int):
     from diffusers import AnimateDiffPipeline, AutoencoderKL, DDIMScheduler, UNetMotionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -131,11 +131,12 @@ TINY: dict[str, Callable[[int, int], Any]] = {'cogvideox': _cogvideox, 'wan': _w
                                               'animatediff': _animatediff}
 
 
-def tiny(family: str, seed: int = 0, frames: int = 9, side: int = 32):
-    """A small random pipeline of a family, float32 on the CPU; the same for the same seed.
-
-    `frames` and `side` (pixels) are the size that vidlens takes by default; AnimateDiff always makes 16 frames.
-    Raises ValueError with the families at hand."""
+def tiny(family: str,       # 'cogvideox', 'wan', 'hunyuanvideo' or 'animatediff'
+         seed: int = 0,     # seed of the weights
+         frames: int = 9,   # frames of its videos by default; AnimateDiff always makes 16
+         side: int = 32,    # height and width of its videos by default, px
+         ) -> Any:          # a diffusers pipeline, float32 on the CPU
+    "A small random pipeline of a family. Raises ValueError with the families that there are."
     name = re.sub(r'[^a-z0-9]', '', str(family).lower())
     if name not in TINY:
         raise ValueError(f'tiny: no family {family!r}: choose among {", ".join(TINY)}')

@@ -32,7 +32,7 @@ __all__ = ['QKVM', 'OPEN_SEAMS', 'GROUPS', 'CaptureError', 'Call', 'denoisers_of
 class CaptureError(RuntimeError):
     "The request cannot be captured; the message gives a request that can."
 
-
+# %% ../../nbs/seam/04_hooks.ipynb #f4d2dafb
 @dataclass
 class Call:
     "One forward of the denoiser, as it is read from its arguments."
@@ -376,7 +376,7 @@ def _restore(model: Any, name: str, own: Any) -> None:
     else:
         model.__dict__[name] = own
 
-
+# %% ../../nbs/seam/04_hooks.ipynb #5ec18b83
 def _swapped(out: Any, old: Tensor, new: Tensor) -> Any:
     "A block's output with its stream replaced; a UNet's down block hands the same tensor on as a skip connection too."
     if isinstance(out, tuple):
@@ -423,7 +423,7 @@ def join_seam(pipe,                  # a pipeline, or its denoiser
     seam.listeners = sorted([*seam.listeners, listener], key=lambda x: not x.writes)  # edits first, else in order of arrival
     return seam
 
-
+# %% ../../nbs/seam/04_hooks.ipynb #af3fc534
 def leave_seam(seam: _Seam,           # what `join_seam` returned
                listener: Listener,    # the listener to remove
                ) -> None:
@@ -646,7 +646,7 @@ def _set(pipe, **marks: bool) -> Iterator[None]:
         for k, v in before.items():
             setattr(seam, k, v)
 
-
+# %% ../../nbs/seam/04_hooks.ipynb #8921f2fa
 @contextmanager
 def one_forward(pipe    # a pipeline, or its denoiser
                 ) -> Iterator[None]:  # a context manager
@@ -689,7 +689,7 @@ def announce(pipe,          # a pipeline, or its denoiser
         if seam:
             seam.read.announced = before
 
-
+# %% ../../nbs/seam/04_hooks.ipynb #3ca0df97
 @contextmanager
 def quiet(pipe    # a pipeline, or its denoiser
           ) -> Iterator[None]:  # a context manager
@@ -697,7 +697,7 @@ def quiet(pipe    # a pipeline, or its denoiser
     with _set(pipe, muted=True):
         yield
 
-
+# %% ../../nbs/seam/04_hooks.ipynb #63571195
 @contextmanager
 def beside_run(seam: _Seam,                  # what `join_seam` returned
                call: Call,                   # the forward that these listeners take it for

@@ -23,22 +23,20 @@ from .choices import choose_device, choose_dtype
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['BUNDLED', 'load', 'pipeline_path', 'no_loading_bars', 'randomise']
+__all__ = ['BUNDLED', 'load', 'randomise', 'pipeline_path', 'no_loading_bars']
 
-# %% ../../nbs/seam/08_loading.ipynb #1951eb9b
+# %% ../../nbs/seam/08_loading.ipynb #3a3f3061
 BUNDLED = 'bundled'
 
 
-def load(name: str | os.PathLike = BUNDLED, device: str | None = None, dtype: str | torch.dtype | None = None,
-         untrained: bool = False, seed: int = 0, offload: bool = False):
-    """A diffusers pipeline: the bundled model, a folder, a model of the hub, or 'tiny/wan' (random, for trying out).
-
-    device   'cpu', 'cuda', ...; default: CUDA if there is one
-    dtype    'float32', 'bfloat16', 'float16'; default float32 on a CPU, bfloat16 elsewhere
-    untrained  draw each tensor of denoiser and text encoder anew, with the trained one's mean and spread
-    offload  move parts to the device only while they run (diffusers' model CPU offload)
-
-    Raises FileNotFoundError, ValueError or TypeError, each with what would work."""
+def load(name: str | os.PathLike = BUNDLED,         # the bundled model, a folder, a model of the hub, or 'tiny/wan'
+         device: str | None = None,                 # 'cpu', 'cuda' ...; None: CUDA if there is one
+         dtype: str | torch.dtype | None = None,    # 'float32', 'bfloat16', 'float16'; None: float32 on a CPU, else bfloat16
+         untrained: bool = False,                   # draw the weights of denoiser and text encoder anew, see `randomise`
+         seed: int = 0,                             # seed of random weights
+         offload: bool = False,                     # keep parts on the device only while they run (diffusers' CPU offload)
+         ) -> Any:                                  # a diffusers pipeline
+    "A pipeline, checked. Raises FileNotFoundError, ValueError or TypeError, each with a call that works."
     where = choose_device(device) or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     if offload and where.type == 'cpu':
         raise ValueError("offload=True, but device='cpu': there is no other device to move to. Leave offload out")
@@ -62,9 +60,24 @@ def load(name: str | os.PathLike = BUNDLED, device: str | None = None, dtype: st
         return pipe
     return pipe.to(where)
 
+# %% ../../nbs/seam/08_loading.ipynb #2d949ef9
+def randomise(pipe,                     # a pipeline
+              seed: int = 0,            # seed of the new weights
+              parts: tuple[str, ...] = ('transformer', 'transformer_2', 'unet', 'text_encoder'),   # its parts to draw anew
+              ) -> None:
+    "Draw every tensor of these parts anew, with its mean and standard deviation, in place."
+    g = torch.Generator().manual_seed(seed)
+    for module in (getattr(pipe, n, None) for n in parts):
+        for p in module.parameters() if isinstance(module, nn.Module) else ():
+            x = p.detach().float()
+            spread = x.std(correction=0) if x.numel() > 1 else x.abs().mean()
+            new = x.mean().cpu() + spread.cpu() * torch.randn(p.shape, generator=g)
+            p.data.copy_(new.to(p.device, p.dtype))
 
-def pipeline_path(name: str | os.PathLike) -> str:
-    "A path that holds a pipeline, or a hub name as it is."
+# %% ../../nbs/seam/08_loading.ipynb #c1ff1325
+def pipeline_path(name: str | os.PathLike  # a folder, a name on the hub, or 'bundled'
+                  ) -> str:                # a folder, or the name on the hub
+    "Where a pipeline is. Raises FileNotFoundError, ValueError or TypeError."
     if not isinstance(name, (str, os.PathLike)) or not str(name):
         raise TypeError(f"model {name!r}: give a folder or a hub name such as 'THUDM/CogVideoX-2b', or leave it out "
                         f"for the bundled model")
@@ -82,10 +95,10 @@ def pipeline_path(name: str | os.PathLike) -> str:
         raise ValueError(f'{path} is a file: give the folder of a diffusers pipeline (with model_index.json)')
     return str(path if path.exists() else name)
 
-
+# %% ../../nbs/seam/08_loading.ipynb #d8cb5ce1
 @contextmanager
 def no_loading_bars():
-    "Loading bars of diffusers and transformers off, then as they were."
+    "The loading bars of diffusers and transformers are off in this block, and as they were afterwards."
     from diffusers.utils import logging as d
     from transformers.utils import logging as t
 
@@ -99,7 +112,7 @@ def no_loading_bars():
             if on:
                 lib.enable_progress_bar()
 
-
+# %% ../../nbs/seam/08_loading.ipynb #86b6eaac
 def _from_pretrained(folder: str, dtype: torch.dtype):
     from diffusers import DiffusionPipeline
 
@@ -108,22 +121,22 @@ def _from_pretrained(folder: str, dtype: torch.dtype):
             nets = _networks(Path(folder), dtype)
             pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True,
                                                      **{name: net for name, (net, _) in nets.items()})
-    except Exception as e:  # diffusers raises many kinds; the user needs one sentence
+    except Exception as e:  # diffusers raises many kinds; one sentence is enough
         cut = next((x for x in sorted(Path(folder).glob('*/*.safetensors')) if _is_cut(x)), None)
         why = f'{type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ""}' if cut is None else (
             f'{cut.relative_to(folder)} is cut off or damaged')
         raise ValueError(f'{folder} could not be loaded ({why}): it must be a diffusers pipeline with whole '
                          f'.safetensors weights, or a hub name that can be reached') from e
-    for name, (net, told) in nets.items():
+    for name, (net, report) in nets.items():
         own = {k for k, _ in net.named_children()}  # the head of another task, such as lm_head, is beside the network
-        _check_names(Path(folder), name, sorted(told['missing_keys']),
-                     sorted(k for k in told['unexpected_keys'] if own.intersection(k.split('.'))))
+        _check_names(Path(folder), name, sorted(report['missing_keys']),
+                     sorted(k for k in report['unexpected_keys'] if own.intersection(k.split('.'))))
     return pipe
 
-
+# %% ../../nbs/seam/08_loading.ipynb #74c59687
 def _networks(folder: Path, dtype: torch.dtype) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
-    """The networks of a folder by their names in the pipeline, each with what its library tells of its loading: names that
-    the files lack, and those that it does not know. The library's own renaming, tied and ignored names are in neither."""
+    """The networks of a folder by their names in the pipeline, each with the loading report of its library: names that the files
+    lack, and names that it does not know. The library's own renaming, tied and ignored names are in neither."""
     index, nets = folder / 'model_index.json', {}
     for name, kind in json.loads(index.read_text()).items() if index.is_file() else ():
         if isinstance(kind, list) and kind[0] in ('diffusers', 'transformers'):
@@ -132,9 +145,9 @@ def _networks(folder: Path, dtype: torch.dtype) -> dict[str, tuple[nn.Module, di
                 nets[name] = cls.from_pretrained(str(folder / name), dtype=dtype, use_safetensors=True, output_loading_info=True)
     return nets
 
-
+# %% ../../nbs/seam/08_loading.ipynb #8a5e5a60
 def _is_cut(file: Path) -> bool:
-    "Whether the head of a file of weights cannot be read, or tells of more bytes than there are."
+    "Whether the header of a file of weights cannot be read, or lists more bytes than there are."
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -143,22 +156,22 @@ def _is_cut(file: Path) -> bool:
     except (SafetensorError, OSError):
         return True
 
-
+# %% ../../nbs/seam/08_loading.ipynb #5a26a687
 _AGAIN = 'restore a copy of the folder, or write it again with pipe.save_pretrained(folder)'
 
 
 def _check_names(folder: Path, name: str, missing: list[str], unknown: list[str]) -> None:
-    "Raise ValueError if the files of a network lack weights, or hold some that it has no place for."
-    told = [f'{how}, first {keys[0]}' for keys, how in (
+    "Raise ValueError if the files of a network lack weights, or hold some that it does not use."
+    faults = [f'{how}, first {keys[0]}' for keys, how in (
         (missing, f'lacks {len(missing)} weights of its {name}'),
         (unknown, f'holds {len(unknown)} weights that its {name} does not know')) if keys]
-    if told:
+    if faults:
         held = sorted(f.name for f in (folder / name).glob('*.safetensors'))
         files = f'{name}/{held[0]}' if len(held) == 1 else f'{name}/*.safetensors'
-        raise ValueError(f'{folder} {" and ".join(told)}: {files} is not whole or of another network, or {name}/config.json is, '
+        raise ValueError(f'{folder} {" and ".join(faults)}: {files} is not whole or of another network, or {name}/config.json is, '
                          f'for example of {"more" if missing else "fewer"} layers; {_AGAIN}')
 
-
+# %% ../../nbs/seam/08_loading.ipynb #153264e7
 def _check_weights(pipe, folder: Path) -> None:
     "Raise ValueError if a part of a pipeline has weights without data, or that are not finite numbers."
     for name, part in pipe.components.items():
@@ -169,27 +182,16 @@ def _check_weights(pipe, folder: Path) -> None:
                                  f'{broken[0]}: {_AGAIN}')
 
 
-def _check_pads(pipe, folder: Path) -> None:
-    "Raise ValueError if a tokenizer cannot fill up a prompt."
-    for name in ('tokenizer', 'tokenizer_2'):
-        if getattr(pipe, name, None) is not None and getattr(getattr(pipe, name), 'pad_token', '') is None:
-            raise ValueError(f'the {name} of {folder} has no padding token, so {name}/tokenizer_config.json is missing or not '
-                             f'whole: {_AGAIN}')
-
-
 def _finite(p: Tensor) -> bool:
     "Whether a parameter has no NaN and no infinity; by its extremes, which takes no memory."
     if p.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64) or not p.numel():
         return True
     return all(bool(x.isfinite()) for x in p.aminmax())
 
-
-def randomise(pipe, seed: int = 0, parts: tuple[str, ...] = ('transformer', 'transformer_2', 'unet', 'text_encoder')) -> None:
-    "Draw every tensor of these parts anew, with the mean and spread of the trained one, in place."
-    g = torch.Generator().manual_seed(seed)
-    for module in (getattr(pipe, n, None) for n in parts):
-        for p in module.parameters() if isinstance(module, nn.Module) else ():
-            x = p.detach().float()
-            spread = x.std(correction=0) if x.numel() > 1 else x.abs().mean()
-            new = x.mean().cpu() + spread.cpu() * torch.randn(p.shape, generator=g)
-            p.data.copy_(new.to(p.device, p.dtype))
+# %% ../../nbs/seam/08_loading.ipynb #339aed3a
+def _check_pads(pipe, folder: Path) -> None:
+    "Raise ValueError if a tokenizer cannot fill up a prompt."
+    for name in ('tokenizer', 'tokenizer_2'):
+        if getattr(pipe, name, None) is not None and getattr(getattr(pipe, name), 'pad_token', '') is None:
+            raise ValueError(f'the {name} of {folder} has no padding token, so {name}/tokenizer_config.json is missing or not '
+                             f'whole: {_AGAIN}')

@@ -193,7 +193,7 @@ def check_seed(seed: int,    # what was given
     "A whole number. Raises ValueError."
     return number('seed', seed, whole=True, example='seed=0')
 
-
+# %% ../../nbs/seam/09_run.ipynb #e56a2aa3
 def default_size(pipe,                       # a pipeline
                  ) -> tuple[int, int, int]:  # (frames, height, width)
     "The size of video that the pipeline makes by default, in frames and px."
@@ -222,7 +222,7 @@ def _check_grid(pipe, grid: Grid) -> None:
         raise ValueError(f'{grid.video_frames} frames of {grid.height}x{grid.width} are {grid.frames} x {grid.rows} x {grid.cols} '
                          f'tokens, but this model knows at most {most} places each way: ask for less, such as {fits}')
 
-
+# %% ../../nbs/seam/09_run.ipynb #cff54c4c
 def _check_places(pipe, height: int, width: int) -> None:
     "Raise ValueError for another size than the default, if the model has a learned position embedding."
     if getattr(model_of(pipe).config, 'use_learned_positional_embeddings', False):
@@ -254,7 +254,7 @@ def fit_video(pipe,                  # a pipeline
     frames, height, width = _fitting(pipe, len(video))
     return resize(take_frames(video, frames, 'even'), height, width, fit)
 
-
+# %% ../../nbs/seam/09_run.ipynb #1e26abc5
 def _fitting(pipe, length: int) -> tuple[int, int, int]:
     "(frames, height, width) that a video of `length` frames is made to fit."
     frames, height, width = default_size(pipe)
@@ -264,7 +264,7 @@ def _fitting(pipe, length: int) -> tuple[int, int, int]:
         frames = frames if frames <= length else frames - grid.temporal
     return max(frames, 1), height, width
 
-
+# %% ../../nbs/seam/09_run.ipynb #f1a4a97c
 def _check_fits(pipe, video: Tensor, encoding: str) -> None:
     "Raise ValueError for a size that the VAE cannot encode or the model cannot run."
     card, (frames, height, width) = card_of(pipe), video.shape[:3]
@@ -299,7 +299,7 @@ def encode(pipe,                         # a pipeline
         z = torch.cat([z[:, :, :1]] * (-z.shape[2] % card.patch(model_of(pipe))[0]) + [z], 2)
     return z.transpose(1, 2).contiguous() if card.axes == 'bfchw' else z
 
-
+# %% ../../nbs/seam/09_run.ipynb #337bb693
 @torch.no_grad()
 def decode(pipe,               # a pipeline
            latents: Tensor,    # (1, ...), as `encode` gives them
@@ -325,7 +325,7 @@ class Step:
     a: float      # share of signal, 0 to 1
     s: float      # share of noise, 0 to 1
 
-
+# %% ../../nbs/seam/09_run.ipynb #c4c6e724
 def schedule(pipe,                            # a pipeline
              num_inference_steps: int = 30,   # length of the run
              ) -> list[Step]:                 # the steps, noisiest first
@@ -374,7 +374,7 @@ def _axes(latents: str) -> tuple[str, ...]:
     "Names of the axes of latents, from a card's letters."
     return tuple(dict(b='batch', c='latent_channel', f='latent_frame', h='latent_row', w='latent_col')[a] for a in latents)
 
-
+# %% ../../nbs/seam/09_run.ipynb #34194fef
 @dataclass(frozen=True, eq=False)
 class Renoised(Result):
     "One forward of the model on a noised video."
@@ -433,7 +433,7 @@ def _place(site: BestSite | None, step: int | None, sigma: float | None, num_inf
                              f'them, and leave out {name}')
     return site.step, None, site.num_inference_steps
 
-
+# %% ../../nbs/seam/09_run.ipynb #d40f8274
 def _latents(pipe, verb: str, video: Tensor | None, encoding: str = 'causal') -> Tensor:
     "The latents of a video, or those that were given. Raises ValueError without either."
     if video is None:
@@ -462,7 +462,7 @@ def conditions(pipe,                   # a pipeline
     with torch.no_grad():
         return card.conditions(pipe, [prompt] * len(latents), grid)
 
-
+# %% ../../nbs/seam/09_run.ipynb #ded63c13
 def predict(pipe,                            # a pipeline
             x: Tensor,                       # noisy latents (1, ...)
             at: Step,                        # the step
@@ -478,7 +478,7 @@ def predict(pipe,                            # a pipeline
     with lock_of(pipe), torch.set_grad_enabled(grad), announce(model, 'cond', **info):
         return model(**{card_of(pipe).sample: x}, timestep=t, **given, return_dict=False)[0]
 
-
+# %% ../../nbs/seam/09_run.ipynb #675881cb
 def _expert(pipe, t: float) -> Any:
     "The denoiser that the pipeline runs at a timestep. Wan 2.2 has a second one, below a boundary of the timesteps."
     first, second = (getattr(pipe, n, None) for n in ('transformer', 'transformer_2'))
@@ -552,7 +552,7 @@ def _blend(kind: str, low: Step, high: Step) -> tuple[float, float]:
         return low.a / high.a, low.s - low.a * high.s / high.a
     raise ValueError(f'prediction type {kind!r} is not known: vidlens inverts epsilon, v_prediction and flow matching')
 
-
+# %% ../../nbs/seam/09_run.ipynb #62f031dd
 def _back(pipe, x: Tensor, ends: list[Step], given: dict[str, Any], refine: int,
           on_step: Callable[[int, int], Any] | None) -> Tensor:
     "From clean latents to noise, least noisy step first."
@@ -570,7 +570,7 @@ def _back(pipe, x: Tensor, ends: list[Step], given: dict[str, Any], refine: int,
             on_step(n - i, n)
     return x
 
-
+# %% ../../nbs/seam/09_run.ipynb #cbeffe9e
 def _forth(pipe, x: Tensor, ends: list[Step], given: dict[str, Any]) -> Tensor:
     "Deterministic denoising without guidance, noisiest step first."
     for at, end in zip(ends, ends[1:]):

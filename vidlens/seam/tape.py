@@ -136,7 +136,7 @@ def from_start(i: int,               # a number, negative from the end
                          f'give a number from 0')
     return i + total
 
-
+# %% ../../nbs/seam/02_tape.ipynb #e4b16756
 def tensors_in(v: Any,              # a tensor, or dicts, lists and tuples with tensors
                ) -> list[Tensor]:   # the tensors
     "All tensors in what a probe returned."
@@ -216,7 +216,7 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
     elif value is not None:
         yield name, np.asarray(value)
 
-
+# %% ../../nbs/seam/02_tape.ipynb #3a92b8fb
 def _named_axes(tape: Tape, key: Key, name: str, x: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
     "The axes of what was kept at a site, with tokens of the video as frame, row, col."
     if not tape.tokens:
@@ -239,7 +239,7 @@ def _stacked(here: dict[tuple[int, int, str], np.ndarray]) -> tuple[dict[str, li
         out[tuple(labels[n].index(k) for n, k in zip(labels, key))] = x
     return labels, out
 
-
+# %% ../../nbs/seam/02_tape.ipynb #a9adf219
 def tape_dataset(tape: Tape,    # a tape
                  ) -> Any:      # xarray.Dataset
     "See `Tape.to_xarray`."
