@@ -466,7 +466,8 @@ def test_more_places_than_a_model_knows_are_refused(how, fits):
     "diffusers itself ends in the middle of a run, with shapes that nobody asked for."
     with pytest.raises(ValueError, match=f'at most 32 places each way: ask for less, such as {fits}'):
         generate(load('tiny/wan'), 'a cat', num_inference_steps=2, **how)
-    assert generate(load('tiny/wan'), 'a cat', num_inference_steps=1, num_frames=5, height=32, width=32).video.shape == (5, 32, 32, 3)
+    made = generate(load('tiny/wan'), 'a cat', num_inference_steps=1, num_frames=5, height=32, width=32)
+    assert made.video.shape == (5, 32, 32, 3)
 
 
 def test_a_model_that_learned_its_places_takes_no_other_size(bundled):
@@ -557,7 +558,8 @@ def paired():
 def test_two_latent_frames_in_a_token(paired):
     seen = []
     with capture(paired, 'q', layers=0, tokens='video') as tape:
-        made = generate(paired, 'a cat', num_inference_steps=2, callback_on_step_end=lambda _, i, t, kept: seen.append(kept['latents'].clone()))
+        made = generate(paired, 'a cat', num_inference_steps=2,
+                        callback_on_step_end=lambda _, i, t, kept: seen.append(kept['latents'].clone()))
     z = encode(paired, made.video)
     assert z.shape == seen[0].shape == (1, 6, 4, 8, 8) and torch.equal(z[:, 0], z[:, 1])
     assert torch.allclose(decode(paired, seen[-1]), made.video, atol=1e-5) and decode(paired, z).shape == made.video.shape

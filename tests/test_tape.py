@@ -17,12 +17,13 @@ def tape_of(**more):
     grid, g = Grid(2, 2, 2, stride=8), torch.Generator().manual_seed(0)
     data = {(kind, layer, step, 'cond'): torch.randn(1, 2, grid.n + 3, 4, generator=g)
             for kind in 'qk' for layer in (0, 2) for step in (0, 9)}
-    return Tape(data, {0: (999., 1.), 9: (99., .25)}, grid, text=3, num_layers=3, num_inference_steps=10, facts={'model': 'M'}, finished=True,
-                **more)
+    return Tape(data, {0: (999., 1.), 9: (99., .25)}, grid, text=3, num_layers=3, num_inference_steps=10, facts={'model': 'M'},
+                finished=True, **more)
 
 
 def same(a, b):
-    heads = [(t.times, t.grid, t.text, t.text_first, t.num_layers, t.num_inference_steps, t.facts, t.finished, t.tokens) for t in (a, b)]
+    heads = [(t.times, t.grid, t.text, t.text_first, t.num_layers, t.num_inference_steps, t.facts, t.finished, t.tokens)
+             for t in (a, b)]
     return heads[0] == heads[1] and list(a) == list(b) and all(
         x.dtype == b.data[k].dtype and torch.equal(x, b.data[k]) for k, x in a.data.items())
 
@@ -204,7 +205,8 @@ def test_labelled_arrays():
     tape = tape_of()
     found = tape.to_xarray()
     assert set(found) == {'q', 'k'} and found['q'].dims[3:] == ('batch', 'head', 'frame', 'row', 'col', 'channel')
-    assert found.layer.values.tolist() == [0, 2] and found.step.values.tolist() == [0, 9] and found.sigma.values.tolist() == [1, .25]
+    assert found.layer.values.tolist() == [0, 2] and found.step.values.tolist() == [0, 9]
+    assert found.sigma.values.tolist() == [1, .25]
     one = torch.tensor(found['k'].sel(layer=2, step=9, branch='cond').values)
     assert torch.equal(one, tape.grid.unflatten(tape['k', 2, 9]))
     del tape.data['q', 0, 0, 'cond']
@@ -232,4 +234,5 @@ def test_labelled_arrays_of_a_probe_and_of_a_capture():
     assert found['q k.q'].dims == ('layer', 'step', 'branch') and found['q k.heads'].shape == (3, 2, 1, 2)
     whole = kept.to_xarray()
     assert whole['xk'].dims[-2:] == ('token', 'channel') and list(whole.branch.values) == ['cond', 'uncond']
-    assert whole['hidden'].dims[-4:] == ('frame', 'row', 'col', 'channel_hidden') and whole.attrs['model'] == 'WanTransformer3DModel'
+    assert whole['hidden'].dims[-4:] == ('frame', 'row', 'col', 'channel_hidden')
+    assert whole.attrs['model'] == 'WanTransformer3DModel'

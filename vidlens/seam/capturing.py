@@ -58,40 +58,9 @@ class _CaptureBase(Listener):
                 f'fewer layers (layers=[...]), steps (steps=[...]) or heads (heads=[...]), or pass a probe that keeps '
                 f'numbers instead (probe=f); {self.form.raised(need)} allows it')
 
-# %% ../../nbs/seam/05_capturing.ipynb #44dbc856
-class Capture(_CaptureBase):
-    "See `capture`."
-
-    def begin(self, call: Call   # the forward
-              ) -> None:
-        "Note the facts of the run, and check the budget before its first block."
-        super().begin(call)
-        t = self.tape
-        t.grid, t.text, t.text_first, t.num_inference_steps = call.grid, call.text, call.text_first, call.total
-        t.grids = {i: grid for i, (_, grid) in enumerate(call.places) if grid != call.grid}
-        if self.probe is None and not t.times:
-            self._afford(call)
-
-    def after(self, group: str,     # which attention, see `Listener`
-              layer: int,           # number of the layer
-              call: Call,           # the forward
-              q: Tensor,            # queries
-              k: Tensor,            # keys
-              v: Tensor,            # values
-              o: Tensor,            # output of each head
-              ) -> Tensor:          # o, unchanged
-        "Keep or probe the chosen kinds of q, k, v, o."
-        named = dict(zip(GROUPS[group], (q, k, v, o)))
-        self._show(group, layer, call, [named[n] for n in self.kinds[group]])
-        return o
-
-    def hidden(self, layer: int,    # number of the layer
-               call: Call,          # the forward
-               x: Tensor,           # output of the block
-               ) -> Tensor:         # x, unchanged
-        "Keep or probe the output of a block."
-        self._show('hidden', layer, call, [x])
-        return x
+# %% ../../nbs/seam/05_capturing.ipynb #d9c4a26a
+class _Keeping(_CaptureBase):
+    "Cutting, keeping and probing tensors."
 
     def _show(self, group: str, layer: int, call: Call, tensors: list[Tensor]) -> None:
         self.tape.times[call.step] = (call.t, call.sigma)
@@ -124,6 +93,41 @@ class Capture(_CaptureBase):
             raise CaptureError(f'{gib_text(self.kept)} were kept, above the budget of {gib_text(self.budget)}: let the probe '
                                f'return fewer numbers, or raise it, {self.form.raised(2 * self.kept)}')
         self.tape.data[site.key] = value
+
+# %% ../../nbs/seam/05_capturing.ipynb #44dbc856
+class Capture(_Keeping):
+    "See `capture`."
+
+    def begin(self, call: Call   # the forward
+              ) -> None:
+        "Note the facts of the run, and check the budget before its first block."
+        super().begin(call)
+        t = self.tape
+        t.grid, t.text, t.text_first, t.num_inference_steps = call.grid, call.text, call.text_first, call.total
+        t.grids = {i: grid for i, (_, grid) in enumerate(call.places) if grid != call.grid}
+        if self.probe is None and not t.times:
+            self._afford(call)
+
+    def after(self, group: str,     # which attention, see `Listener`
+              layer: int,           # number of the layer
+              call: Call,           # the forward
+              q: Tensor,            # queries
+              k: Tensor,            # keys
+              v: Tensor,            # values
+              o: Tensor,            # output of each head
+              ) -> Tensor:          # o, unchanged
+        "Keep or probe the chosen kinds of q, k, v, o."
+        named = dict(zip(GROUPS[group], (q, k, v, o)))
+        self._show(group, layer, call, [named[n] for n in self.kinds[group]])
+        return o
+
+    def hidden(self, layer: int,    # number of the layer
+               call: Call,          # the forward
+               x: Tensor,           # output of the block
+               ) -> Tensor:         # x, unchanged
+        "Keep or probe the output of a block."
+        self._show('hidden', layer, call, [x])
+        return x
 
 # %% ../../nbs/seam/05_capturing.ipynb #cd8c0c86
 def _own(found: Any, shown: list[Tensor]) -> Any:
@@ -169,8 +173,8 @@ def capture(pipe,                                        # a pipeline, or its de
             ) -> Capture:                                # a context manager that gives a `Tape`
     """Keep tensors of attention while the pipeline runs: `with capture(pipe, 'q k', steps=-1) as tape: pipe(prompt)`.
 
-    Kinds: 'q k v o' (batch, heads, tokens, channels), 'xq xk xv xo' of text cross-attention, 'tq tk tv to' of attention over time in
-    UNets, 'hidden' (batch, video tokens, channels). The video's tokens are ordered by frame, row, column, as
+    Kinds: 'q k v o' (batch, heads, tokens, channels), 'xq xk xv xo' of text cross-attention, 'tq tk tv to' of attention over
+    time in UNets, 'hidden' (batch, video tokens, channels). The video's tokens are ordered by frame, row, column, as
     `tape.grid_of(layer).unflatten(x)` gives them. q and k are what attention multiplies, after norm and rotary embedding; o is each
     head's output, before the output projection. Layers are numbered through all stacks; `sites(pipe)` lists their paths. What a
     probe returns is kept under all its kinds: tape['q k', layer, step]. Where text and video attend to each other, a softmax over
@@ -179,7 +183,7 @@ def capture(pipe,                                        # a pipeline, or its de
     return Capture(pipe, kinds, layers, steps, heads, branch, probe, tokens, site, budget)
 
 # %% ../../nbs/seam/05_capturing.ipynb #1ce8ab0c
-def _cost(c: Capture, call: Call) -> tuple[int, str]:
+def _cost(c: _CaptureBase, call: Call) -> tuple[int, str]:
     "Bytes that a capture will keep, and the products in words, one for each shape of tensor and the layers that have it."
     steps = {call.step} if c.seam.single else range(call.total or 1)
     terms: dict[tuple[tuple[int, int, int], tuple[int, ...]], list[str]] = {}  # (shape, layers): kinds
@@ -201,7 +205,7 @@ def _cost(c: Capture, call: Call) -> tuple[int, str]:
     return need, ' + '.join(words)
 
 # %% ../../nbs/seam/05_capturing.ipynb #91ea0594
-def _shape(c: Capture, call: Call, kind: str, layer: int) -> tuple[int, int, int]:
+def _shape(c: _CaptureBase, call: Call, kind: str, layer: int) -> tuple[int, int, int]:
     "(heads, tokens, channels) that are kept of a kind in a layer."
     (heads, channels), n = layer_width(*c.places[layer][1:]), call.places[layer][1].n
     if kind in GROUPS['']:
@@ -211,7 +215,7 @@ def _shape(c: Capture, call: Call, kind: str, layer: int) -> tuple[int, int, int
     return heads or 1 if c.heads is None or kind == 'hidden' else len(c.heads), n, channels
 
 
-def _rows(c: Capture, call: Call) -> int:
+def _rows(c: _CaptureBase, call: Call) -> int:
     "Rows of the batch that are kept in each step; where guidance is two calls, the other one's too."
     rows, (name, here) = sum(r.stop - r.start for _, r in c.parts(call)), call.parts[-1]
     two_calls = len(call.parts) == 1 and call.guided is not False and not c.seam.single

@@ -171,8 +171,28 @@ class _Layers:
                              f'a path that sites(pipe) lists, for example {places[0][0]!r} or {places[-1][0]!r}')
         return found[path]
 
+# %% ../../nbs/seam/00_card.ipynb #ebc94dd7
+class _Compression:
+    "Compression and patches of a family; `Card` has the fields."
+
+    images: bool
+
+    def compression(self, pipe           # a pipeline
+                    ) -> tuple[int, int]:  # (temporal, spatial)
+        "Compression of the VAE; 4 and 8 if the pipeline holds none, 1 and 8 for a VAE for images."
+        if self.images:
+            return 1, getattr(pipe, 'vae_scale_factor', 8)
+        return getattr(pipe, 'vae_scale_factor_temporal', 4), getattr(pipe, 'vae_scale_factor_spatial', 8)
+
+    @staticmethod
+    def patch(model: Any             # a denoiser
+              ) -> tuple[int, int]:  # (temporal, spatial)
+        "Patch of a transformer, in latents per token; a UNet has none."
+        p, pt = getattr(model.config, 'patch_size', 1), getattr(model.config, 'patch_size_t', None)
+        return (p[0], p[1]) if isinstance(p, (tuple, list)) else (pt or 1, p)
+
 # %% ../../nbs/seam/00_card.ipynb #31ee35d6
-class _Sizes:
+class _Sizes(_Compression):
     "Token grids and compression of a family; `Card` has the fields."
 
     axes: str
@@ -199,20 +219,6 @@ class _Sizes:
         (r, s), (pt, p) = self.compression(pipe), self.patch(model_of(pipe))
         return Grid(n['f'] // pt, n['h'] // p, n['w'] // p, s * p, r * pt, self.causal)
 
-    def compression(self, pipe           # a pipeline
-                    ) -> tuple[int, int]:  # (temporal, spatial)
-        "Compression of the VAE; 4 and 8 if the pipeline holds none, 1 and 8 for a VAE for images."
-        if self.images:
-            return 1, getattr(pipe, 'vae_scale_factor', 8)
-        return getattr(pipe, 'vae_scale_factor_temporal', 4), getattr(pipe, 'vae_scale_factor_spatial', 8)
-
-    @staticmethod
-    def patch(model: Any             # a denoiser
-              ) -> tuple[int, int]:  # (temporal, spatial)
-        "Patch of a transformer, in latents per token; a UNet has none."
-        p, pt = getattr(model.config, 'patch_size', 1), getattr(model.config, 'patch_size_t', None)
-        return (p[0], p[1]) if isinstance(p, (tuple, list)) else (pt or 1, p)
-
 # %% ../../nbs/seam/00_card.ipynb #cb9e4e32
 @dataclass(frozen=True)
 class Card(_Layers, _Sizes):
@@ -221,7 +227,7 @@ class Card(_Layers, _Sizes):
     name: str                     # name of the family
     model: str                    # class of the denoiser in diffusers
     stacks: tuple[Stack, ...]     # its lists of blocks, in the order they run
-    text: str                     # where text tokens are: 'first' or 'last' in the joint sequence, or 'cross': an attention of its own
+    text: str                     # text tokens are 'first' or 'last' in the joint sequence, or 'cross': an attention of its own
     batched: bool                 # whether guidance is one call on a doubled batch, unconditional rows first, or two calls
     axes: str                     # axes of the latents: b batch, c channel, f frame, h height, w width
     conditions: Callable[..., dict[str, Any]] = field(repr=False)   # (pipe, prompts, grid) -> arguments of the denoiser

@@ -154,12 +154,12 @@ def encode_concepts(pipe,                          # a pipeline
         masks.append(~text.pad[None])
     return Concepts(words, torch.cat(texts), torch.cat(masks).to(texts[0].device), slots)
 
-# %% ../../nbs/seam/07_concepts.ipynb #32ff90c6
+# %% ../../nbs/seam/07_concepts.ipynb #af1a9dc9
 _CONCEPT_KINDS = ('cq', 'ck', 'cv', 'co')
 
 
-class _Beside(Capture):
-    "The settings of a concept stream, and the hooks beside those of the seam."
+class _Settings(Capture):
+    "The settings of a concept stream."
 
     def __init__(self, pipe, words: str | Sequence[str] | Concepts, layers: Wanted = None, steps: Wanted = None,
                  together: bool = False, probe: Callable[..., Any] | None = None, branch: str = 'cond',
@@ -190,6 +190,10 @@ class _Beside(Capture):
             fix = f'choose layers up to {odd[0] - 1}' if odd[0] else 'use words of the prompt instead'
             raise ValueError(f'layer {odd[0]} ({path}, {type(block).__name__}) has no text half that concepts could go '
                              f'through: {fix}')
+
+# %% ../../nbs/seam/07_concepts.ipynb #32ff90c6
+class _Beside(_Settings):
+    "The settings of a concept stream, and the hooks beside those of the seam."
 
     def __enter__(self):
         "Hooks on blocks, for the timestep embedding that each is given; or on denoisers, to know which one runs."
@@ -224,34 +228,9 @@ class _Beside(Capture):
     def _afford(self, call: Call) -> None:
         "Concepts are a few tokens wide; `_keep` counts them as they come."
 
-# %% ../../nbs/seam/07_concepts.ipynb #a82a01a7
-class ConceptStream(_Beside):
-    "See `concept_stream`."
-
-    def wants(self, group: str,   # which attention, see `Listener`
-              layer: int,         # number of the layer
-              call: Call,         # the forward
-              ) -> bool:          # whether concepts pass here
-        "All layers on the way to the last chosen one."
-        if group != self.group or not self.parts(call) or not (self.steps is None or call.step in self.steps):
-            return False
-        return layer in self.where[group] if group else layer <= max(self.where[group])
-
-    def after(self, group: str,     # which attention, see `Listener`
-              layer: int,           # number of the layer
-              call: Call,           # the forward
-              q: Tensor,            # queries
-              k: Tensor,            # keys
-              v: Tensor,            # values
-              o: Tensor,            # output of each head
-              ) -> Tensor:          # o, unchanged
-        "Take the concepts through the layer, and keep or probe them."
-        with torch.no_grad():
-            for branch, rows in self.parts(call):
-                made = _cross(self, layer, call) if group else self._joint(layer, call, branch, rows, k, v)
-                if layer in self.where[group]:
-                    self._hand_over(layer, call, branch, rows, (q, o), made)
-        return o
+# %% ../../nbs/seam/07_concepts.ipynb #b8d3d189
+class _Passing(_Beside):
+    "The way of concepts through a layer."
 
     def _joint(self, layer: int, call: Call, branch: str, rows: slice, k: Tensor, v: Tensor) -> tuple[Tensor | None, ...]:
         "One block's step: the concepts' q, k, v and output, and their tokens for the next block."
@@ -280,6 +259,35 @@ class ConceptStream(_Beside):
         found = self.probe(site, q, o, made[1], made[3])
         if found is not None:
             self._keep(site, found)
+
+# %% ../../nbs/seam/07_concepts.ipynb #a82a01a7
+class ConceptStream(_Passing):
+    "See `concept_stream`."
+
+    def wants(self, group: str,   # which attention, see `Listener`
+              layer: int,         # number of the layer
+              call: Call,         # the forward
+              ) -> bool:          # whether concepts pass here
+        "All layers on the way to the last chosen one."
+        if group != self.group or not self.parts(call) or not (self.steps is None or call.step in self.steps):
+            return False
+        return layer in self.where[group] if group else layer <= max(self.where[group])
+
+    def after(self, group: str,     # which attention, see `Listener`
+              layer: int,           # number of the layer
+              call: Call,           # the forward
+              q: Tensor,            # queries
+              k: Tensor,            # keys
+              v: Tensor,            # values
+              o: Tensor,            # output of each head
+              ) -> Tensor:          # o, unchanged
+        "Take the concepts through the layer, and keep or probe them."
+        with torch.no_grad():
+            for branch, rows in self.parts(call):
+                made = _cross(self, layer, call) if group else self._joint(layer, call, branch, rows, k, v)
+                if layer in self.where[group]:
+                    self._hand_over(layer, call, branch, rows, (q, o), made)
+        return o
 
 # %% ../../nbs/seam/07_concepts.ipynb #9ca8d83e
 def _cross(stream: ConceptStream, layer: int, call: Call) -> tuple[Tensor | None, ...]:

@@ -51,8 +51,26 @@ class _EditBase(Listener):
                 raise ValueError(f'edit of {names}: f returned nothing and changed nothing: return the tensor'
                                  f'{"s" * (" " in names)}, changed or as given')
 
+# %% ../../nbs/seam/06_editing.ipynb #12f17593
+class _Applying(_EditBase):
+    "Calling the function, on the chosen rows and heads."
+
+    def _apply(self, call: Call, layer: int, names: list[str], tensors: list[Tensor]) -> list[Tensor]:
+        "Pass f the chosen rows and heads of each branch, and write its answer into copies."
+        heads = self.heads if names[0] != 'hidden' else None
+        out = [x.clone() for x in tensors]
+        for branch, rows in self.parts(call):
+            shown = [x[rows] if heads is None else x[rows][:, heads] for x in tensors]
+            new = _answer(self, call.site(' '.join(names), layer, branch), shown)
+            for x, y in zip(out, new):
+                if heads is None:
+                    x[rows] = y
+                else:
+                    x[rows][:, heads] = y
+        return out
+
 # %% ../../nbs/seam/06_editing.ipynb #e6c48aa7
-class Edit(_EditBase):
+class Edit(_Applying):
     "See `edit`."
 
     def before(self, group: str,        # which attention, see `Listener`
@@ -70,8 +88,7 @@ class Edit(_EditBase):
         names = self.kinds[group]
         if names[0].endswith('mask'):
             return {'attn_mask': _masked(self, names[0], layer, call, q, k, mask)}
-        full = dict(zip(GROUPS[group], (q, k, v)))
-        new = self._apply(call, layer, names, [full[n] for n in names])
+        new = self._apply(call, layer, names, [dict(zip(GROUPS[group], (q, k, v)))[n] for n in names])
         return {QKVM['qkv'.index(n[-1])]: x for n, x in zip(names, new)}
 
     def after(self, group: str,     # which attention, see `Listener`
@@ -92,20 +109,6 @@ class Edit(_EditBase):
         "Edit the output of a block."
         self.seen['hidden'] += 1
         return self._apply(call, layer, ['hidden'], [x])[0]
-
-    def _apply(self, call: Call, layer: int, names: list[str], tensors: list[Tensor]) -> list[Tensor]:
-        "Pass f the chosen rows and heads of each branch, and write its answer into copies."
-        heads = self.heads if names[0] != 'hidden' else None
-        out = [x.clone() for x in tensors]
-        for branch, rows in self.parts(call):
-            shown = [x[rows] if heads is None else x[rows][:, heads] for x in tensors]
-            new = _answer(self, call.site(' '.join(names), layer, branch), shown)
-            for x, y in zip(out, new):
-                if heads is None:
-                    x[rows] = y
-                else:
-                    x[rows][:, heads] = y
-        return out
 
 # %% ../../nbs/seam/06_editing.ipynb #c980eb09
 def _answer(edit: _EditBase, site: Site, shown: list[Tensor]) -> list[Tensor]:

@@ -32,25 +32,13 @@ __all__ = ['QKVM', 'OPEN_SEAMS', 'GROUPS', 'CaptureError', 'Call', 'denoisers_of
 class CaptureError(RuntimeError):
     "The request cannot be captured; the message gives a request that can."
 
-# %% ../../nbs/seam/04_hooks.ipynb #f4d2dafb
-@dataclass
-class Call:
-    "One forward of the denoiser, as it is read from its arguments."
+# %% ../../nbs/seam/04_hooks.ipynb #8ca46355
+class _Slices:
+    "Tokens of the video and of the text in a joint sequence; `Call` has the fields."
 
-    step: int              # number of the step, from 0, the noisiest
-    total: int | None      # length of the run, if known
-    t: float               # the model's own timestep
-    sigma: float           # share of noise in its input, 0 to 1
-    parts: list[tuple[str, slice]]   # (branch, rows of the batch)
-    grid: Grid             # token grid of the video
-    text: int              # text tokens in the joint sequence
-    text_first: bool       # whether they come before the video's
-    cross: int             # text tokens of a separate text attention
-    itemsize: int          # bytes of a number
-    guided: bool | None    # whether guidance is on; None: not known
-    places: list[tuple[Stack, Grid]] = field(repr=False, default_factory=list)  # stack and grid of each layer
-    own_text: bool = False # whether each frame has its own text
-    x: Tensor | None = field(repr=False, default=None)   # latents, as the model is given them
+    grid: Grid
+    text: int
+    text_first: bool
 
     @property
     def video(self) -> slice:  # of the token axis
@@ -61,6 +49,16 @@ class Call:
     def words(self) -> slice:  # of the token axis
         "The text's tokens in the joint sequence."
         return slice(0, self.text) if self.text_first else slice(self.grid.n, self.grid.n + self.text)
+
+# %% ../../nbs/seam/04_hooks.ipynb #88643e26
+class _Layout(_Slices):
+    "Where tokens of the video and of the text are; `Call` has the fields."
+
+    step: int
+    t: float
+    sigma: float
+    places: list[tuple[Stack, Grid]]
+    own_text: bool
 
     def site(self, kind: str,      # kind of tensor
              layer: int,           # number of the layer
@@ -86,6 +84,26 @@ class Call:
         "The inverse of `fold`."
         stack, grid = self.places[layer]
         return stack.unfold(x, grid, '' if not text else 'own' if self.own_text else 'shared')
+
+# %% ../../nbs/seam/04_hooks.ipynb #f4d2dafb
+@dataclass
+class Call(_Layout):
+    "One forward of the denoiser, as it is read from its arguments."
+
+    step: int              # number of the step, from 0, the noisiest
+    total: int | None      # length of the run, if known
+    t: float               # the model's own timestep
+    sigma: float           # share of noise in its input, 0 to 1
+    parts: list[tuple[str, slice]]   # (branch, rows of the batch)
+    grid: Grid             # token grid of the video
+    text: int              # text tokens in the joint sequence
+    text_first: bool       # whether they come before the video's
+    cross: int             # text tokens of a separate text attention
+    itemsize: int          # bytes of a number
+    guided: bool | None    # whether guidance is on; None: not known
+    places: list[tuple[Stack, Grid]] = field(repr=False, default_factory=list)  # stack and grid of each layer
+    own_text: bool = False # whether each frame has its own text
+    x: Tensor | None = field(repr=False, default=None)   # latents, as the model is given them
 
 # %% ../../nbs/seam/04_hooks.ipynb #9e554139
 class _Counts:
@@ -174,7 +192,7 @@ QKVM = ('query', 'key', 'value', 'attn_mask')   # the arguments of scaled_dot_pr
 class _Mode(TorchFunctionMode):
     "Active while one attention module runs."
 
-    def __init__(self, seam: _Seam, group: str, layer: int):
+    def __init__(self, seam: Any, group: str, layer: int):
         super().__init__()
         self.seam, self.group, self.layer = seam, group, layer
 
@@ -259,9 +277,9 @@ class _Announced(_Hooked):
         vars(self.pipe)['progress_bar'] = bar
         self.undo.append(lambda: _restore(self.pipe, 'progress_bar', own))
 
-# %% ../../nbs/seam/04_hooks.ipynb #1e62adef
-class _Attending(_Announced):
-    "The attention call and the output of a block, as listeners see them."
+# %% ../../nbs/seam/04_hooks.ipynb #50312fae
+class _Calling(_Announced):
+    "The attention call, as listeners see it."
 
     def attend(self, group: str, layer: int, func, args, kwargs) -> Tensor:
         "The attention call: it continues as it came, unless a listener edits it or replaces it."
@@ -294,6 +312,10 @@ class _Attending(_Announced):
             raise CaptureError(f'{odd} replaces attention over all of the video, but layer {layer} of this {self.card.name} '
                                f'attends within a frame or over time only: use a video transformer, or edit masks')
 
+# %% ../../nbs/seam/04_hooks.ipynb #1e62adef
+class _Attending(_Calling):
+    "The attention call and the output of a block, as listeners see them."
+
     def _block(self, layer: int, out):
         "A block is done: pass on its video stream, and stop if no listener needs more."
         call, new = self.call, None
@@ -311,8 +333,34 @@ class _Attending(_Announced):
             raise _Enough
         return new
 
+# %% ../../nbs/seam/04_hooks.ipynb #562cb53b
+class _Forwards(_Attending):
+    "The start and the end of a forward, and of an attention module."
+
+    def _begin(self, model, args, kwargs) -> None:
+        while self.modes:  # an interrupt may have left one behind
+            self._pop()
+        if self.muted:
+            return
+        self.call = self.read(model, args, kwargs)
+        for x in self.listeners:
+            x.seen['forwards'] += 1
+            x.begin(self.call)
+
+    def _end(self, model, args, out) -> None:
+        self.call = None
+
+    def _push(self, group: str, layer: int) -> None:
+        wanted = [x for x in self.listeners if self.call and x.wants(group, layer, self.call)]
+        for x in wanted:
+            x.seen[f'{group} ran'] += 1
+        mode = _Mode(self, group, layer) if wanted else None
+        if mode:
+            mode.__enter__()
+        self.modes.append(mode)
+
 # %% ../../nbs/seam/04_hooks.ipynb #7767a1ae
-class _Seam(_Attending):
+class _Seam(_Forwards):
     "The hooks on a pipeline's denoisers, and the listeners that they report to."
 
     def install(self) -> None:
@@ -338,28 +386,6 @@ class _Seam(_Attending):
             self._hook(attn.register_forward_hook(lambda m, a, out: self._pop(), always_call=True))
         if stack.hidden:
             self._hook(block.register_forward_hook(lambda m, a, out: self._block(layer, out)))
-
-    def _begin(self, model, args, kwargs) -> None:
-        while self.modes:  # an interrupt may have left one behind
-            self._pop()
-        if self.muted:
-            return
-        self.call = self.read(model, args, kwargs)
-        for x in self.listeners:
-            x.seen['forwards'] += 1
-            x.begin(self.call)
-
-    def _end(self, model, args, out) -> None:
-        self.call = None
-
-    def _push(self, group: str, layer: int) -> None:
-        wanted = [x for x in self.listeners if self.call and x.wants(group, layer, self.call)]
-        for x in wanted:
-            x.seen[f'{group} ran'] += 1
-        mode = _Mode(self, group, layer) if wanted else None
-        if mode:
-            mode.__enter__()
-        self.modes.append(mode)
 
 # %% ../../nbs/seam/04_hooks.ipynb #418c18e2
 def denoisers_of(pipe,          # a pipeline, or its denoiser
@@ -470,27 +496,14 @@ def check_takes(verb: str,                      # 'capture' or 'edit', for the m
             raise TypeError(f'{verb} {" ".join(names)}: {name} takes {signature}, but is given the site and {len(names)} '
                             f'tensor{"s"[len(names) == 1:]}: def {name}(site, {", ".join(names)}): return ...') from None
 
-# %% ../../nbs/seam/04_hooks.ipynb #0fc8029a
-class _Chosen:
-    "The sites that a listener chose, and what was seen of them."
+# %% ../../nbs/seam/04_hooks.ipynb #4ae2d4e9
+class _Available:
+    "What a model has of the chosen kinds."
 
-    def __init__(self, pipe, kinds, layers: Wanted, steps: Wanted, heads: Wanted, branch: str, extra=(),
-                 site: BestSite | None = None):
-        layers, steps, heads = at_site(site, layers, steps, heads)
-        self.site = site
-        self.pipe, self.card, self.model = pipe, card_of(pipe), model_of(pipe)
-        self.places = self.card.blocks(self.model)
-        self.n_layers = len(self.places)
-        self.kinds = _kinds(kinds, self.card, extra)
-        self.layers = choose_layers(pipe, layers)
-        self.where = self._where(loose=layers is None or isinstance(layers, (slice, range)) or isinstance(layers, str) and layers == 'all')
-        self.asked_steps = parse_wanted(steps, 'steps')
-        self.steps: set[int] | None = None
-        self.seen: Counter = Counter()
-        self.heads = self._heads(heads)
-        if branch not in ('cond', 'uncond', 'both', 'all'):
-            raise ValueError(f"branch={branch!r} is unknown: use 'cond', 'uncond', 'both' or, without branches, 'all'")
-        self.branch = branch
+    places: list[tuple[str, nn.Module, Stack]]
+    kinds: dict[str, list[str]]
+    layers: set[int] | None
+    where: dict[str, list[int]]
 
     def _where(self, loose: bool) -> dict[str, list[int]]:
         "The chosen layers that show each group of kinds. Raises ValueError if one shows none."
@@ -516,11 +529,32 @@ class _Chosen:
                              f'heads: ask for those that all have, or for other layers')
         return None if chosen is None else sorted(chosen)
 
-# %% ../../nbs/seam/04_hooks.ipynb #230821cd
-class Listener(_Chosen):
-    "What captures and edits share. A subclass overrides what it needs of `before`, `instead`, `after` and `hidden`."
+# %% ../../nbs/seam/04_hooks.ipynb #0fc8029a
+class _Chosen(_Available):
+    "The sites that a listener chose, and what was seen of them."
 
-    writes = False   # whether it changes what it sees
+    def __init__(self, pipe, kinds, layers: Wanted, steps: Wanted, heads: Wanted, branch: str, extra=(),
+                 site: BestSite | None = None):
+        layers, steps, heads = at_site(site, layers, steps, heads)
+        self.site = site
+        self.pipe, self.card, self.model = pipe, card_of(pipe), model_of(pipe)
+        self.places = self.card.blocks(self.model)
+        self.n_layers = len(self.places)
+        self.kinds = _kinds(kinds, self.card, extra)
+        self.layers = choose_layers(pipe, layers)
+        every = isinstance(layers, str) and layers == 'all'
+        self.where = self._where(loose=layers is None or every or isinstance(layers, (slice, range)))
+        self.asked_steps = parse_wanted(steps, 'steps')
+        self.steps: set[int] | None = None
+        self.seen: Counter = Counter()
+        self.heads = self._heads(heads)
+        if branch not in ('cond', 'uncond', 'both', 'all'):
+            raise ValueError(f"branch={branch!r} is unknown: use 'cond', 'uncond', 'both' or, without branches, 'all'")
+        self.branch = branch
+
+# %% ../../nbs/seam/04_hooks.ipynb #eeba7c76
+class _Beginning(_Chosen):
+    "The start of a forward: only now are the length of the run and the branches known."
 
     def begin(self, call: Call   # the forward
               ) -> None:
@@ -541,6 +575,12 @@ class Listener(_Chosen):
         if self.site is not None and call.total not in (None, self.site.num_inference_steps):
             raise ValueError(f'site is step {self.site.step} of a run of {self.site.num_inference_steps} steps, but this run has '
                              f'{call.total}: run with num_inference_steps={self.site.num_inference_steps}')
+
+# %% ../../nbs/seam/04_hooks.ipynb #05bd2eae
+class _Seeing(_Beginning):
+    "What a listener sees of a forward, and the check at its end."
+
+    writes = False   # whether it changes what it sees
 
     def parts(self, call: Call                  # the forward
               ) -> list[tuple[str, slice]]:     # (branch, rows)
@@ -570,6 +610,10 @@ class Listener(_Chosen):
         for group, kinds in self.kinds.items():
             if not self.seen[group]:
                 raise CaptureError(_why_nothing(self, group, f'nothing was {done}, of {" ".join(kinds)}'))
+
+# %% ../../nbs/seam/04_hooks.ipynb #230821cd
+class Listener(_Seeing):
+    "What captures and edits share. A subclass overrides what it needs of `before`, `instead`, `after` and `hidden`."
 
     def before(self, group: str,        # '', 'x' or 't', see `GROUPS`
                layer: int,              # number of the layer
@@ -608,7 +652,7 @@ class Listener(_Chosen):
         return x
 
 # %% ../../nbs/seam/04_hooks.ipynb #72ea74d0
-def _why_nothing(x: Listener, group: str, what: str) -> str:
+def _why_nothing(x: Any, group: str, what: str) -> str:
     if not x.seen['forwards']:
         return f'{what}: the model did not run inside the block. Call the pipeline within `with capture(...)` or `edit`'
     ran = x.seen[f'{group} ran']

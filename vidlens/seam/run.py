@@ -423,7 +423,8 @@ def renoise(pipe,                             # a pipeline
 def _place(site: BestSite | None, step: int | None, sigma: float | None, num_inference_steps: int
            ) -> tuple[int | None, float | None, int]:
     "(step, sigma, num_inference_steps): those of the site, or those given. Raises ValueError if both say them."
-    if check_site(site) is None:
+    site = check_site(site)
+    if site is None:
         return (-5 if step is None and sigma is None else step), sigma, num_inference_steps
     given = dict(step=step, sigma=sigma,
                  num_inference_steps=None if num_inference_steps in (30, site.num_inference_steps) else num_inference_steps)
@@ -457,8 +458,8 @@ def conditions(pipe,                   # a pipeline
     _check_grid(pipe, grid)
     if (reads := getattr(model_of(pipe).config, 'in_channels', channels)) != channels:
         raise ValueError(f'the {type(model_of(pipe)).__name__} of this {type(pipe).__name__} reads {reads} channels, but latents '
-                         f'have {channels}: it is an image-to-video model, which reads a picture beside them, so only capture and edit '
-                         f"around its own call work: with capture(pipe, 'q') as tape: generate(pipe, prompt, image=picture)")
+                         f'have {channels}: it is an image-to-video model, which reads a picture beside them, so only capture and '
+                         f"edit around its own call work: with capture(pipe, 'q') as tape: generate(pipe, prompt, image=picture)")
     with torch.no_grad():
         return card.conditions(pipe, [prompt] * len(latents), grid)
 

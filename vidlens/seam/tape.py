@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, KeysView
+from collections.abc import Callable, Iterable, Iterator, KeysView
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,22 +44,40 @@ class Site:
         "The key of this site on a tape."
         return self.kind, self.layer, self.step, self.branch
 
-# %% ../../nbs/seam/02_tape.ipynb #706fc01c
-@dataclass(eq=False)
-class Tape(Result):
-    "What a capture kept, with the facts of the run. `tape[kind, layer, step, branch]` is `tape.get(...)`."
+# %% ../../nbs/seam/02_tape.ipynb #031268bb
+class _Mapping(Result):
+    "A tape is a mapping of sites; `Tape` has the fields."
 
-    data: dict[Key, Any] = field(default_factory=dict)   # (kind, layer, step, branch) -> tensor, or what a probe returned
-    times: dict[int, tuple[float, float]] = field(default_factory=dict)   # step -> (timestep, share of noise)
-    grid: Grid | None = None                 # token grid of the video
-    text: int = 0                            # text tokens in a joint sequence
-    text_first: bool = True                  # whether they come before the video's
-    num_layers: int | None = None            # layers of the model
-    num_inference_steps: int | None = None   # length of the run
-    facts: dict[str, Any] = field(default_factory=dict)   # model, pipeline, scheduler, versions, prompts, seeds
-    finished: bool = False                   # whether the capture ended without an error
-    tokens: str = 'all'                      # tokens kept of a joint sequence: 'all', 'video', 'text'; '' for a probe's returns
-    grids: dict[int, Grid] = field(default_factory=dict)  # layer -> its grid, if that differs (UNets)
+    data: dict[Key, Any]
+    get: Callable[..., Any]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.data)
+
+    @property
+    def nbytes(self) -> int:  # bytes
+        "Memory of all tensors kept."
+        return sum(x.numel() * x.element_size() for v in self.data.values() for x in tensors_in(v))
+
+    def keys(self) -> KeysView[Key]:  # (kind, layer, step, branch)
+        "The sites that were kept."
+        return self.data.keys()
+
+    def items(self) -> Iterator[tuple[Key, Any]]:  # key and tensor
+        "Each key with `tape[key]`."
+        return ((key, self.get(*key)) for key in self.data)
+
+# %% ../../nbs/seam/02_tape.ipynb #4ff48ac9
+class _Kept(_Mapping):
+    "Access to what was kept; `Tape` has the fields."
+
+    num_layers: int | None
+    num_inference_steps: int | None
+    grid: Grid | None
+    grids: dict[int, Grid]
 
     def grid_of(self, layer: int,       # number of a layer, negative from the end
                 ) -> Grid | None:       # its token grid
@@ -85,24 +103,22 @@ class Tape(Result):
     def __getitem__(self, key: tuple) -> Any:
         return self.get(*key)
 
-    def __len__(self) -> int:
-        return len(self.data)
+# %% ../../nbs/seam/02_tape.ipynb #706fc01c
+@dataclass(eq=False)
+class Tape(_Kept):
+    "What a capture kept, with the facts of the run. `tape[kind, layer, step, branch]` is `tape.get(...)`."
 
-    def __iter__(self) -> Iterator[Key]:
-        return iter(self.data)
-
-    @property
-    def nbytes(self) -> int:  # bytes
-        "Memory of all tensors kept."
-        return sum(x.numel() * x.element_size() for v in self.data.values() for x in tensors_in(v))
-
-    def keys(self) -> KeysView[Key]:  # (kind, layer, step, branch)
-        "The sites that were kept."
-        return self.data.keys()
-
-    def items(self) -> Iterator[tuple[Key, Any]]:  # key and tensor
-        "Each key with `tape[key]`."
-        return ((key, self[key]) for key in self.data)
+    data: dict[Key, Any] = field(default_factory=dict)   # (kind, layer, step, branch) -> tensor, or what a probe returned
+    times: dict[int, tuple[float, float]] = field(default_factory=dict)   # step -> (timestep, share of noise)
+    grid: Grid | None = None                 # token grid of the video
+    text: int = 0                            # text tokens in a joint sequence
+    text_first: bool = True                  # whether they come before the video's
+    num_layers: int | None = None            # layers of the model
+    num_inference_steps: int | None = None   # length of the run
+    facts: dict[str, Any] = field(default_factory=dict)   # model, pipeline, scheduler, versions, prompts, seeds
+    finished: bool = False                   # whether the capture ended without an error
+    tokens: str = 'all'                      # tokens kept of a joint sequence: 'all', 'video', 'text'; '' for a probe's returns
+    grids: dict[int, Grid] = field(default_factory=dict)  # layer -> its grid, if that differs (UNets)
 
     def to_xarray(self) -> Any:  # xarray.Dataset
         """One variable for each kind, as `get` returns it, over layer, step and branch; sites that were not kept are NaN.
@@ -113,7 +129,7 @@ class Tape(Result):
         return tape_dataset(self)
 
     def to_dataframe(self) -> Any:  # pandas.DataFrame
-        "One row for each site: kind, layer, step, branch, timestep, share of noise, shape, dtype, MiB; a probe's numbers as `value`."
+        "One row for each site: its key, timestep, share of noise, shape, dtype and MiB; a probe's numbers as `value`."
         import pandas as pd
 
         return pd.DataFrame([_row(self, key, value) for key, value in self.data.items()])
@@ -150,7 +166,7 @@ def tensors_in(v: Any,              # a tensor, or dicts, lists and tuples with 
 _JOINT, _TEXT = ('q', 'k', 'v', 'o'), ('xk', 'xv')
 
 
-def _cut(tape: Tape, x: Any, tokens: str, kind: str) -> Any:
+def _cut(tape: Any, x: Any, tokens: str, kind: str) -> Any:
     "The requested tokens of a tensor. Raises ValueError if they were not kept."
     one_of('tokens', tokens, ('video', 'text', 'all'))
     if not tape.tokens or tokens == 'all' or tape.grid is None:
@@ -167,7 +183,7 @@ def _cut(tape: Tape, x: Any, tokens: str, kind: str) -> Any:
     return x
 
 
-def _held(tape: Tape, kind: str) -> str:
+def _held(tape: Any, kind: str) -> str:
     "The sites of a tape in short; if there are any of a kind, those."
     here = [k for k in tape.data if k[0] == kind] or list(tape.data)
     if not here:
@@ -251,7 +267,7 @@ def tape_dataset(tape: Tape,    # a tape
             axes, x = _named_axes(tape, key, name, x)
             groups.setdefault((name, axes, x.shape), {})[key[1:]] = x
     names, data, known = [g[0] for g in groups], {}, dict[str, list]()
-    for (name, axes, shape), here in groups.items():
+    for (name, axes, _), here in groups.items():
         labels, values = _stacked(here)
         variable = name if names.count(name) == 1 else f'{name}_layer{labels["layer"][0]}'
         dims = []
@@ -260,7 +276,7 @@ def tape_dataset(tape: Tape,    # a tape
             dims.append(axis if known.setdefault(axis, own) == own else f'{axis}_{variable}')
             known[dims[-1]] = own
         data[variable] = dims, values
-    coords = {d: known[d] for dims, _ in data.values() for d in dims if d.split('_')[0] in ('layer', 'step', 'branch')}
+    coords: dict[str, Any] = {d: known[d] for dims, _ in data.values() for d in dims if d.split('_')[0] in ('layer', 'step', 'branch')}
     if 'step' in coords:
         coords['sigma'] = 'step', [tape.times.get(s, (math.nan, math.nan))[1] for s in coords['step']]
     return xarray.Dataset(data, coords, {k: str(v) for k, v in tape.facts.items()})
