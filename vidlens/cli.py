@@ -154,6 +154,7 @@ def run_demo(args: argparse.Namespace      # the command's options
         raise
     say(f'writing {out}')
     write_findings(found, out, command, args.force)
+    assert found.best is not None
     say(f'layer {found.best.layer} matches best: {found.best["accuracy"].mean:.0%} of points within a token. '
         f'{time.monotonic() - began:.0f} s in all')
     if not args.json:

@@ -69,6 +69,7 @@ def _clip_maps(pipe, clip: Clip, steps: Sequence[int], num_inference_steps: int,
         layers = sorted({key[1] for key in tape if key[0] in ('k', 'xk')} - tape.grids.keys())   # in a UNet: of one grid
         found.append(torch.stack([imap(pipe, words=words, prompt=clip.caption, tape=tape, layers=n, normalise=normalise).maps
                                   for n in layers]))
+    assert tape.grid is not None
     return torch.stack(found), coverage(clip.masks, tape.grid), layers, sigmas
 
 # %% ../../nbs/words/12_grounding.ipynb #906ef087
