@@ -2,34 +2,20 @@
 
 # Public functions with more than 10 arguments: how many they have, and why.
 ARGUMENTS = {
-    'points.long_videos.track_long': (23, 'options that have yet to become a record'),
-    'points.scoring.score': (14, 'options that have yet to become a record'),
-    'points.scoring.score_generation': (13, 'options that have yet to become a record'),
-    'points.tracking.track': (11, 'options that have yet to become a record'),
+    'words.selection.score_heads': (11, 'a video, its words, and which layers and steps: what one types at a prompt'),
+    'words.word_maps.imap': (12, 'the same, and three records'),
     'seam.run.generate': (11, 'its further arguments are those of the diffusers pipeline that it calls'),
-    'words.selection.score_heads': (12, 'options that have yet to become a record'),
-    'words.word_maps.imap': (13, 'options that have yet to become a record'),
-    'words.word_maps.imap_generation': (11, 'options that have yet to become a record'),
 }
 
 # Public functions that take **kwargs, and why.
 OPEN_ENDED = {
     'live.tabs.explore': 'options that have yet to become a record',
-    'live.trace.Engine.score': 'options that have yet to become a record',
-    'live.trace.Engine.track': 'options that have yet to become a record',
-    'live.trace.Engine.words': 'options that have yet to become a record',
-    'live.trace.clip_to_hold': 'options that have yet to become a record',
-    'live.trace.hold': 'options that have yet to become a record',
-    'points.long_videos.tracker': 'options that have yet to become a record',
-    'points.scoring.GridProbes.__init__': 'options that have yet to become a record',
-    'points.scoring.score_generation': 'options that have yet to become a record',
-    'points.scoring.world_clips': 'options that have yet to become a record',
-    'points.tracking.track': 'options that have yet to become a record',
+    'live.engine.clip_to_hold': 'options that have yet to become a record',
+    'live.engine.hold': 'options that have yet to become a record',
+    'points.scoring.GridProbes.__init__': 'options of the probe that it makes',
     'seam.capturing.note_facts': 'facts of any name go into the tape',
     'seam.hooks.announce': 'facts of any name go to open captures',
     'seam.run.generate': 'its further arguments are those of the diffusers pipeline that it calls',
-    'words.word_maps.imap': 'options that have yet to become a record',
-    'words.word_maps.imap_generation': 'options that have yet to become a record',
     'world.sampling.Knobs.__init__': 'one keyword for each number that a scene has; the docstring lists them',
 }
 

@@ -13,18 +13,20 @@ from seam import call, family_of, model_elsewhere, pipe_of
 from vidlens import world
 from vidlens.seam import hooks
 from vidlens.seam.card import card_of, model_of
-from vidlens.live.trace import hold
+from vidlens.live.engine import hold
 from vidlens.points.tapvid import PointClip
 from vidlens.seam.families import tiny
 from vidlens.seam.capturing import capture, watch_inputs
 from vidlens.seam.hooks import CaptureError
 from vidlens.motion.one_site import features
-from vidlens.points.scoring import score, score_generation
+from vidlens.points.scoring import Scoring, score
+from vidlens.seam.traces import trace
+from vidlens.words.maps import Contrast
 from vidlens.points.tracking import track
 from vidlens.points.matching import Tracks, match_fields
 from vidlens.seam.run import Sample, conditions, generate, predict, renoise, schedule
 from vidlens.words.selection import score_heads
-from vidlens.words.word_maps import imap
+from vidlens.words.word_maps import Baselines, imap
 from vidlens.live.worker import Job, Worker
 
 PROMPT = 'a cat runs'
@@ -44,6 +46,11 @@ def clip():
 @pytest.fixture
 def engine(pipe, clip):
     return hold(pipe, clip)
+
+
+def flat(how):
+    "Options of the questions as those of `imap`."
+    return {dict(k='heads').get(n, n): x for n, x in how.items()}
 
 
 def forwards(pipe):
@@ -101,7 +108,7 @@ def test_points_words_heads_and_features_are_those_of_the_verbs(small):
     pipe, video = small
     engine, at = hold(pipe, video, PROMPT, num_inference_steps=4), dict(step=-2, num_inference_steps=4)
     points = torch.tensor([[0., 5, 6], [4, 20, 9]])
-    got, want = engine.track(points, step=-2, layer=1), track(pipe, video, points, PROMPT, layer=1, **at)
+    got, want = engine.track(points, step=-2, layer=1), track(trace(pipe, video, PROMPT, num_inference_steps=4), points=points, layers=1, steps=-2)
     assert torch.equal(got.xy, want.xy) and torch.equal(got.visible, want.visible)
     field = engine.match(points[0], step=-2, layer=1)
     assert tuple(field.shape) == engine.grid.shape and torch.allclose(field.sum((1, 2)), torch.ones(len(field)))
@@ -109,9 +116,9 @@ def test_points_words_heads_and_features_are_those_of_the_verbs(small):
     found, same = engine.heads(-2).scores, score_heads(pipe, video, PROMPT, steps=[2], num_inference_steps=4, by=('chi', 'fisher', 'dbi')).scores
     assert all(torch.equal(found[n].nan_to_num(-1), same[n].nan_to_num(-1)) for n in same)
     baselines = ['cross', 'flow', 'moft', 'centre'] + ['concept'] * (card_of(pipe).text != 'cross')
-    for how in (dict(words=['cat', 'runs'], k=1, baselines=baselines), dict(words='cat', baselines=['tracks', 'moft'], place=(4, 20, 9)),
+    for how in (dict(words=['cat', 'runs'], k=1, baselines=baselines), dict(words='cat', baselines=Baselines(['tracks', 'moft'], (4, 20, 9))),
                 dict(words=['dog', 'a cat'], source='concepts', layers=[0, 1])):
-        got, want = engine.words(step=-2, **how), imap(pipe, video, prompt=PROMPT, **at, **how)
+        got, want = engine.words(step=-2, **how), imap(pipe, video, prompt=PROMPT, steps=-2, num_inference_steps=4, **flat(how))
         assert torch.equal(got.maps, want.maps) and got.heads == want.heads and got.facts == want.facts
         assert all(torch.equal(got.baselines[n], x) for n, x in want.baselines.items())
 
@@ -140,7 +147,7 @@ def test_statistics_of_heads_are_those_of_the_scores(family, unet):
     if card_of(pipe).causal:   # nine frames
         twice = torch.arange(9) // 2 % 4
         clip.video, clip.tracks, clip.visible = clip.video[twice], clip.tracks[:, twice], clip.visible[:, twice]
-    want = score(pipe, clip, steps=-2, num_inference_steps=4, sample=8)
+    want = score(pipe, clip, steps=-2, num_inference_steps=4, scoring=Scoring(sample=8))
     found = hold(pipe, clip.video, 'a cat', num_inference_steps=4).statistics(-2, sample=8)
     assert set(found) == {'entropy', 'evenness', 'distance', 'lag', 'sink', 'first'}
     assert all(torch.equal(x, want.heads[n][0, 0]) for n, x in found.items())
@@ -181,7 +188,7 @@ def test_points_of_a_unet_are_matched_on_the_layers_own_grid(unet, layer, side):
     assert grid == tape.grid_of(layer) and grid.shape == (4, side, side) and grid.stride * side == 32
     field = engine.match(points[1], -2, layer)
     assert torch.equal(field, match_fields(*(tape.get(n, layer)[0] for n in 'qk'), grid, points[1:])[0])
-    got, want = engine.track(points, -2, layer), track(pipe, clip.video, points, 'a cat', layer=layer, step=-2, num_inference_steps=4)
+    got, want = engine.track(points, -2, layer), track(trace(pipe, clip.video, 'a cat', num_inference_steps=4), points=points, layers=layer, steps=-2)
     assert torch.equal(got.xy, want.xy) and (got.xy[0, 1:] - points[0, 1:]).remainder(grid.stride).abs().max() == 0
     assert engine.similar(points[0], -2, layer).shape == engine.features(-2, layer).shape[:3] == grid.shape
 
@@ -191,7 +198,7 @@ def test_all_layers_of_a_unet_are_those_that_can_answer(unet):
     engine, at = hold(pipe, clip, num_inference_steps=4), dict(prompt='a cat', step=-2, num_inference_steps=4)
     for how in (dict(words='cat', baselines=['cross', 'moft', 'centre']), dict(words='dog', source='concepts'),
                 dict(words='cat', layers=range(10))):
-        got, want = engine.words(step=-2, **how), imap(pipe, clip.video, **at, **how)
+        got, want = engine.words(step=-2, **how), imap(pipe, clip.video, prompt='a cat', steps=-2, num_inference_steps=4, **flat(how))
         assert torch.equal(got.maps, want.maps) and got.heads == want.heads and got.grid == want.grid
         assert all(torch.equal(got.baselines[n], x) and x.shape == got.maps.shape for n, x in want.baselines.items())
     got, want = engine.heads(-2, ['chi']), score_heads(pipe, clip.video, 'a cat', steps=[2], num_inference_steps=4, by='chi')
@@ -209,8 +216,9 @@ def test_a_generation_of_a_unet_is_scored_in_all_layers(unet):
     def still(video, queries):
         xy = queries[:, None, 1:].expand(-1, len(video), -1)
         return Tracks(xy, torch.ones(xy.shape[:2], dtype=torch.bool), torch.ones(xy.shape[:2]), torch.arange(len(video)).float())
-    found = score_generation(unet[0], 'a cat', [(0, 5, 6), (0, 20, 9)], still, num_inference_steps=2, frames=4, size=(32, 32), moved=0)
-    assert found.scores.layers == SPATIAL and found.scores.map('accuracy').shape == (2, 10)
+    made = trace(unet[0], prompt='a cat', num_inference_steps=2, generation=dict(frames=4, size=(32, 32)))
+    found = score(made, steps=None, scoring=Scoring(moved=0, queries=[(0, 5, 6), (0, 20, 9)], tracker=still))
+    assert found.layers == SPATIAL and found.map('accuracy').shape == (2, 10)
 
 
 def test_layers_are_told_that_can_answer(unet):
@@ -221,21 +229,21 @@ def test_layers_are_told_that_can_answer(unet):
                 lambda n: engine.words('cat', -2, [0, n]), lambda n: engine.heads(-2, layers=[n]),
                 lambda n: engine.score(-2, n), lambda n: engine.words('dog', -2, n, source='concepts'),
                 lambda n: engine.words('cat', -2, heads={0: [1], n: [0]})):
-        with pytest.raises(ValueError, match=r'layer 30 \(up_blocks.1\) shows hidden, .*: ask layers 0, 4, 8, 15, 24, 27, 31'):
+        with pytest.raises(ValueError, match=r'layer 30 \(up_blocks.1\) shows hidden, not .*: choose layers among 0, 4, 8, 15, 24, 27, 31'):
             ask(UP)
     both = ['flow', 'tracks']       # read where q and k are, though motion is looked for in a whole block
-    asked, want = engine.words('cat', -2, baselines=both), imap(unet[0], unet[1].video, 'cat', 'a cat', step=-2, num_inference_steps=4, baselines=both)
+    asked, want = engine.words('cat', -2, baselines=both), imap(unet[0], unet[1].video, 'cat', 'a cat', steps=-2, num_inference_steps=4, baselines=both)
     assert all(torch.allclose(asked.baselines[n], want.baselines[n], atol=1e-4) for n in both)
-    with pytest.raises(ValueError, match=r'layer 1 .* shows tq tk to, and .features. needs hidden: ask layers 0, 2, 3'):
+    with pytest.raises(ValueError, match=r'layer 1 .* shows tq tk tv to, not hidden: choose layers among 0, 2, 3'):
         engine.features(-2, 1)
-    with pytest.raises(ValueError, match='ask layers 0, 4, 8'):
+    with pytest.raises(ValueError, match='choose layers among 0, 4, 8'):
         engine.words('cat', -2, range(1, 4))
-    with pytest.raises(ValueError, match="question='where' is unknown: choose among match, track"):
+    with pytest.raises(ValueError, match="'where' is unknown, choose among"):
         engine.layers_for('where')
     with capture(unet[0], 'q k', layers=[0, 4]) as tape:
         renoise(unet[0], unet[1].video, 'a cat', step=-2, num_inference_steps=4)
-    with pytest.raises(ValueError, match='layer 0 has 8x8 tokens in a frame and layer 4 4x4.*layer=4'):
-        track(unet[0], queries=[(0, 5, 6)], tape=tape, layer=[0, 4])
+    with pytest.raises(ValueError, match='layer 0 has 8x8 tokens in a frame and layer 4 4x4.*layers=4'):
+        track(trace(unet[0], tape=tape), points=[(0, 5, 6)], layers=[0, 4])
 
 
 def test_layers_of_a_unet_come_few_at_a_time(unet):
@@ -250,13 +258,13 @@ def test_free_words_of_layers_without_a_text_half_are_refused():
     pipe, video = pipe_of('hunyuanvideo'), torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     engine, free = hold(pipe, video, PROMPT, num_inference_steps=4), dict(words='dog', source='concepts')
     assert engine.layers_for('concepts') == [0, 1] and engine.layers_for('words') == [0, 1, 2, 3]
-    asks = [lambda how: engine.words(step=-2, **free, **how), lambda how: imap(pipe, video, step=-2, num_inference_steps=4, **free, **how)]
+    asks = [lambda how: engine.words(step=-2, **free, **how), lambda how: imap(pipe, video, steps=-2, num_inference_steps=4, **free, **how)]
     for how in (dict(heads={1: [0], 3: [1]}), dict(layers=[0, 2]), dict(layers=range(4)), dict(heads={3: [0]}, layers=[3])):
         for ask in asks:
             with pytest.raises(ValueError, match='layer [23] .*has no text half'):
                 ask(how)
     kept = dict(heads={1: [0], 0: [1]})
-    got, want = engine.words(step=-2, **free, **kept), imap(pipe, video, prompt=PROMPT, step=-2, num_inference_steps=4, **free, **kept)
+    got, want = engine.words(step=-2, **free, **kept), imap(pipe, video, prompt=PROMPT, steps=-2, num_inference_steps=4, **free, **kept)
     assert torch.equal(got.maps, want.maps) and got.heads == kept['heads'] == want.heads
 
 
@@ -309,7 +317,7 @@ def test_free_words_are_read_by_the_expert_that_runs(experts):
         low = hold(alone, video, PROMPT, num_inference_steps=8).words(step=-1, **words)
         assert not torch.equal(engine.words(step=0, **words).maps, low.maps)
         assert torch.equal(engine.words(step=-1, **words).maps, low.maps)
-        assert torch.equal(imap(pipe, video, prompt=PROMPT, step=-1, num_inference_steps=8, **words).maps, low.maps)
+        assert torch.equal(imap(pipe, video, prompt=PROMPT, steps=-1, num_inference_steps=8, **words).maps, low.maps)
     assert not hooks.OPEN_SEAMS and not any(m._forward_pre_hooks for m in (pipe.transformer, pipe.transformer_2))
 
 
@@ -367,12 +375,12 @@ def test_the_text_encoder_runs_once_a_word(small):
     assert len(ran) == before and torch.equal(got.maps, want.maps) and got.facts == want.facts
     got.words.append('mine')
     assert engine.words(['bird', 'dog'], step=-2, **free).words == ['bird', 'dog']
-    with pytest.raises(ValueError, match='asked for and taken away at once'):
+    with pytest.raises(ValueError, match='mapped and subtracted at once'):
         engine.words(['dog', 'bird'], step=-2, against=['bird'], **free)
     for i in range(40):
-        engine._encoded(pipe, [f'w{i}'])
+        engine.encode(pipe, [f'w{i}'])
     handle.remove()
-    assert len(engine._said.held) == 32 and len(engine._asked.held) <= 8
+    assert len(engine._encoded_words.held) == 32 and len(engine._prepared.held) <= 8
 
 
 def test_a_closed_engine_lets_go(pipe, clip):
@@ -382,12 +390,12 @@ def test_a_closed_engine_lets_go(pipe, clip):
     engine.close()
     gc.collect()
     assert engine.closed and not engine.held and not engine.nbytes and not any(x() is not None for x in kept)
-    assert not engine._said.held and not engine._asked.held and not engine._free.held and not engine._given.held
-    assert repr(engine) == 'Engine(closed)' and engine.video is clip.video
+    assert not engine._encoded_words.held and not engine._prepared.held and not engine._free.held and not engine._given.held
+    assert repr(engine) == 'Trace(closed)' and engine.video is clip.video
     for ask in (lambda: engine.match((0, 20, 20)), lambda: engine.words('red'), lambda: engine.words('star', source='concepts'),
                 lambda: engine.heads(), lambda: engine.score(), lambda: engine.features(), lambda: engine.tape(),
                 lambda: engine.track([(0, 20, 20)]), lambda: engine.__enter__()):
-        with pytest.raises(RuntimeError, match=r'this engine is closed: hold\(.*makes another'):
+        with pytest.raises(RuntimeError, match=r'this trace is closed: trace\(.*makes another'):
             ask()
 
 
@@ -399,7 +407,7 @@ def test_closing_stops_a_forward_that_runs(pipe, clip):
 
         def check(self): self.engine.close()
     engine = hold(pipe, clip)
-    with pytest.raises(RuntimeError, match='this engine is closed'):
+    with pytest.raises(RuntimeError, match='this trace is closed'):
         engine.tape(20, None, Closes(engine))
     assert not engine.held and not engine._given.held and not hooks.OPEN_SEAMS
 
@@ -411,10 +419,10 @@ def test_least_recently_used_goes_first(pipe, clip):
     engine.tape(20, 0)
     engine.tape(10, 0)
     assert engine.held == [(20, 2), (20, 0), (10, 0)] and engine.nbytes == 3 * one
-    with pytest.raises(CaptureError, match='6 layers of a step leave'):
+    with pytest.raises(CaptureError, match='6 layers of a step take'):
         engine.tape(20)
     assert torch.equal(engine.heads(20).scores['chi'], hold(pipe, clip).heads(20).scores['chi'])
-    with pytest.raises(CaptureError, match=r'layer 0 alone leaves .* budget="1 MiB"'):
+    with pytest.raises(CaptureError, match=r'layer 0 alone takes .* budget="1 MiB"'):
         hold(pipe, clip, budget=one // 2).tape(20, 0)
 
 
@@ -569,7 +577,7 @@ def test_bad_input(engine, ask, message):
 
 
 def test_bad_kinds_of_input(engine):
-    with pytest.raises(TypeError, match="no option 'guidance'"):
+    with pytest.raises(TypeError, match='guidance.* is how a video is generated'):
         hold(engine.pipe, engine.video, guidance=3)
     with pytest.raises(TypeError, match='video is a int'):
         hold(engine.pipe, 3)

@@ -7,7 +7,7 @@ import torch
 from seam import model_elsewhere
 
 from vidlens import world
-from vidlens.live.trace import Engine, hold
+from vidlens.live.engine import Engine, hold
 from vidlens.live.explorer import Explorer, State
 from vidlens.live.heads_explorer import CRITERIA, HeadsExplorer
 from vidlens.live.match_explorer import MatchExplorer

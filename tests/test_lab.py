@@ -24,7 +24,7 @@ pipe, clip = load(), world.clip('a red circle moves right', seed=3)
 explore(pipe, clip)
 '''
 SMALL = '''
-from vidlens.live.trace import hold
+from vidlens.live.engine import hold
 from vidlens.live.match_explorer import MatchExplorer
 
 MatchExplorer(hold(pipe, clip, budget=1000))
@@ -245,8 +245,7 @@ def test_a_click_gives_the_track(page, kernel):
     told = changed(page, kernel, 'Match', 'x.state.point')
     at = kernel.told("made('Match').state.point")
     assert at[0] == 0 and abs(at[1] - 16) < .2 and abs(at[2] - 40) < .2 and f'(0, {at[1]:g}, {at[2]:g})' in told['code']
-    call = ("(lambda x: track(x.engine.pipe, queries=[x.state.point], tape=x.engine.tape(x.state.step), layer=x.state.layer, "
-            "step=x.state.step))(made('Match'))")
+    call = ("(lambda x: track(x.engine, points=[x.state.point], layers=x.state.layer, steps=x.state.step))(made('Match'))")
     xy = kernel.told(f'{call}.xy[0].tolist()')
     shown = kernel.told("made('Match').viewer.tracks")
     assert np.allclose(np.array(shown[0])[:, :2], xy)

@@ -10,14 +10,15 @@ from vidlens.words import selection
 from vidlens.seam.card import card_of
 from vidlens.seam.concepts import concept_stream
 from vidlens.seam.families import tiny
-from vidlens.words.heads import HeadProbe, HeadTable
+from vidlens.words.heads import HeadChoice, HeadProbe, HeadTable
 from vidlens.seam.capturing import capture
 from vidlens.words.maps import Contrast, concept_maps
 from vidlens.words.prompts import MotionPrompt
 from vidlens.seam.loading import load
 from vidlens.seam.run import generate, renoise, step_at, text_of
 from vidlens.words.selection import map_evidence, published_choice, score_heads
-from vidlens.words.word_maps import imap, imap_generation
+from vidlens.seam.traces import trace
+from vidlens.words.word_maps import imap
 
 PROMPT = 'a cat runs'
 
@@ -105,9 +106,9 @@ def test_videos_stand_one_after_the_other(family):
 
 def test_a_generation_is_scored_in_the_pass_that_makes_it(family):
     pipe, _ = family
-    run = dict(frames=9, height=32, width=32)
+    run = dict(frames=9, size=(32, 32))
     plain = generate(pipe, PROMPT, 0, 3, **run)
-    table = score_heads(pipe, prompt=PROMPT, steps=[0, 2], num_inference_steps=3, normalise=None, run=run)
+    table = score_heads(trace(pipe, prompt=PROMPT, num_inference_steps=3, generation=run), steps=[0, 2], contrast=Contrast(None))
     assert table.steps == [0, 2] and set(table.scores) == {'chi', 'lambda2', 'evidence'}
     assert torch.equal(plain.video, generate(pipe, PROMPT, 0, 3, **run).video)         # and nothing stays behind
     assert table.facts['videos'] == 1 and bool(table.scores['evidence'].isfinite().all())
@@ -120,7 +121,8 @@ def test_without_a_prompt_there_is_no_evidence_to_look_for(family):
 
 def test_free_words_have_evidence(family):
     pipe, videos = family
-    table = score_heads(pipe, videos[0], words=['a dog', 'runs'], by='evidence', steps=-1, num_inference_steps=4, source='concepts', normalise=None)
+    table = score_heads(pipe, videos[0], words=['a dog', 'runs'], by='evidence', steps=-1, num_inference_steps=4, source='concepts',
+                        contrast=Contrast(None))
     assert bool(table.scores['evidence'][:, :, 0].isfinite().all())      # single blocks have no text half
     with concept_stream(pipe, ['', 'a dog', 'runs']) as beside, capture(pipe, 'xq xo' if is_cross(pipe) else 'q o') as tape:
         renoise(pipe, videos[0], '', step=-1, num_inference_steps=4)
@@ -134,24 +136,22 @@ def test_free_words_have_evidence(family):
 def test_words_of_each_video():
     pipe = load()
     clips = [world.clip(c, seed=1) for c in ('a red circle moves left', 'a blue square moves up')]
-    given = [c.video for c in clips], [c.caption for c in clips]
-    table = score_heads(pipe, *given, [['red'], ['blue']], by='evidence', steps=12)
-    one = score_heads(pipe, clips[1].video, clips[1].caption, 'blue', by='evidence', steps=12)
+    table = score_heads(pipe, clips, words=[['red'], ['blue']], by='evidence', steps=12)
+    one = score_heads(pipe, clips[1], words='blue', by='evidence', steps=12)
     torch.testing.assert_close(table.scores['evidence'][1], one.scores['evidence'][0], equal_nan=True)
     with pytest.raises(ValueError, match='1 videos, but there are 2'):
-        score_heads(pipe, *given, [['red']])
+        score_heads(pipe, clips, words=[['red']])
 
 
-@pytest.mark.parametrize('how, said', [(dict(by=[]), 'at least one of'), (dict(by=['size']), "not 'size'"),
+@pytest.mark.parametrize('how, said', [(dict(by=[]), 'at least one of'), (dict(by=['size']), "by='size' is unknown"),
                                        (dict(steps=9), 'outside this run'), (dict(layers=[77]), 'layers'),
-                                       (dict(words='elephant'), 'elephant'), (dict(run=dict(steps=3)), 'give num_inference_steps='),
+                                       (dict(words='elephant'), 'elephant'),
                                        (dict(by='evidence', prompt=''), 'is of words'),
-                                       (dict(words=['cat'], normalise='concepts'), 'at least 2'),
-                                       (dict(by='chi', words='cat'), "words='cat' is of 'evidence', but by="),
-                                       (dict(by='chi', normalise=None), "normalise=None is of 'evidence'"),
-                                       (dict(by='chi', source='concepts'), "source='concepts' is of 'evidence'"),
-                                       (dict(run=dict(frames=9)), 'videos are given: leave one of them out'),
-                                       (dict(normalise='slots'), 'none stands out'),
+                                       (dict(words=['cat'], contrast=Contrast('concepts')), 'at least 2'),
+                                       (dict(by='chi', words='cat'), "words='cat' is for 'evidence', but by="),
+                                       (dict(by='chi', contrast=Contrast(None)), "contrast=.* is for 'evidence'"),
+                                       (dict(by='chi', source='concepts'), "source='concepts' is for 'evidence'"),
+                                       (dict(contrast=Contrast('slots')), 'none stands out'),
                                        (dict(prompt=['a', 'b']), '2 prompts for 1 videos')])
 def test_bad_input_is_a_sentence(family, how, said):
     pipe, videos = family
@@ -165,29 +165,29 @@ def test_bad_input_is_a_sentence(family, how, said):
 @pytest.mark.parametrize('name, least', [('cogvideox', 5), ('animatediff', 2)])
 def test_one_frame_is_refused_before_anything_runs(name, least, monkeypatch):
     pipe, one = tiny(name), torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    found = score_heads(pipe, one, 'a dog', by=['lambda2', 'evidence'], steps=-1, num_inference_steps=4, normalise=None)
+    found = score_heads(pipe, one, 'a dog', by=['lambda2', 'evidence'], steps=-1, num_inference_steps=4, contrast=Contrast(None))
     assert list(found.scores) == ['lambda2', 'evidence'] and bool(found.scores['lambda2'].isfinite().any())
-    alone = score_heads(pipe, one, 'a dog', by='evidence', steps=-1, num_inference_steps=4, normalise=None)
+    alone = score_heads(pipe, one, 'a dog', by='evidence', steps=-1, num_inference_steps=4, contrast=Contrast(None))
     torch.testing.assert_close(alone.scores['evidence'], found.scores['evidence'], equal_nan=True)
     assert bool(alone.scores['evidence'].isfinite().any())
-    monkeypatch.setattr(selection, 'encode', None)
+    monkeypatch.setattr('vidlens.seam.traces.predict', None)       # nothing runs
     for given, rest in ((dict(prompt='a dog'), r"\['lambda2', 'evidence'\]"), (dict(by='dbi'), r"\['lambda2'\]")):
         with pytest.raises(ValueError, match=rf'needs at least {least} frames, and this video has 1: use by={rest}'):
             score_heads(pipe, one, **given, steps=-1, num_inference_steps=4)
     with pytest.raises(ValueError, match=f'chi needs at least {least} frames, and this video has 1'):
-        score_heads(pipe, prompt='a dog', run=dict(frames=1), num_inference_steps=4)
+        score_heads(trace(pipe, prompt='a dog', generation=dict(frames=1), num_inference_steps=4))
 
 
 def test_what_a_table_was_made_of_is_told(family, tmp_path):
     pipe, videos = family
-    how = dict(steps=(1, -1), num_inference_steps=4, seed=3)
-    facts = (table := score_heads(pipe, videos, [PROMPT, 'a dog'], 'a', normalise=None, **how)).facts
+    how = dict(steps=(1, -1), num_inference_steps=4)
+    facts = (table := score_heads(pipe, videos, [PROMPT, 'a dog'], 'a', contrast=Contrast(None), **how)).facts
     at = [step_at(pipe, n, num_inference_steps=4).s for n in (1, 3)]
     assert facts['sigmas'] == pytest.approx(at, abs=1e-3) and facts['words'] == [['a'], ['a']]
-    want = dict(videos=2, num_inference_steps=4, prompts=[PROMPT, 'a dog'], seed=3, normalise=None, source='prompt', run=None, dtype='float32',
+    want = dict(videos=2, num_inference_steps=4, prompts=[PROMPT, 'a dog'], seed=0, normalise=None, source='prompt', generation=None, dtype='float32',
                 model=type(pipe.transformer).__name__, pipeline=type(pipe).__name__, scheduler=type(pipe.scheduler).__name__)
     assert want.items() <= facts.items() and facts['versions']['torch'] == torch.__version__
-    assert HeadTable.load(table.save(tmp_path / 'heads.npz')).facts == facts
+    assert HeadTable.load(table.save(tmp_path / 'heads.safetensors')).facts == facts
     assert not {'words', 'normalise', 'source'} & score_heads(pipe, videos[0], by='chi', **how).facts.keys()
 
 
@@ -221,17 +221,18 @@ def shaped(family, layers, heads, **config):
     return pipe
 
 
-@pytest.mark.parametrize('family, layers, heads, count, k, step, of', [
+@pytest.mark.parametrize('family, layers, heads, count, k, step, num_inference_steps', [
     ('cogvideox', 30, 30, 17, 5, 30, 50), ('cogvideox', 42, 48, 21, 5, 30, 50), ('hunyuanvideo', 20, 24, 13, 5, 20, 30),
     ('wan', 30, 12, 15, 3, 20, 50), ('wan', 40, 40, 21, 5, 20, 50)])
 def test_published_choices(family, layers, heads, count, k, step, num_inference_steps):
     pipe = shaped(family, layers, heads)
     found = published_choice(pipe)
     assert len(found['layers']) == len(set(found['layers'])) == count and max(found['layers']) < layers
-    assert (found['k'], found['step'], found['num_inference_steps']) == (k, step, num_inference_steps)
+    assert (found['heads'], found['steps'], found['num_inference_steps']) == (HeadChoice(k), step, num_inference_steps)
     exact = published_choice(pipe, exact=True)
-    assert exact['normalise'] == 'slots' and exact['together'] == (family != 'wan')
-    assert published_choice(pipe, generation=True) == {n: v for n, v in found.items() if n != 'step'}
+    assert exact['contrast'] == Contrast('slots', together=family != 'wan')
+    n = num_inference_steps
+    assert published_choice(pipe, generation=True) == found | dict(steps=list(range(round(.4 * n), round(.9 * n))))
 
 
 @pytest.mark.parametrize('family, layers, heads, config', [
@@ -259,9 +260,9 @@ def test_a_published_choice_fits_both_verbs(family, generation, exact, monkeypat
     monkeypatch.setitem(selection._PUBLISHED, shape, ('tiny', [(0, 0)], 1, 2, 4, 'prompt' if is_cross(pipe) else 'concepts'))
     monkeypatch.setitem(selection._COMMON, 'in_channels', (pipe.transformer.config.in_channels,))
     choice = published_choice(pipe, exact, generation)
-    run = dict(frames=9, height=32, width=32)
-    found = imap_generation(pipe, PROMPT, 'cat', run=run, **choice).maps if generation else \
-        imap(pipe, videos[0], 'cat', PROMPT, **choice)
+    t = trace(pipe, None if generation else videos[0], PROMPT, num_inference_steps=choice['num_inference_steps'],
+              generation=dict(frames=9, size=(32, 32)) if generation else None)
+    found = imap(t, words='cat', **{n: v for n, v in choice.items() if n != 'num_inference_steps'})
     assert list(found.heads) == [0] and len(found.heads[0]) == 1 and found.facts['source'] == choice['source']
     assert found.facts['steps'] == ([2, 3] if generation else [2])
 

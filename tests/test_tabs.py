@@ -11,7 +11,7 @@ from vidlens import world
 from vidlens.seam import hooks
 from vidlens.seam.card import model_of
 from vidlens.motion.channels import channel_curves
-from vidlens.live.trace import hold
+from vidlens.live.engine import hold
 from vidlens.live.channels_explorer import ChannelsExplorer
 from vidlens.live.explorer import State
 from vidlens.live.steer_explorer import SteerExplorer, ablated, parse_heads

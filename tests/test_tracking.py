@@ -1,198 +1,185 @@
-"""Clips of any length: every frame is in a chunk, costs are averaged as stated, planted motion is read to the token."""
-from pathlib import Path
-
-import numpy as np
+"""`track`: points of a clip, of a tape, of a kept trace; one pass or many; bad input in a sentence."""
 import pytest
 import torch
-from seam import tiny
-from torch.nn.functional import one_hot
 
-import vidlens
 from vidlens import world
-from vidlens.points.tapvid import PointClip, evaluate_tapvid
-from vidlens.core.grid import Grid
+from vidlens.core.tables import BestSite
+from vidlens.points.long_videos import Chunks, track_long
+from vidlens.points.matching import Matching, match_fields
+from vidlens.points.scoring import world_clips
+from vidlens.points.tracking import point_map, track
 from vidlens.seam.capturing import capture
-from vidlens.points.matching import Matching, match
-from vidlens.seam.run import renoise
-from vidlens.points.long_videos import Chunk, _from_anchor, plan_chunks, track_long, tracker
-
-GOLDEN = Path(__file__).parent / 'golden'
-HOW = dict(heads=None, symmetric=False, scale=None, lookup='nearest', readout='argmax', temperature=1., window=2,
-           cycle=None, min_score=None)
+from vidlens.seam.families import tiny
+from vidlens.seam.run import generate, renoise
+from vidlens.seam.traces import trace
+from vidlens.words.word_maps import imap
 
 
 @pytest.fixture(scope='module')
-def pipe():
-    return vidlens.load()
+def clips(pipe):
+    return world_clips(pipe, 6, seed=11)
 
 
-@pytest.fixture(scope='module')
-def clip():
-    return world.clip('a red circle moves right', seed=5, frames=26, points=4, background=4)
+def test_track_follows_planted_points(pipe):
+    errors, still = [], []
+    for clip in world_clips(pipe, 4, seed=21):
+        q = clip.queries[clip.owner >= 0]
+        found = track(pipe, clip, q, steps=-10)
+        sure = found.error <= 8
+        assert torch.equal(found.visible[:, ::4], sure[:, ::4]) and found.visible[:, 0].all()
+        truth, seen = clip.tracks[clip.owner >= 0], clip.visible[clip.owner >= 0]
+        errors.append((found.xy - truth).norm(dim=-1)[seen].mean())
+        still.append((q[:, None, 1:] - truth).norm(dim=-1)[seen].mean())
+        assert found.xy.shape == truth.shape
+    assert torch.stack(errors).mean() < torch.stack(still).mean(), 'no better than standing still'
 
 
-PLANS = [(n, a, length, r, order, overlap) for n in (1, 2, 5, 13, 26, 57) for a in {0, n // 2, n - 1}
-         for length in (2, 5, 13) for r, order in ((1, 'interleaved'), (1, 'consecutive'), (4, 'consecutive'))
-         for overlap in (0, 2) if overlap < length - 1]
-
-
-@pytest.mark.parametrize('n, anchor, length, r, order, overlap', PLANS)
-def test_every_frame_is_shown_and_every_chunk_is_full(n, anchor, length, r, order, overlap):
-    plan = plan_chunks(n, anchor, length, r, order, overlap)
-    assert {anchor} | {f for c in plan for f in c.frames} == set(range(n))
-    assert all(c.frames[0] == anchor and len(c.frames) == 1 + (length - 1) * r for c in plan)
-    assert all(len(c.times) == length - 1 and c.times[0] is not None and anchor not in c.times for c in plan)
-    times = {t for c in plan for t in c.times if t is not None}
-    assert (times == set(range(n)) - {anchor}) if r == 1 else {0, n - 1} <= times | {anchor}
-    for c in plan:      # a token frame sits at the last RGB frame that it covers
-        ends = [c.frames[r * (i + 1)] for i in range(length - 1)]
-        assert all(t in (None, e) for t, e in zip(c.times, ends))
-
-
-def test_published_chunks_span_the_clip():
-    plan = plan_chunks(49, 0, 13)
-    assert [c.frames for c in plan] == [(0, *range(a, 49, 4)) for a in (1, 2, 3, 4)]
-
-
-def test_overlap_is_at_least_what_was_asked():
-    plan = plan_chunks(30, 0, 9, order='consecutive', overlap=3)
-    assert all(len(set(a.times) & set(b.times)) >= 3 for a, b in zip(plan, plan[1:]))
-
-
-@pytest.mark.parametrize('bad', [dict(anchor=9), dict(length=1), dict(overlap=4), dict(order='random'),
-                                 dict(temporal=4, order='interleaved'), dict(anchor=-1)])
-def test_what_cannot_be_planned(bad):
-    with pytest.raises(ValueError, match='use|must'):
-        plan_chunks(**dict(frames=9, anchor=0, length=5) | bad)
-
-
-def shifting(grid, step, frames):
-    "Queries and keys in which the token at (row, col) of the anchor is found `step` columns a frame further."
-    place = torch.arange(grid.rows * grid.cols).view(grid.rows, grid.cols)
-    codes = [one_hot(place.roll(step * f, 1).flatten(), grid.per_frame).float() for f in frames]
-    return torch.cat(codes)[None], 40 * torch.cat(codes)[None]
-
-
-@pytest.mark.parametrize('order, overlap', [('interleaved', 0), ('consecutive', 0), ('consecutive', 2)])
-@pytest.mark.parametrize('symmetric', [False, True])
-def test_planted_translation_is_read_to_the_token(order, overlap, symmetric):
-    grid, n, anchor = Grid(5, 4, 9, 8, 1, False), 12, 7
-    plan = plan_chunks(n, anchor, 5, 1, order, overlap)
-    xy = torch.tensor([[4., 4.], [37.5, 12.25], [71., 31.]])
-    found = _from_anchor(lambda c: iter([[shifting(grid, 1, [f - anchor for f in c.frames])]]), plan, grid, anchor, xy,
-                         HOW | dict(symmetric=symmetric, cycle=8.), lambda: None)
-    wanted = (xy[:, None, 0] + 8 * (torch.arange(n) - anchor)) % 72
-    assert torch.allclose(found.xy[..., 0], wanted) and torch.allclose(found.xy[..., 1], xy[:, None, 1].expand(-1, n))
-    assert found.times.tolist() == list(range(n)) and found.error.max() < 1e-4
-
-
-def test_frames_in_two_chunks_have_their_costs_averaged():
-    "A chunk that is sure outvotes one that is not; a frame that fills up has no vote."
-    grid = Grid(3, 1, 4, 8, 1, False)
-    def passes(chunk):
-        sure = chunk.frames[2] == 2
-        q, k = torch.eye(4).repeat(3, 1)[None], torch.eye(4).repeat(3, 1)[None] * (60 if sure else 1.)
-        k[:, 4:8] = k[:, 4:8].roll(2 if sure else 1, 1)
-        return iter([[(q, k)]])
-    plan, xy = [Chunk((0, 1, 2), (1, 2)), Chunk((0, 1, 3), (1, 3))], torch.tensor([[20., 4.]])
-    found = _from_anchor(passes, plan, grid, 0, xy, HOW, lambda: None)
-    assert found.xy[0, 1].tolist() == [4., 4.] and found.times.tolist() == [0, 1, 2, 3]
-    only = _from_anchor(passes, [Chunk((0, 1, 2), (None, 2)), plan[1]], grid, 0, xy, HOW, lambda: None)
-    assert only.xy[0, 1].tolist() == [28., 4.]
-
-
-@pytest.mark.parametrize('name', ['interval_avg', 'stride_avg', 'stride_first'])
-@pytest.mark.parametrize('suffix', ['ref', 'fixed'])
-def test_the_official_loop(name, suffix):
-    "Published scale (D4) and drifting lookup (D2), overlaps averaged or first come."
-    with np.load(GOLDEN / f'06_chunked_tracking__{name}.npz') as z:
-        z = {k: z[k] for k in z.files}
-    grid = Grid(int(z['p_chunk_len']), int(z['p_h']), int(z['p_w']), int(z['p_stride']), 1, False)
-    plan, qk, seen = [], {}, set()
-    for i in range(int(z['p_n_chunks'])):
-        frames = tuple(int(f) for f in z[f'in_chunk{i}_frames'])
-        times = tuple(f if bool(z['p_average_overlapped_corr']) or f not in seen else None for f in frames)
-        chunk = Chunk((0, *frames), tuple(None if f in frames[:j] else t for j, (f, t) in enumerate(zip(frames, times))))
-        seen |= set(frames)
-        plan.append(chunk)
-        qk[i] = tuple(torch.as_tensor(z[f'in_chunk{i}_{x}']).float().flatten(1, 2) for x in ('query', 'key'))
-    order = iter(range(len(plan)))
-    t, *xy = torch.as_tensor(z['in_query_points_txy'][0]).float().unbind(-1)
-    how = HOW | dict(symmetric=True, lookup='published', scale=1 / float(z[f'p_softmax_scale_{suffix}']))
-    found = _from_anchor(lambda c: iter([[qk[next(order)]]]), plan, grid, 0, torch.stack(xy, -1), how, lambda: None)
-    wanted = torch.as_tensor(z[f'out_trajectory_px_{suffix}'][0]).transpose(0, 1)
-    assert (t == 0).all() and found.xy.shape == wanted.shape
-    torch.testing.assert_close(found.xy, wanted, rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize('encoding', ['frames', 'causal'])
-def test_one_chunk_is_a_plain_match(pipe, clip, encoding):
-    n = 5 if encoding == 'frames' else 17
-    video, ask = clip.video[:n], torch.cat([torch.zeros(len(clip.queries), 1), clip.queries[:, 1:]], 1)
-    found = track_long(pipe, video, ask, 4, encoding=encoding, cycle=1.)
+def test_track_from_a_tape_of_the_same_forward_is_the_same(pipe, clips):
+    clip = clips[0]
     with capture(pipe, 'q k', layers=4) as tape:
-        renoise(pipe, video, step=-2, num_inference_steps=30, encoding=encoding)    # the default of track_long
-    grid = Grid(5, 8, 8, 8, 1 if encoding == 'frames' else 4, encoding == 'causal')
-    plain = match(tape.get('q', 4)[0], tape.get('k', 4)[0], grid, ask, matching=Matching()).at_frames(n)
-    assert torch.allclose(found.xy, plain.xy, atol=1e-4) and torch.allclose(found.score, plain.score, atol=1e-5)
-    assert torch.equal(found.visible, plain.visible) and torch.allclose(found.error, plain.error, atol=1e-4)
+        renoise(pipe, clip.video, clip.caption, step=-10, num_inference_steps=30)
+    a = track(pipe, clip, clip.queries, layers=4, steps=-10)
+    b = track(trace(pipe, tape=tape), points=clip.queries, layers=4)
+    assert torch.equal(a.xy, b.xy)
+    with trace(pipe, clip) as t:
+        c = track(t, points=clip.queries, layers=4, steps=-10)
+        assert torch.equal(a.xy, c.xy) and torch.equal(a.visible, c.visible) and torch.equal(a.score, c.score)
 
 
-def test_any_frame_any_size(pipe, clip):
-    "Queries in several frames, a clip that is not of the model's size, several layers and steps."
-    video = torch.nn.functional.interpolate(clip.video.movedim(-1, 1), scale_factor=(1.5, 2.)).movedim(1, -1)
-    ask, told = torch.tensor([[0, 20., 20.], [9, 64., 48.], [25, 127., 95.]]), []
-    found = track_long(pipe, video, ask, [3, 4], [-12, -6], on_pass=lambda i, n: told.append((i, n)))
-    assert found.xy.shape == (3, 26, 2) and found.xy.isfinite().all() and found.visible.shape == (3, 26)
-    for i, (t, *xy) in enumerate(ask.tolist()):
-        assert torch.allclose(found.xy[i, int(t)], torch.tensor(xy), atol=1e-4) and found.visible[i, int(t)]
-    assert told == [(i + 1, 42) for i in range(42)]    # 3 anchors, 7 chunks each, 2 steps
+def test_a_tape_of_another_model_or_beside_a_video_is_refused(pipe, clips):
+    wan = tiny('wan')
+    with capture(pipe, 'q k', layers=1) as tape:
+        renoise(pipe, clips[0].video, step=-1, num_inference_steps=4)
+    with pytest.raises(ValueError, match='a video and a tape: .* Leave one out'):
+        trace(pipe, clips[0].video, tape=tape)
+    with pytest.raises(ValueError, match='a trace has its own video, .* leave video and chunks out'):
+        track(trace(pipe, tape=tape), clips[0].video)
+    with pytest.raises(ValueError, match='the tape is of CogVideoXTransformer3DModel with 6 layers, but this pipeline has WanTr'):
+        trace(wan, tape=tape)
+    with pytest.raises(ValueError, match='with 6 layers, but this pipeline has CogVideoXTransformer3DModel with'):
+        trace(tiny('cogvideox'), tape=tape)
+    tape.facts, tape.num_layers = {}, None
+    assert track(trace(pipe, tape=tape), layers=1).xy.shape == (36, 17, 2), 'one that does not tell is taken'
 
 
-def test_averaging_a_layer_with_itself_changes_nothing(pipe, clip):
-    a, b = (track_long(pipe, clip.video, clip.queries[:3], layers, steps) for layers, steps in ((4, -9), ([4, 4], [-9, -9])))
-    assert torch.allclose(a.xy, b.xy, atol=1e-4) and torch.allclose(a.score, b.score, atol=1e-5)
+def test_verbs_take_clips(pipe, clips):
+    a, b = (track(pipe, x, [[0, 8, 8]], layers=2, steps=-1, num_inference_steps=4) for x in (clips[0], clips[0].video))
+    assert a.xy.shape == b.xy.shape == (1, 17, 2)
+    assert imap(pipe, clips[0], 'circle', 'a red circle moves left', steps=-1, num_inference_steps=4).maps.shape[0] == 1 \
+        if clips[0].caption == 'a red circle moves left' else True
 
 
-@pytest.mark.parametrize('encoding', ['frames', 'causal'])
-def test_short_clips_are_filled_up(pipe, clip, encoding):
-    found = track_long(pipe, clip.video[:3], [[1, 20., 20.]], 4, encoding=encoding)
-    assert found.xy.shape == (1, 3, 2) and found.xy[0, 1].tolist() == [20., 20.]
-    alone = track_long(pipe, clip.video[:1], [[0, 20., 20.]], 4, encoding=encoding)
-    assert alone.xy.tolist() == [[[20., 20.]]]
+def test_visibility_is_predicted_unless_it_is_not_wanted(pipe, clips):
+    "The way back may miss by a token's side; a wider or no limit hides fewer."
+    found = [track(pipe, clips[0].video, layers=0, matching=m)
+             for m in (None, Matching(cycle=1.), Matching(cycle=8.), Matching(cycle=None))]
+    assert torch.equal(found[0].visible, found[1].visible) and torch.equal(found[0].xy, found[3].xy)
+    shares = [float(f.visible.float().mean()) for f in found]
+    assert shares[0] <= shares[2] <= shares[3] == 1
 
 
-def test_as_a_tracker_for_an_evaluation(pipe, clip):
-    point = PointClip('one', clip.tracks, clip.visible, clip.video)
-    first = evaluate_tapvid([point], tracker(pipe, 4, encoding='causal'), size=64)
-    assert 0 <= float(first['d_avg'][0]) <= 1 and first.queries == [len(clip.tracks)]
+def test_a_clip_of_any_size_and_length_is_tracked_in_its_own_pixels(pipe):
+    video = torch.rand(1, 90, 120, 3).expand(25, -1, -1, -1)
+    asked = [[0, 60., 45.], [20, 110., 12.5]]
+    found = track(pipe, video, asked, layers=4, num_inference_steps=6, steps=-1)
+    assert found.xy.shape == (2, 25, 2) and torch.allclose(found.xy[1, 20], torch.tensor([110., 12.5]), atol=1e-3)
+    want = track_long(pipe, video, asked, 4, -1, 6)
+    assert torch.equal(found.xy, want.xy) and torch.equal(found.visible, want.visible)
+    assert track(pipe, video[:3], layers=4, num_inference_steps=6, steps=-1, matching=Matching(cycle=None)).visible.all()
+
+
+@pytest.mark.parametrize('shape', [(17, 60, 64), (16, 64, 64), (21, 64, 64), (17, 128, 128), (1, 50, 50)])
+def test_what_one_pass_does_not_take_goes_in_chunks(pipe, shape, monkeypatch):
+    asked = []
+    monkeypatch.setattr('vidlens.points.tracking.track_long', lambda *a, **k: asked.append(k) or track_long(*a, **k))
+    assert track(pipe, torch.rand(*shape, 3), layers=0, num_inference_steps=4, steps=-1).xy.shape == (36, shape[0], 2)
+    assert asked == [dict(heads=None, matching=Matching(), chunks=None)], 'with the defaults of track_long'
+
+
+def test_several_layers_and_steps_share_a_causal_pass(pipe, clips):
+    "For one layer and step in a list that is what one pass gives; more are averaged as the tape's are."
+    clip, ask = clips[0], clips[0].queries[::5]
+    a, b = (track(pipe, clip, ask, layers=n, steps=-10) for n in (4, [4]))
+    assert torch.equal(a.xy, b.xy) and torch.equal(a.visible, b.visible)
+    found = track(pipe, clip, ask, layers=[3, 4], steps=[-12, -8])
+    with capture(pipe, 'q k', layers=[3, 4]) as tape:
+        for step in (-12, -8):
+            renoise(pipe, clip.video, clip.caption, step=step, num_inference_steps=30)
+    again = track(trace(pipe, tape=tape), points=ask, layers=[3, 4], steps=[-12, -8])
+    assert torch.allclose(found.xy, again.xy) and not torch.equal(found.xy, a.xy)
+    long = track(pipe, clip, ask, layers=[3, 4], steps=[-12, -8], chunks=Chunks('causal', prompt=clip.caption))
+    assert torch.allclose(found.xy, long.xy, atol=1e-4)
+
+
+def test_heads_can_be_chosen(pipe, clips):
+    clip = clips[0]
+    one, same, every = (track(pipe, clip, clip.queries[:4], layers=4, steps=-10, heads=h) for h in ([1], 1, None))
+    assert torch.equal(one.xy, same.xy) and not torch.equal(one.xy, every.xy)
+
+
+def test_the_best_site_is_handed_on(pipe, clips):
+    site = BestSite(layer=4, step=20, num_inference_steps=30)
+    a, b = track(pipe, clips[0], site=site), track(pipe, clips[0], layers=4, steps=20)
+    assert torch.equal(a.xy, b.xy)
+    with pytest.raises(ValueError, match='site says which layer and step'):
+        track(pipe, clips[0], site=site, layers=2)
+
+
+def test_tape_of_a_generation_serves_all_methods(pipe):
+    with capture(pipe, 'q k o', steps=-5) as tape:
+        generate(pipe, 'a red circle moves left', num_inference_steps=10)
+    t = trace(pipe, tape=tape)
+    assert track(t, layers=4).xy.shape == (36, 17, 2) and imap(t, words='circle').maps.shape == (1, 5, 8, 8)
+    with pytest.raises(ValueError, match='this trace is of a tape: its video is not there'):
+        t.video
+
+
+def test_default_layer_is_measured_at_the_size_of_the_video():
+    "Wan's own default size would be 81 frames of 480x832."
+    assert track(tiny('wan'), torch.rand(9, 32, 32, 3), [[0, 8, 8]], steps=-1, num_inference_steps=4).xy.shape == (1, 9, 2)
+
+
+def test_a_tape_knows_its_prompts(pipe):
+    with capture(pipe, 'q k o', layers=4, steps=-1) as tape:
+        generate(pipe, ['a red circle moves left', 'a blue star moves up'], num_inference_steps=3)
+    assert imap(trace(pipe, tape=tape, item=1), words='star').facts['prompt'] == 'a blue star moves up'
+    with pytest.raises(ValueError, match="made with 'a red circle moves left'"):
+        trace(pipe, prompt='a blue star moves up', tape=tape)
+    with pytest.raises(ValueError, match='item=2, but the tape holds 2 videos: use 0 to 1'):
+        trace(pipe, tape=tape, item=2)
+    assert track(trace(pipe, tape=tape, item=1)).xy.shape == (36, 17, 2)  # the only layer of the tape
+
+
+def test_steps_choose_where_a_tape_holds_several(pipe):
+    with capture(pipe, 'q k', steps=[1, 2]) as tape:
+        generate(pipe, 'a red circle moves left', num_inference_steps=3)
+    t = trace(pipe, tape=tape)
+    a, b, both, every = (track(t, layers=4, steps=s) for s in (1, 2, [1, 2], None))
+    assert not torch.equal(a.xy, b.xy) and torch.equal(both.xy, every.xy) and torch.equal(track(t, layers=4).xy, every.xy)
+    with pytest.raises(ValueError, match=r'the tape kept steps \[1, 2\] of 3, and not 0'):
+        track(t, layers=4, steps=0)
 
 
 @pytest.mark.parametrize('family', ['cogvideox', 'wan', 'hunyuanvideo'])
-def test_other_families(family):
-    found = track_long(tiny(family), torch.rand(11, 40, 40, 3), [[0, 8., 8.], [4, 30., 20.]], 0, -1, num_inference_steps=4, chunk=3,
-                       size=(32, 32))
-    assert found.xy.shape == (2, 11, 2) and found.xy.isfinite().all()
+def test_points_of_every_family(family):
+    pipe, video = tiny(family), torch.rand(9, 32, 32, 3)
+    assert track(pipe, video, [[0, 8, 8]], layers=1, steps=-1, num_inference_steps=4).xy.shape == (1, 9, 2)
+    assert imap(pipe, video, 'cat', 'a cat runs', steps=-1, num_inference_steps=4).maps.shape[0] == 1
+    field = point_map(pipe, video, (0, 8, 8), layer=1, step=-1, num_inference_steps=4)
+    with capture(pipe, 'q k', layers=1) as tape:
+        renoise(pipe, video, step=-1, num_inference_steps=4)
+    assert torch.equal(field, match_fields(*(tape.get(n, 1)[0] for n in 'qk'), tape.grid, [(0, 8, 8)])[0])
 
 
-def test_layers_of_a_unet_have_grids_of_their_own():
-    pipe, video, ask = tiny('animatediff'), torch.rand(16, 32, 32, 3), [[0, 8., 8.], [4, 30., 20.]]
-    found = track_long(pipe, video, ask, [4, 34], num_inference_steps=4, chunk=16)
-    with capture(pipe, 'q k', layers=[4, 34]) as tape:
-        renoise(pipe, video, step=-2, num_inference_steps=4, encoding='frames')
-    q, k = ([tape.get(kind, n)[0] for n in (4, 34)] for kind in 'qk')
-    want = match(q, k, tape.grid_of(4), ask[:1])
-    assert (tape.grid_of(4).rows, tape.grid.rows) == (4, 8) and torch.allclose(found.xy[:1], want.xy, atol=1e-4)
-    assert track_long(pipe, video.repeat(3, 1, 1, 1)[:40], ask, 4, num_inference_steps=4).xy.shape == (2, 40, 2)
-    with pytest.raises(ValueError, match='layer 0 has 8x8 tokens in a frame and layer 4 4x4.*one by one, layer=4'):
-        track_long(pipe, video, ask, [0, 4], num_inference_steps=4)
-
-
-@pytest.mark.parametrize('bad, says', [
-    (dict(encoding='both'), "'frames' or 'causal'"), (dict(chunk=40), '26'), (dict(chunk=1), 'at least 2'),
-    (dict(queries=[[40, 1., 1.]]), 'query 0'), (dict(queries=[[0, float('nan'), 1.]]), 'query 0'),
-    (dict(layers=9), '6 layers'), (dict(steps=99), '30'), (dict(overlap=9), 'overlap'), (dict(lookup='near'), 'lookup'),
-    (dict(readout='mean'), 'readout'), (dict(layers=[]), 'layers'), (dict(steps=[]), 'steps')])
-def test_what_does_not_fit_is_said(pipe, clip, bad, says):
-    with pytest.raises(ValueError, match=says):
-        track_long(pipe, clip.video, **dict(queries=[[0, 9., 9.]], layers=4) | bad)
+@pytest.mark.parametrize('call, says', [
+    (lambda p: track(p), 'track needs a video'),
+    (lambda p: imap(p, torch.rand(17, 64, 64, 3), 'dog', 'a red circle moves left'), "'dog' is not in the prompt"),
+    (lambda p: imap(p, torch.rand(17, 64, 64, 3)), 'give prompt='),
+    (lambda p: track(p, torch.rand(17, 64, 64, 3), layers=[]), 'layers=.*no number at all'),
+    (lambda p: track(p, torch.rand(17, 64, 64, 3), layers=1, steps=[]), 'steps=.*no number at all'),
+    (lambda p: track(p, torch.rand(17, 64, 64, 3), [[0, 99, 5]], layers=1), '99'),
+    (lambda p: track(p, torch.rand(17, 64, 64, 3), layers=9), '6 layers'),
+])
+def test_bad_input_names_the_fix(pipe, call, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        call(pipe)

@@ -4,7 +4,7 @@ The rooms, each of which imports only from those above it:
 
     vidlens.core      token grids, files, statistics, video, pictures, reports
     vidlens.world     procedural videos with exact captions, masks, tracks and flow
-    vidlens.seam      where vidlens meets diffusers: cards of model families, tapes, hooks, loading, running
+    vidlens.seam      where vidlens meets diffusers: cards of model families, tapes, hooks, loading, running, traces
     vidlens.points    which tokens match over time: matching, scores, tracking                     (DiffTrack)
     vidlens.motion    which channels carry motion, and steering by them                            (MOFT)
     vidlens.words     where, when and which way a word is expressed                                (IMAP)
@@ -26,35 +26,23 @@ __version__ = "0.1.0"
 _TABLE = {
     '': 'world',
     'core.grid': 'Grid',
-    'core.video': 'read_video write_video as_video resize',
-    'core.upsampling': 'upsample',
-    'core.pictures': 'show overlay draw_tracks layer_step_map',
+    'core.results': 'load_result',
+    'core.video': 'read_video write_video',
+    'core.pictures': 'show',
     'core.reports': 'report',
-    'seam.card': 'Card card_of sites',
+    'seam.card': 'sites',
     'seam.tape': 'Tape',
-    'seam.hooks': 'CaptureError',
     'seam.capturing': 'capture',
     'seam.editing': 'edit',
     'seam.loading': 'load',
-    'seam.run': 'generate fit_video encode decode renoise invert',
-    'points.attention': 'attention_scores',
-    'points.score_tables': 'ScoreTable',
-    'points.trackers': 'pseudo_truth',
-    'points.flow': 'motion_flow',
-    'points.scoring': 'score score_generation best_layer',
-    'points.long_videos': 'track_long',
+    'seam.run': 'generate renoise invert fit_video',
+    'seam.traces': 'trace',
+    'points.scoring': 'score',
     'points.tracking': 'track',
-    'points.tapvid': 'PointClip read_tapvid evaluate_tapvid',
-    'motion.one_site': 'moft',
     'motion.discovery': 'discover',
-    'motion.cag': 'CAG',
-    'motion.steering': 'control Region Drag motion_of',
-    'words.word_maps': 'imap imap_generation',
-    'words.selection': 'score_heads published_choice',
-    'words.segmentation': 'read_segmentation segment evaluate_segmentation',
-    'words.prompts': 'read_prompts',
-    'words.judging': 'JudgeItem judge_maps',
-    'live.trace': 'hold',
+    'motion.steering': 'control Region Drag',
+    'words.word_maps': 'imap',
+    'words.selection': 'score_heads',
     'live.tabs': 'explore',
 }
 _HOME = {name: module for module, names in _TABLE.items() for name in names.split()}

@@ -26,8 +26,8 @@ from .core.results import Result
 from .core.tables import BestSite
 from .core.video import resize, take_frames, write_video
 from .motion.one_site import MotionChannels, moft
-from .points.score_tables import ScoreTable, score_rows
 from .points.matching import Tracks, points_on_grid
+from .points.score_tables import ScoreTable, score_rows
 from .points.scoring import score, world_clips
 from .points.tracking import track
 from .seam.capturing import capture
@@ -35,9 +35,10 @@ from .seam.card import card_of, model_of, sites
 from .seam.loading import randomise
 from .seam.run import default_size, encode, fit_video, generate, renoise, step_at, text_of
 from .seam.tape import Tape
+from .seam.traces import trace
 from .words.grounding import WordScores, score_words
+from .words.maps import Contrast
 from .words.word_maps import ConceptMaps, imap
-
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
@@ -199,8 +200,7 @@ def _score_layers(given: _Given, found: Findings, clips: int, say: Callable[[str
     "Score the layers at three noise levels, then those of an untrained copy."
     say(f'which layer matches points? {clips} clips of the world, {len(given.levels)} noise levels')
     made = world_clips(given.pipe, clips, seed=given.seed + 1)
-    latents = [encode(given.pipe, c.video) for c in made]   # once: encoding costs more than a forward pass
-    options: Any = dict(steps=given.levels, num_inference_steps=given.n, latents=latents)
+    options: Any = dict(steps=given.levels, num_inference_steps=given.n)
     found.scores = score(given.pipe, made, **options)
     found.best = best_accuracy(found.scores, given.n)
     if sum(p.numel() for p in model_of(given.pipe).parameters()) < 50e6:
@@ -242,12 +242,12 @@ def _read_video(given: _Given, found: Findings, clips: int, say: Callable[[str],
         f'{" and ".join(map(str, sorted(steps)))} of a run of {given.n}')
     tape = _captured(given, found, sorted(steps))
     found.grid, found.facts = tape.grid, _facts(given, tape) | {'points read at step': at}
-    found.tracks = track(given.pipe, queries=given.queries, layer=found.best.layer, tape=tape, step=at)
+    read = trace(given.pipe, tape=tape)
+    found.tracks = track(read, points=given.queries, layers=found.best.layer, steps=at)
     if found.word_scores:
         where = found.word_scores
         found.facts |= {'words read at steps': where.read_steps, 'words read in layers': where.read_layers}
-        found.maps = imap(given.pipe, words=given.words, prompt=given.prompt, tape=tape, layers=where.read_layers,
-                          step=where.read_steps, normalise=given.empty)
+        found.maps = imap(read, words=given.words, layers=where.read_layers, steps=where.read_steps, contrast=Contrast(given.empty))
 
 # %% ../nbs/80_analysis.ipynb #61425a79
 def _captured(given: _Given, found: Findings, steps: list[int]) -> Tape:
@@ -284,7 +284,7 @@ def _check_tracks(given: _Given, found: Findings, clips: int, say: Callable[[str
     assert best is not None
     for clip in world_clips(given.pipe, n, seed=given.seed + 999):
         points, truth, seen = (x[clip.owner >= 0] for x in (clip.queries, clip.tracks, clip.visible))
-        tracks = track(given.pipe, clip.video, points, layer=best.layer, step=best.step if given.step is None else given.step,
+        tracks = track(given.pipe, clip.video, points, layers=best.layer, steps=best.step if given.step is None else given.step,
                        num_inference_steps=given.n)
         distance = (truth - truth[:, :1]).norm(dim=-1)
         moved = seen & (distance >= card_of(given.pipe).grid(given.pipe, *clip.video.shape[:3]).stride)

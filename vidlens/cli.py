@@ -186,7 +186,7 @@ def run_track(args: argparse.Namespace      # the command's options
     from vidlens.points.matching import points_on_grid
     from vidlens.points.scoring import best_layer
     from vidlens.points.trackers import tracker_queries
-    from vidlens.points.long_videos import track_long
+    from vidlens.points.long_videos import Chunks, track_long
     from vidlens.core.video import probe_video
     from vidlens.seam.loading import load
 
@@ -202,7 +202,7 @@ def run_track(args: argparse.Namespace      # the command's options
     steps = args.steps or [-2]
     layers = args.layers or [best_layer(pipe, steps[0], args.num_inference_steps)]
     say(f'tracking {len(queries)} points through {len(video)} frames, by layer {", ".join(map(str, layers))}')
-    found = track_long(pipe, video, queries, layers, steps, args.num_inference_steps, seed=args.seed, encoding=args.encoding,
+    found = track_long(pipe, video, queries, layers, steps, args.num_inference_steps, chunks=Chunks(args.encoding, seed=args.seed),
                        on_pass=lambda i, n: say(f'pass {i} of {n}'))
     _write_tracks(found, video, facts, scale[1:], out, args.force)
     if not args.json:
@@ -291,28 +291,35 @@ def _read_words(args: argparse.Namespace, pipe: Any, clip: Any) -> tuple[Any, An
     from vidlens.core.video import probe_video
     from vidlens.seam.run import fit_video
     from vidlens.words.spans import Origin
-    from vidlens.words.word_maps import imap, imap_generation
+    from vidlens.seam.traces import trace
+    from vidlens.words.word_maps import Baselines, imap
+
+    def of(video: Any) -> Any:
+        return trace(pipe, video, args.prompt or '', num_inference_steps=args.num_inference_steps, seed=args.seed, budget=None)
 
     options = _word_options(args)
     if clip is None:
-        sample, maps = imap_generation(pipe, args.prompt, args.words or (), steps=args.steps, **options)
-        return maps, sample.video
+        t = of(None)
+        maps = imap(t, words=args.words or (), baselines=Baselines(args.baselines or ['flow'], args.point), **options)
+        return maps, t.video
     video = fit_video(pipe, clip)
     origin = Origin.of(replace(probe_video(args.video), frames=len(clip)), video)
-    options['place'] = args.point and origin.point(args.point)
-    if not args.baselines and len(video) == 1:
-        options['baselines'] = ()      # nothing moves
-    maps = imap(pipe, video, args.words or (), args.prompt or '', step=args.steps, **options)
+    names = args.baselines or (['flow'] if len(video) > 1 else [])     # in one frame nothing moves
+    baselines = Baselines(names, args.point and origin.point(args.point))
+    maps = imap(of(video), words=args.words or (), baselines=baselines, **options)
     return replace(maps, facts=maps.facts | dict(origin=origin)), video
 
 
 def _word_options(args: argparse.Namespace) -> dict[str, Any]:
     "Options of `imap` on the command line; those that choose heads only if they are given."
-    how = {n: v for n, v in (('by', args.by), ('skip', args.skip)) if v is not None}
-    return how | dict(layers=args.layers, k=args.k, num_inference_steps=args.num_inference_steps, seed=args.seed,
-                      baselines=args.baselines or ['flow'], place=args.point, source=args.source, together=args.together,
-                      against=args.against or (), threshold=args.threshold,
-                      normalise=None if args.normalise == 'none' else args.normalise)
+    from vidlens.words.heads import HeadChoice
+    from vidlens.words.maps import Contrast
+
+    some = args.k is not None or args.threshold is not None
+    heads = HeadChoice(args.k, args.by or 'chi', args.threshold, args.skip or 0) if some else None
+    contrast = Contrast(None if args.normalise == 'none' else args.normalise, together=args.together, against=tuple(args.against or ()))
+    steps = {} if args.steps is None else dict(steps=args.steps)
+    return steps | dict(layers=args.layers, heads=heads, contrast=contrast, source=args.source)
 
 # %% ../nbs/90_cli.ipynb #f79019e5
 def _add_imap(commands) -> None:

@@ -20,10 +20,11 @@ from .measures import Row, fresh, log_progress
 from ..core.grid import Grid
 from ..core.stats import Interval, bootstrap, paired_difference
 from ..points.matching import Matching, match, nearest_patch
-from ..points.scoring import readable_caption
+from ..seam.traces import readable_caption
 from ..seam.capturing import capture
 from ..seam.run import encode, renoise
 from ..seam.tape import Site
+from ..seam.traces import trace, word_kinds
 from ..words.metrics import coverage
 from ..words.word_maps import imap
 
@@ -248,14 +249,9 @@ def mapper(pipe,         # a pipeline like the bundled one
            ) -> Mapper:  # maps(clip, words, step, i): (layers, words, frames, rows, cols)
     """Maps (layers, words, frames, rows, cols) of words of a clip's caption at a step of a run of 30, as `imap` gives
     them of each layer."""
-    last: dict[str, Any] = {'clip': None}       # several steps are asked of a clip: it is encoded once
-
     def maps(clip, words: list[str], step: int, i: int) -> Tensor:
-        if last['clip'] is not clip:
-            last.update(clip=clip, z=encode(pipe, clip.video))
-        with capture(pipe, 'q k o') as tape:
-            renoise(pipe, last['z'], clip.caption, step=step, num_inference_steps=30, seed=i)
-        return torch.stack([imap(pipe, words=words, tape=tape, layers=[n]).maps for n in sorted({key[1] for key in tape})])
+        with trace(pipe, clip, seed=i) as t:
+            return torch.stack([imap(t, words=words, layers=n, steps=step).maps for n in t.layers_for(word_kinds(pipe))])
     return maps
 
 

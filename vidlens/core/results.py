@@ -29,7 +29,7 @@ __all__ = ['FORMAT', 'RECORDS', 'pack_value', 'unpack_value', 'one_line', 'load_
 # Class -> its module. A class that is not listed is neither written nor read.
 RECORDS = {
     'Grid': 'core.grid', 'Interval': 'core.stats', 'BestSite': 'core.tables',
-    'HeadTable': 'words.heads', 'HeadChoice': 'words.heads', 'Contrast': 'words.maps',
+    'ConceptMaps': 'words.word_maps', 'HeadTable': 'words.heads', 'HeadChoice': 'words.heads', 'Contrast': 'words.maps',
     'Segmentation': 'words.segmentation', 'SegmentationTable': 'words.segmentation', 'JudgeScores': 'words.judging',
     'Origin': 'words.spans', 'Span': 'words.spans', 'Displacement': 'words.spans',
     'Matching': 'points.matching', 'Tracks': 'points.matching',

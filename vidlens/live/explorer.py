@@ -12,7 +12,7 @@ from typing import Any
 import ipywidgets as w
 import traitlets as t
 
-from .trace import Engine
+from .engine import Engine
 from .viewer import Viewer
 from .widgets import Chart, beside, close_all, width_layout, wrapped
 from .worker import Job, Worker

@@ -13,7 +13,8 @@ import traitlets as t
 from torch import Tensor
 
 from .explorer import NARROW, Explorer, prompt_words, word_source
-from .trace import Engine, Recent
+from .engine import Engine
+from ..seam.traces import Recent
 from .viewer import Viewer
 from .widgets import Chart, width_layout, wrapped
 from .worker import Job

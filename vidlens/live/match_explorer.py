@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .explorer import Explorer, current_point, options_text, point_text
-from .trace import Engine
+from .engine import Engine
 from .widgets import Chart, Task, wrapped
 from .worker import Job
 from ..points.score_tables import ScoreTable

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .channels_explorer import cancellable
 from .explorer import Explorer
-from .trace import Engine
+from .engine import Engine
 from .viewer import Viewer
 from .widgets import Task, beside, width_layout, wrapped
 from .worker import Job

@@ -18,7 +18,7 @@ from .explorer import Explorer, State
 from .heads_explorer import HeadsExplorer
 from .match_explorer import MatchExplorer
 from .steer_explorer import SteerExplorer
-from .trace import Engine, clip_to_hold, hold
+from .engine import Engine, clip_to_hold, hold
 from .video_explorer import VideoExplorer
 from .widgets import Task, close_all
 from .words_explorer import WordsExplorer

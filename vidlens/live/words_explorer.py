@@ -12,7 +12,7 @@ import ipywidgets as w
 from torch import Tensor
 
 from .explorer import NARROW, Explorer, options_text, prompt_words, word_source, words_in
-from .trace import Engine
+from .engine import Engine
 from .widgets import Chart, Chips, width_layout, wrapped
 from .worker import Job
 from ..words.spans import motion_span

@@ -21,7 +21,7 @@ from .channels import (Channels, Criterion, channel_curves, channel_index, check
 from .clips import DIRECTION_SETS, MotionClips, Moving, given_clips, motion_names, world_motion
 from .one_site import site_of
 from .sweep import DirectionSweep, Discovery, Speed, find_sites, read_speed, score_field
-from ..points.tracking import tape_grid
+from ..seam.traces import tape_grid
 from ..seam.card import card_of, model_of
 from ..seam.capturing import capture
 from ..seam.run import default_size, encode, renoise, step_at

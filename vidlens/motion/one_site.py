@@ -18,7 +18,7 @@ from .channels import (Channels, Criterion, DirectionProbe, check_keep, directio
                                      remove_content)
 from .clips import MotionClips, Moving, given_clips
 from ..points.scoring import world_clips
-from ..points.tracking import tape_grid
+from ..seam.traces import tape_grid
 from ..seam.card import card_of, model_of
 from ..seam.capturing import capture
 from ..seam.choices import at_site, layer_numbers

@@ -28,7 +28,7 @@ from .regions import Drag, MotionReference, Region, warped
 from ..points.flow import amf_loss
 from ..points.scoring import world_clips
 from ..points.trackers import pseudo_truth
-from ..points.tracking import tape_grid
+from ..seam.traces import tape_grid
 from ..seam.capturing import Capture, capture
 from ..seam.card import card_of, model_of
 from ..seam.choices import Budget, Wanted, choose_numbers, layer_numbers, parse_wanted

@@ -15,17 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.checks import number, one_of
 from ..core.grid import Grid
 from ..core.video import resize
 from .matching import (Matching, Tracker, Tracks, as_layers, cost_rows, cycle_error, follow_points,
                                      lookup_tokens, read_out)
 from .trackers import scale_tracks, tracker_queries
-from ..seam.card import card_of, model_of
 from ..seam.capturing import capture
+from ..seam.card import card_of, model_of
+from ..seam.choices import Wanted
 from ..seam.run import default_size, encode, renoise, step_at
 
 # %% auto #0
-__all__ = ['Chunk', 'plan_chunks', 'track_long', 'layers_grid', 'common_grid', 'number_list', 'tracker']
+__all__ = ['Chunk', 'plan_chunks', 'Chunks', 'track_long', 'layers_grid', 'common_grid', 'number_list', 'tracker']
 
 # %% ../../nbs/points/11_long_videos.ipynb #fb69dd43
 @dataclass(frozen=True)
@@ -86,14 +88,35 @@ def plan_chunks(frames: int, anchor: int, length: int, temporal: int = 1, order:
                  for run in _runs(len(side), per * temporal, overlap * temporal)]
     return [_filled(anchor, part, per, temporal) for part in parts]
 
-# %% ../../nbs/points/11_long_videos.ipynb #094e296e
+# %% ../../nbs/points/11_long_videos.ipynb #85700ef8
+@dataclass(frozen=True)
+class Chunks:
+    "How a long clip goes through a model that sees a few frames at once. Raises ValueError for a value that does not exist."
+
+    encoding: str = 'frames'            # 'frames': each RGB frame coded alone (published); 'causal': as video, frames in between interpolated
+    size: tuple[int, int] | None = None # (height, width) that the model sees, to which frames are stretched; None: its own
+    length: int | None = None           # token frames in a pass; None: what the model was made for
+    order: str | None = None            # see `plan_chunks`; None: 'interleaved' for frames, 'consecutive' for causal
+    overlap: int = 0                    # token frames that neighbouring chunks share at least
+    prompt: str = ''                    # words that condition the forward
+    seed: int = 0                       # of the noise
+
+    def __post_init__(self) -> None:
+        one_of('encoding', self.encoding, ('frames', 'causal'))
+        one_of('order', self.order, (None, 'interleaved', 'consecutive'))
+        if self.length is not None:
+            number('length', self.length, low=2, whole=True, example='Chunks(length=5)')
+        number('overlap', self.overlap, low=0, whole=True)
+        number('seed', self.seed, whole=True)
+
+# %% ../../nbs/points/11_long_videos.ipynb #5c5b83b0
 class _Passes:
     "Queries and keys of chunks of one clip: for each step, a list of (q, k) of the layers."
 
-    def __init__(self, pipe, video: Tensor, layers: Sequence[int], steps: Sequence[int], num_inference_steps: int, encoding: str,
-                 prompt: str, seed: int, size: tuple[int, int]) -> None:
-        self.pipe, self.video, self.layers, self.steps, self.num_inference_steps = pipe, video, list(layers), list(steps), num_inference_steps
-        self.encoding, self.prompt, self.seed = encoding, prompt, seed
+    def __init__(self, pipe, video: Tensor, layers: Sequence[int], steps: Sequence[int], num_inference_steps: int, chunks: Chunks,
+                 size: tuple[int, int]) -> None:
+        self.pipe, self.video, self.layers, self.steps = pipe, video, list(layers), list(steps)
+        self.num_inference_steps, self.chunks = num_inference_steps, chunks
         self.card, self.size = card_of(pipe), size
         self.known: dict[int, Tensor] = {}
 
@@ -110,7 +133,7 @@ class _Passes:
 
     def latents(self, chunk: Chunk) -> Tensor:
         "Latents (1, ...) of a chunk."
-        if self.encoding == 'causal':
+        if self.chunks.encoding == 'causal':
             return encode(self.pipe, self._shown(chunk.frames))
         return torch.cat([self._alone(f) for f in chunk.frames], self.card.axes.index('f'))
 
@@ -119,124 +142,111 @@ class _Passes:
         for step in self.steps:
             with capture(self.pipe, 'q k', layers=self.layers,
                          probe=lambda site, q, k: found.update({site.layer: (q[0], k[0])})):
-                renoise(self.pipe, z, self.prompt, step=step, num_inference_steps=self.num_inference_steps, seed=self.seed)
+                renoise(self.pipe, z, self.chunks.prompt, step=step, num_inference_steps=self.num_inference_steps,
+                        seed=self.chunks.seed)
             yield [found[layer] for layer in self.layers]
 
-# %% ../../nbs/points/11_long_videos.ipynb #289b31cf
+# %% ../../nbs/points/11_long_videos.ipynb #7d845e56
 class _Costs:
-    "Sums of cost rows of the asked tokens, and of misses on the way back, by RGB time."
+    "Sums of cost rows of the query tokens, and of errors of the way back, by RGB time."
 
-    def __init__(self, grid: Grid, xy: Tensor, how: dict[str, Any]) -> None:
-        self.grid, self.xy, self.how = grid, xy, how
-        self.look = lookup_tokens(xy, grid, how['lookup'])
-        self.asked = self.look[0].unique()
-        self.read = partial(read_out, grid=grid, readout=how['readout'], temperature=how['temperature'],
-                            window=how['window'])
+    def __init__(self, grid: Grid, xy: Tensor, m: Matching) -> None:
+        self.grid, self.xy, self.matching = grid, xy, m
+        self.look = lookup_tokens(xy, grid, m.lookup)
+        self.queries = self.look[0].unique()
+        self.read = partial(read_out, grid=grid, readout=m.readout, temperature=m.temperature, window=m.window)
         self.rows: dict[int, Tensor] = {}
-        self.misses: dict[int, Tensor] = {}
+        self.errors: dict[int, Tensor] = {}
         self.counts: dict[int, int] = {}
 
     def add(self, layers: list, frame: int, time: int) -> None:
         "The costs of one pass, from the anchor to token frame `frame`, which sits at RGB time `time`."
-        cost = partial(cost_rows, layers, self.grid, False, self.how['symmetric'])
-        row = cost(0, frame, self.asked)
-        if self.how['cycle'] is not None:
+        cost = partial(cost_rows, layers, self.grid, False, self.matching.symmetric)
+        row = cost(0, frame, self.queries)
+        if self.matching.cycle is not None:
             at, _ = self._follow(row)
-            self.misses[time] = self.misses.get(time, 0.) + cycle_error(cost, self.read, self.grid, at, self.xy, frame, 0)
+            self.errors[time] = self.errors.get(time, 0.) + cycle_error(cost, self.read, self.grid, at, self.xy, frame, 0)
         self.rows[time] = self.rows.get(time, 0.) + row
         self.counts[time] = self.counts.get(time, 0) + 1
 
     def _follow(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        return follow_points(lambda *_: row, self.read, self.grid, self.how['lookup'], 0, 1, self.look)
+        return follow_points(lambda *_: row, self.read, self.grid, self.matching.lookup, 0, 1, self.look)
 
     def finish(self, time: int) -> tuple[Tensor, Tensor, Tensor]:
-        "Pixels (n, 2), height and miss (n,) of the best match at a time; its sums are dropped."
+        "Pixels (n, 2), height and error of the way back (n,) of the best match at a time; its sums are dropped."
         n = self.counts.pop(time)
         at, height = self._follow(self.rows.pop(time) / n)
-        return at, height, self.misses.pop(time, torch.zeros_like(height)) / n
+        return at, height, self.errors.pop(time, torch.zeros_like(height)) / n
 
-
+# %% ../../nbs/points/11_long_videos.ipynb #e4dc874f
 def _from_anchor(passes: Callable[[Chunk], Iterator[list]], plan: Sequence[Chunk], grid: Grid, anchor: int, xy: Tensor,
-                 how: dict[str, Any], on_pass: Callable[[], None]) -> Tracks:
+                 m: Matching, heads: Any, on_pass: Callable[[], None]) -> Tracks:
     "Tracks of pixels xy (n, 2) of the anchor, at the plan's RGB times."
-    costs, last = _Costs(grid, xy, how), {t: i for i, c in enumerate(plan) for t in c.times if t is not None}
+    costs, last = _Costs(grid, xy, m), {t: i for i, c in enumerate(plan) for t in c.times if t is not None}
     found = {anchor: (xy, torch.ones_like(xy[:, 0]), torch.zeros_like(xy[:, 0]))}
     for i, chunk in enumerate(plan):
         for pairs in passes(chunk):
-            layers = as_layers([q for q, _ in pairs], [k for _, k in pairs], grid, how['heads'], False, how['scale'])
+            layers = as_layers([q for q, _ in pairs], [k for _, k in pairs], grid, heads, False, m.scale)
             for f, t in enumerate(chunk.times, 1):
                 if t is not None:
                     costs.add(layers, f, t)
             on_pass()
         found |= {t: costs.finish(t) for t in last if last[t] == i}
     times = sorted(found)
-    place, score, miss = (torch.stack([found[t][j] for t in times], 1).float().cpu() for j in range(3))
-    visible = torch.ones_like(score, dtype=torch.bool) if how['cycle'] is None else miss <= how['cycle']
-    if how['min_score'] is not None:
-        visible = visible & (score >= how['min_score'])
-    return Tracks(place, visible, score, torch.tensor(times).float(), miss)
+    at, score, error = (torch.stack([found[t][j] for t in times], 1).float().cpu() for j in range(3))
+    visible = torch.ones_like(score, dtype=torch.bool) if m.cycle is None else error <= m.cycle * grid.stride
+    if m.min_score is not None:
+        visible = visible & (score >= m.min_score)
+    return Tracks(at, visible, score, torch.tensor(times).float(), error)
 
-# %% ../../nbs/points/11_long_videos.ipynb #1c8bdd8c
-def track_long(pipe, video: Tensor, queries: Any, layers: int | Sequence[int], steps: int | Sequence[int] = -2,
-               num_inference_steps: int = 30, prompt: str = '', seed: int = 0, encoding: str = 'frames',
-               size: tuple[int, int] | None = None, chunk: int | None = None, order: str | None = None, overlap: int = 0,
-               heads: int | Sequence[int] | None = None, symmetric: bool = False, scale: float | str | None = None,
-               lookup: str = 'nearest', readout: str = 'argmax', temperature: float = 1., window: int | None = 2,
-               cycle: float | None = 1., min_score: float | None = None,
-               on_pass: Callable[[int, int], None] | None = None) -> Tracks:
-    """Where points of a clip of any length and size go, at every RGB frame (DiffTrack, section 4.3), in its own pixels.
-
-    video       (frames, height, width, 3) in [0, 1]
-    queries     (points, 3) as (t, x, y) px, in any frames
-    layers, steps  one or several, whose cost maps are averaged; steps of a run of `num_inference_steps`, nearly clean by default (published)
-    encoding    'frames': each RGB frame coded alone (published); 'causal': as video, the frames in between interpolated
-    size        (height, width) that the model sees, to which frames are stretched; default what it was made for
-    chunk       token frames in a pass; default what the model was made for
-    order, overlap  see `plan_chunks`; default 'interleaved' for frames, 'consecutive' for causal
-    cycle       tokens by which the way back may miss the query and the point is still called visible; None: all are
-    heads, symmetric, scale, lookup, readout, temperature, window, min_score: as in `match`
-    on_pass     called with (passes done, passes in all)
+# %% ../../nbs/points/11_long_videos.ipynb #6e4c5927
+def track_long(pipe,                                    # a pipeline
+               video: Any,                              # (frames, height, width, 3) in [0, 1] of any size and length, or a clip
+               points: Any,                             # (points, 3) as (t, x, y) px, in any frames
+               layers: Wanted,                          # which; costs are averaged
+               steps: Wanted = -2,                      # which, nearly clean by default (published); costs are averaged
+               num_inference_steps: int = 30,           # length of the run
+               *,
+               heads: Any = None,                       # which; None: all
+               matching: Matching | None = None,        # how points are matched
+               chunks: Chunks | None = None,            # how the clip goes through the model
+               on_pass: Callable[[int, int], None] | None = None   # called with (passes done, passes in all)
+               ) -> Tracks:                             # at every RGB frame, in pixels of the video
+    """Where points of a clip of any length and size go (DiffTrack, section 4.3).
 
     One pass of the model for each chunk and step, to the last of the layers. Raises ValueError for what does not fit."""
-    v, t, xy = tracker_queries(video, queries)
-    Matching(symmetric, scale, lookup, readout, temperature, window, cycle, min_score)   # raises
+    c, m = chunks or Chunks(), matching or Matching()
+    v, t, xy = tracker_queries(video, points)
     layers = _several('layers', layers)
-    grid = layers_grid(pipe, layers, _chunk_grid(pipe, len(v), encoding, size, chunk))
+    grid = layers_grid(pipe, layers, _chunk_grid(pipe, len(v), c))
     at = [step_at(pipe, s, num_inference_steps=num_inference_steps).index for s in _several('steps', steps)]
-    passes = _Passes(pipe, v, layers, at, num_inference_steps, encoding, prompt, seed, (grid.height, grid.width))
+    passes = _Passes(pipe, v, layers, at, num_inference_steps, c, (grid.height, grid.width))
     shrink = torch.tensor([grid.width / v.shape[2], grid.height / v.shape[1]])
-    order = order or ('interleaved' if encoding == 'frames' else 'consecutive')
-    plans = {a: plan_chunks(len(v), a, grid.frames, grid.temporal, order, overlap) for a in t.unique().tolist()}
-    done = count(1)
-    def tell() -> None:
-        if on_pass:
-            on_pass(next(done), len(passes.steps) * sum(map(len, plans.values())))
-    how = dict(heads=heads, symmetric=symmetric, scale=scale, lookup=lookup, readout=readout, temperature=temperature,
-               window=window, cycle=None if cycle is None else cycle * grid.stride, min_score=min_score)
-    shape = len(t), len(v)
-    out = Tracks(torch.zeros(*shape, 2), torch.ones(shape).bool(), torch.ones(shape), torch.arange(len(v)).float(),
-                 torch.zeros(shape))
+    order = c.order or ('interleaved' if c.encoding == 'frames' else 'consecutive')
+    plans = {a: plan_chunks(len(v), a, grid.frames, grid.temporal, order, c.overlap) for a in t.unique().tolist()}
+    done, total = count(1), len(at) * sum(map(len, plans.values()))
+    out = Tracks(torch.zeros(len(t), len(v), 2), torch.ones(len(t), len(v)).bool(), torch.ones(len(t), len(v)),
+                 torch.arange(len(v)).float(), torch.zeros(len(t), len(v)))
     for a, plan in plans.items():
-        part = _from_anchor(passes, plan, grid, a, (xy[t == a] * shrink).to(pipe._execution_device), how, tell)
+        here = (xy[t == a] * shrink).to(pipe._execution_device)
+        part = _from_anchor(passes, plan, grid, a, here, m, heads, lambda: on_pass and on_pass(next(done), total))
         part = part.at_frames(len(v))
         for name in ('xy', 'visible', 'score', 'error'):
             getattr(out, name)[t == a] = getattr(part, name)
-    return scale_tracks(out if cycle is not None else replace(out, error=None), 1 / shrink)
+    return scale_tracks(out if m.cycle is not None else replace(out, error=None), 1 / shrink)
 
-
-def _chunk_grid(pipe, frames: int, encoding: str, size: tuple[int, int] | None, chunk: int | None) -> Grid:
+# %% ../../nbs/points/11_long_videos.ipynb #c1d37c64
+def _chunk_grid(pipe, frames: int, c: Chunks) -> Grid:
     "The token grid of a chunk of a clip of so many frames, checked."
-    if encoding not in ('frames', 'causal'):
-        raise ValueError(f"encoding={encoding!r} is unknown: use 'frames' or 'causal'")
     usual, *own = default_size(pipe)
-    whole = card_of(pipe).grid(pipe, usual, *(size or own))
-    length = whole.frames if chunk is None else chunk
-    need = length if encoding == 'frames' else (length - 1) * whole.temporal + 1
-    if chunk is not None and not (2 <= chunk and need <= frames):
-        raise ValueError(f'chunk={chunk} token frames are {need} RGB frames, but the clip has {frames}: use a smaller '
-                         'chunk of at least 2, or leave it out (a short clip is filled up with its last frame)')
-    return replace(whole, frames=length, temporal=whole.temporal if encoding == 'causal' else 1,
-                   causal=encoding == 'causal')
+    whole = card_of(pipe).grid(pipe, usual, *(c.size or own))
+    length = whole.frames if c.length is None else c.length
+    need = length if c.encoding == 'frames' else (length - 1) * whole.temporal + 1
+    if c.length is not None and need > frames:
+        raise ValueError(f'length={length} token frames are {need} RGB frames, but the clip has {frames}: use a smaller length of at '
+                         'least 2, or leave it out (a short clip is filled up with its last frame)')
+    return replace(whole, frames=length, temporal=whole.temporal if c.encoding == 'causal' else 1,
+                   causal=c.encoding == 'causal')
 
 
 def layers_grid(pipe, layers: Sequence[int], grid: Grid) -> Grid:
@@ -253,21 +263,30 @@ def common_grid(grids: Mapping[int, Grid]) -> Grid:
     for n, other in others:
         if other != grid:
             raise ValueError(f'layer {first} has {grid.rows}x{grid.cols} tokens in a frame and layer {n} '
-                             f'{other.rows}x{other.cols}, so they cannot be averaged: track them one by one, layer={n}')
+                             f'{other.rows}x{other.cols}, so they cannot be averaged: track them one by one, layers={n}')
     return grid
 
-
+# %% ../../nbs/points/11_long_videos.ipynb #1386eb75
 def number_list(x: int | Iterable[int]) -> list[int]:
+    "One number or several as a list."
     return [x] if isinstance(x, int) else list(x)
 
 
-def _several(what: str, x: int | Sequence[int]) -> list[int]:
-    "One or several numbers as a list; raises ValueError if there are none."
+def _several(what: str, x: Any) -> list[int]:
+    "The same; raises ValueError if there are none."
     if not (out := number_list(x)):
         raise ValueError(f'{what} is empty: give one number or several, {what}=-1 for the last')
     return out
 
 
-def tracker(pipe, layers: int | Sequence[int], **options) -> Tracker:
-    "`track_long` as a tracker for `evaluate_tapvid`: a function (video, queries) -> Tracks; options as there."
-    return lambda video, queries: track_long(pipe, video, queries, layers, **options)
+def tracker(pipe,                             # a pipeline
+            layers: Wanted,                   # as in `track_long`, like what follows
+            steps: Wanted = -2,
+            num_inference_steps: int = 30,
+            heads: Any = None,
+            matching: Matching | None = None,
+            chunks: Chunks | None = None
+            ) -> Tracker:                     # a function (video, queries) -> Tracks
+    "`track_long` as a tracker for `evaluate_tapvid`."
+    return lambda video, queries: track_long(pipe, video, queries, layers, steps, num_inference_steps, heads=heads, matching=matching,
+                                             chunks=chunks)

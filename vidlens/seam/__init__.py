@@ -13,4 +13,4 @@
 """
 from vidlens import _room
 
-__getattr__, __dir__ = _room(__name__, 'card families tape choices hooks capturing editing concepts loading run')
+__getattr__, __dir__ = _room(__name__, 'card families tape choices hooks capturing editing concepts loading run traces')

@@ -19,7 +19,7 @@ from ..core.grid import Grid
 from ..core.results import Result
 
 # %% auto #0
-__all__ = ['Key', 'Site', 'Tape', 'from_start', 'tensors_in', 'tape_dataset']
+__all__ = ['Key', 'Site', 'Tape', 'from_start', 'tensors_in', 'tape_contents', 'tape_dataset']
 
 # %% ../../nbs/seam/02_tape.ipynb #ee6c4165
 Key = tuple[str, int, int, str]
@@ -97,7 +97,7 @@ class _Kept(_Mapping):
         if len(hits) != 1:
             what = f'{kind!r}, layer {layer}, step {"any" if step is None else step}, branch {branch or "any"}'
             raise KeyError(f'{len(hits)} sites match {what}: ' + (f'choose one of {_short(hits)}' if hits else
-                                                                  f'the tape holds {_held(self, kind)}'))
+                                                                  f'the tape holds {tape_contents(self, kind)}'))
         return _cut(self, self.data[hits[0]], tokens, kind)
 
     def __getitem__(self, key: tuple) -> Any:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..core.tables import SiteTable
-from ..seam.capturing import capture
-from ..seam.card import card_of
-from ..seam.run import encode, renoise, step_at, text_of
+from ..seam.run import step_at, text_of
+from ..seam.traces import trace, word_kinds
+from .maps import Contrast
 from .metrics import coverage, energy, pointing_game
 from .word_maps import imap
 from ..world.scenes import Clip
@@ -59,18 +59,12 @@ def phrases(clip: Clip      # of the world
 def _clip_maps(pipe, clip: Clip, steps: Sequence[int], num_inference_steps: int, seed: int
                ) -> tuple[Tensor, Tensor, list[int], list[float]]:
     "Maps (steps, layers, objects, frames, rows, cols) of a clip's phrases, cover of their objects; layers, shares of noise."
-    words, latents, found, sigmas = phrases(clip), encode(pipe, clip.video), [], []
-    kinds = 'xq xk xo' if card_of(pipe).text == 'cross' else 'q k o'
-    normalise = 'empty' if text_of(pipe, clip.caption).pad.any() else None
-    for step in steps:
-        with capture(pipe, kinds, steps=step) as tape:
-            renoise(pipe, latents, clip.caption, step=step, num_inference_steps=num_inference_steps, seed=seed)
-        sigmas.append(tape.times[step][1])
-        layers = sorted({key[1] for key in tape if key[0] in ('k', 'xk')} - tape.grids.keys())   # in a UNet: of one grid
-        found.append(torch.stack([imap(pipe, words=words, prompt=clip.caption, tape=tape, layers=n, normalise=normalise).maps
-                                  for n in layers]))
-    assert tape.grid is not None
-    return torch.stack(found), coverage(clip.masks, tape.grid), layers, sigmas
+    contrast = Contrast('empty' if text_of(pipe, clip.caption).pad.any() else None)
+    with trace(pipe, clip, num_inference_steps=num_inference_steps, seed=seed) as t:
+        layers = [n for n in t.layers_for(word_kinds(pipe)) if t.grid_of(n) == t.grid]     # in a UNet: of one grid
+        maps = [[imap(t, words=phrases(clip), layers=n, steps=s, contrast=contrast).maps for n in layers] for s in steps]
+        sigmas = [t.plan[s].s for s in t.steps(list(steps))]
+        return torch.stack([torch.stack(row) for row in maps]), coverage(clip.masks, t.grid), layers, sigmas
 
 # %% ../../nbs/words/12_grounding.ipynb #906ef087
 def score_words(pipe: Any,                           # a pipeline, from `load`
