@@ -183,7 +183,7 @@ def _cut(tape: Any, x: Any, tokens: str, kind: str) -> Any:
     return x
 
 
-def _held(tape: Any, kind: str) -> str:
+def tape_contents(tape: Any, kind: str) -> str:
     "The sites of a tape in short; if there are any of a kind, those."
     here = [k for k in tape.data if k[0] == kind] or list(tape.data)
     if not here:
