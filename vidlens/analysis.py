@@ -294,7 +294,7 @@ def _check_tracks(given: _Given, found: Findings, clips: int, say: Callable[[str
     assert found.check is not None
     found.check = replace(found.check, median=float(torch.cat(errors).median()), still=float(torch.cat(still).median()))
 
-
+# %% ../nbs/80_analysis.ipynb #aaf69aa0
 def _find_channels(given: _Given, found: Findings, clips: int, say: Callable[[str], None]) -> None:
     say('which channels carry motion? 16 panning clips')
     found.motion = moft(given.pipe, n=16, seed=given.seed, num_inference_steps=given.n)
@@ -468,7 +468,7 @@ def write_table(result: Result,             # any result
 FILES = ('report.html', 'numbers.json', 'findings.safetensors', 'tracks.csv', 'video.gif', 'tracks.gif', 'check.gif',
          'words.gif', 'layers.png', 'word_layers.png', 'pca.png', 'curves.png')
 
-
+# %% ../nbs/80_analysis.ipynb #dea0280a
 def write_findings(found: Findings,                    # of `analyse`
                    out: str | os.PathLike,             # the folder
                    command: str = 'vidlens demo',      # for the report's last section

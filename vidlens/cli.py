@@ -65,7 +65,7 @@ def add_layers(p: argparse.ArgumentParser,   # of a command
     "An option for several layers."
     p.add_argument('--layers', type=int, nargs='+', action='extend', metavar='LAYER', help=f'layers to read (default: {default})')
 
-
+# %% ../nbs/90_cli.ipynb #68c15196
 def _progress(args: argparse.Namespace) -> Callable[[str], None]:
     "A function that prints a line of progress on stderr, unless --quiet."
     def say(text: str) -> None:
@@ -90,7 +90,7 @@ def point_or_file(text: str                                         # 't,x,y', o
     "A point, or a csv with points. Raises argparse.ArgumentTypeError."
     return Path(text) if text.lower().endswith('.csv') else point(text)
 
-
+# %% ../nbs/90_cli.ipynb #6972057b
 def add_points(p: argparse.ArgumentParser,   # of a command
                which: str                    # whose pixels they are
                ) -> None:
@@ -121,7 +121,7 @@ def read_points(path: Path                                    # a csv with the c
         raise ValueError(f'{path} holds no points: add lines t,x,y below the header')
     return found
 
-
+# %% ../nbs/90_cli.ipynb #1db374e8
 def points_of(args: argparse.Namespace                               # of a command with --points
               ) -> list[tuple[float, float, float]] | None:          # (t, x, y) in px, or None
     "All points of --points, in order."
@@ -177,7 +177,7 @@ def _add_demo(commands) -> None:
 _TRACK_FILES = ('tracks.csv', 'tracks.safetensors', 'tracks.mp4')
 _SHORT_SIDE = 480
 
-
+# %% ../nbs/90_cli.ipynb #e1a858d8
 def run_track(args: argparse.Namespace      # the command's options
               ) -> dict[str, Any]:          # for --json
     "Track points of a clip of any length, without training: tracks as csv and as a result, and the clip with trails."
@@ -231,7 +231,7 @@ def _write_tracks(found: Any, video: Any, facts: Any, scale: Any, out: Path, for
     found.save(out / 'tracks.safetensors', force)
     write_table(found, out / 'tracks.csv', force)
 
-
+# %% ../nbs/90_cli.ipynb #f0dbcbfc
 def _add_track(commands) -> None:
     p = commands.add_parser('track', parents=[shared_options()], help=run_track.__doc__, description=run_track.__doc__)
     p.add_argument('video', type=Path, help='a clip: any size, length and container')
@@ -309,7 +309,7 @@ def _read_words(args: argparse.Namespace, pipe: Any, clip: Any) -> tuple[Any, An
     maps = imap(of(video), words=args.words or (), baselines=baselines, **options)
     return replace(maps, facts=maps.facts | dict(origin=origin)), video
 
-
+# %% ../nbs/90_cli.ipynb #03dc8209
 def _word_options(args: argparse.Namespace) -> dict[str, Any]:
     "Options of `imap` on the command line; those that choose heads only if they are given."
     from vidlens.words.heads import HeadChoice
@@ -344,7 +344,7 @@ def _add_imap(commands) -> None:
     p.add_argument('--edges', action='store_true', help='pictures of the maps follow the edges of the video (needs kornia)')
     p.set_defaults(run=run_imap)
 
-
+# %% ../nbs/90_cli.ipynb #ed11225d
 def _add_head_choice(p: argparse.ArgumentParser) -> None:
     "Options that choose heads."
     p.add_argument('--k', type=int, help='read only so many heads of each layer, those that separate frames best (default: all)')
@@ -405,7 +405,7 @@ def _motion_clips(args: argparse.Namespace, pipe: Any) -> Any:
     motions = args.motions or ['pans']
     return world_motion(pipe, motions[0] if len(motions) == 1 else motions, args.n, args.seed)
 
-
+# %% ../nbs/90_cli.ipynb #a14e1e22
 def _write_similarity(args: argparse.Namespace, pipe: Any, clips: Any, found: Any, best: Any, out: Path) -> Any:
     "Draw how similar the motion of a clip is to that of one of its points, by the best channels; returns the channels."
     from vidlens.core.charts import figure_bytes
@@ -426,7 +426,7 @@ def _share(text: str) -> float | int:
     except ValueError:
         raise argparse.ArgumentTypeError(f'{text!r} is neither a share, .04, nor a number of channels, 8') from None
 
-
+# %% ../nbs/90_cli.ipynb #c709d72e
 def _add_discover(commands) -> None:
     p = commands.add_parser('discover', parents=[shared_options()], help=run_discover.__doc__, description=run_discover.__doc__)
     p.add_argument('clips', type=Path, nargs='?', help='a folder with a subfolder of clips for each direction')
@@ -463,7 +463,7 @@ def parse_motion(text: str                          # 'right', 'pan left', or 'd
         return text
     return dx, dy
 
-
+# %% ../nbs/90_cli.ipynb #47341495
 def regions_of(args: argparse.Namespace      # of `control`
                ) -> list[Any]:               # `Region`s
     "Regions of --motion, --box and --speed, in their order. Raises ValueError where they do not go together."
@@ -487,7 +487,7 @@ def regions_of(args: argparse.Namespace      # of `control`
 # %% ../nbs/90_cli.ipynb #d59236f4
 _CONTROL_FILES = ('before.mp4', 'after.mp4', 'side_by_side.gif', 'motion.json', 'motion.csv')
 
-
+# %% ../nbs/90_cli.ipynb #00034a15
 def run_control(args: argparse.Namespace      # the command's options
                 ) -> dict[str, Any]:          # for --json
     "Generate a video whose regions or camera move as requested: before, after and the measured motion."
@@ -530,7 +530,7 @@ def _control_result(args: argparse.Namespace, regions: list[Any], made: Any) -> 
     return finite(dict(prompt=args.prompt, seed=args.seed, model=args.model, num_inference_steps=args.num_inference_steps,
                        guided=made.facts['guided'], regions=rows, change=dict(inside=inside, outside=outside)))
 
-
+# %% ../nbs/90_cli.ipynb #7c9b01f0
 def _write_control(made: Any, result: dict[str, Any], out: Path, force: bool) -> None:
     "All files of `control`."
     from vidlens.core.pictures import draw_arrows, side_by_side
@@ -561,7 +561,7 @@ def _motion_table(result: dict[str, Any]) -> list[list[Any]]:
         table.append([i, name, *(r['box'] or [''] * 4), *arrows, good, *shares])
     return table
 
-
+# %% ../nbs/90_cli.ipynb #33043bd5
 def _add_control(commands) -> None:
     p = commands.add_parser('control', parents=[shared_options()], help=run_control.__doc__, description=run_control.__doc__)
     p.add_argument('--prompt', required=True, help='what to generate')
@@ -601,7 +601,7 @@ def run_lab(args: argparse.Namespace      # the command's options
                       'with a Jupyter of your own, or give --force to write it again')
     return dict(notebook=str(notebook), status=status)
 
-
+# %% ../nbs/90_cli.ipynb #a5b9d20e
 class _Failed(Exception):
     "A failure whose message is complete."
 
@@ -635,7 +635,7 @@ def parser() -> argparse.ArgumentParser:   # with a subparser for each command
         add(commands)
     return p
 
-
+# %% ../nbs/90_cli.ipynb #cfe7125d
 @contextmanager
 def _silenced(quiet: bool) -> Iterator[None]:
     "If `quiet`, libraries report errors only, through loggers and Python's warnings."

@@ -41,7 +41,7 @@ RECORDS = {
     'MotionChannels': 'motion.one_site', 'Discovery': 'motion.sweep', 'Speed': 'motion.sweep', 'FieldScore': 'motion.sweep',
     'Apart': 'motion.discovery', 'FieldScores': 'motion.discovery', 'Movement': 'motion.cag', 'Drag': 'motion.regions',
     'MotionReference': 'motion.regions', 'Region': 'motion.regions', 'Steered': 'motion.steering',
-    'ConceptMaps': 'words.word_maps', 'WordScores': 'words.grounding', 'Findings': 'analysis', 'TrackCheck': 'analysis',
+    'WordScores': 'words.grounding', 'Findings': 'analysis', 'TrackCheck': 'analysis',
 }
 _T = TypeVar('_T', bound='Result')
 

@@ -109,7 +109,7 @@ def _mean_score(measure: Callable[[Tensor, Tensor], Tensor], pairs: Sequence[tup
     each = [measure(maps, cover.expand(maps.shape)).flatten(-2).nanmean(-1) for maps, cover in pairs]
     return torch.stack(each).nanmean(0)
 
-
+# %% ../../nbs/words/12_grounding.ipynb #826abc6a
 def _choose(pairs: Sequence[tuple[Tensor, Tensor]], pointing: Tensor) -> tuple[list[int], list[int], float]:
     "Up to three neighbouring steps, and layers, whose joined maps have the largest sum of pointing and energy; their pointing."
     best: tuple[list[int], list[int], float, float] = [0], [0], -1., -1.
