@@ -3,8 +3,8 @@
 # Public functions with more than 10 arguments: how many they have, and why.
 ARGUMENTS = {
     'seam.run.generate': (11, 'its further arguments are those of the diffusers pipeline that it calls'),
-    'words.selection.score_heads': (11, 'options that have yet to become a record'),
-    'words.word_maps.imap': (12, 'options that have yet to become a record'),
+    'words.selection.score_heads': (11, 'a video, its words, and which layers and steps: what one types at a prompt'),
+    'words.word_maps.imap': (12, 'the same, and three records'),
 }
 
 # Public functions that take **kwargs, and why.
@@ -12,7 +12,7 @@ OPEN_ENDED = {
     'live.engine.clip_to_hold': 'options that have yet to become a record',
     'live.engine.hold': 'options that have yet to become a record',
     'live.tabs.explore': 'options that have yet to become a record',
-    'points.scoring.GridProbes.__init__': 'options that have yet to become a record',
+    'points.scoring.GridProbes.__init__': 'options of the probe that it makes',
     'seam.capturing.note_facts': 'facts of any name go into the tape',
     'seam.hooks.announce': 'facts of any name go to open captures',
     'seam.run.generate': 'its further arguments are those of the diffusers pipeline that it calls',
@@ -28,10 +28,10 @@ HOMONYMS = {
 # Exported cells over 40 lines in each room, and why they are whole.
 LONG_CELLS = {
     'bundled': (13, 'scripts of the training read from top to bottom'),
-    'live': (1, 'the class of a trace'),
+    'live': (1, 'the class of an engine'),
     'motion': (1, 'the class that guides a run'),
     'points': (2, 'verbs with their options'),
-    'seam': (9, 'classes that would be harder to read in pieces'),
+    'seam': (9, 'the trace, which verbs share'),
     'words': (4, 'classes that gather maps while a model runs'),
 }
 
