@@ -81,7 +81,7 @@ def test_demo_generates_and_prints_json(tmp_path, capsys):
     (['demo', '--words', 'blue'], "'blue' is not in the prompt"),
     (['demo', '--step', '30'], 'step=30 is outside a run of 30 steps'),
     (['demo', '--num-inference-steps', '5', '--step', '-12'], 'step=-12 is outside a run of 5'),
-    (['demo', '--num-inference-steps', '0'], 'num_inference_steps=0, but must be a whole number of at least 1'),
+    (['demo', '--num-inference-steps', '0'], 'num_inference_steps=0 must be a whole number of at least 1'),
     (['demo', '--video', 'no-such-clip.mp4'], 'no-such-clip.mp4'),
     (['demo', '--model', './no-such-model'], 'no such folder'),
     (['demo', '--device', 'tpu9'], "'cpu'"),
