@@ -9,9 +9,6 @@ ARGUMENTS = {
 
 # Public functions that take **kwargs, and why.
 OPEN_ENDED = {
-    'live.engine.clip_to_hold': 'options that have yet to become a record',
-    'live.engine.hold': 'options that have yet to become a record',
-    'live.tabs.explore': 'options that have yet to become a record',
     'points.scoring.GridProbes.__init__': 'options of the probe that it makes',
     'seam.capturing.note_facts': 'facts of any name go into the tape',
     'seam.hooks.announce': 'facts of any name go to open captures',
@@ -28,7 +25,6 @@ HOMONYMS = {
 # Exported cells over 40 lines in each room, and why they are whole.
 LONG_CELLS = {
     'bundled': (13, 'scripts of the training read from top to bottom'),
-    'live': (1, 'the class of an engine'),
     'motion': (1, 'the class that guides a run'),
     'points': (2, 'verbs with their options'),
     'seam': (9, 'the trace, which verbs share'),
@@ -40,7 +36,6 @@ CELL_LINES = 32
 
 # Arguments, returns and fields without a comment in each room.
 UNDOCUMENTED = {
-    'live': 39,
     'points': 38,
     'seam': 57,
     'words': 40,

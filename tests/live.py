@@ -138,8 +138,11 @@ from ipywidgets.widgets.widget import _instances
 from vidlens.live.steer_explorer import ablated
 from vidlens.live.tabs import Explorers
 from vidlens.live.words_explorer import METHODS
-from vidlens.motion.one_site import moft
-from vidlens.points.tracking import track
+from vidlens.motion.one_site import moft, motion_map
+from vidlens.points.matching import Matching
+from vidlens.points.tracking import point_map, track
+from vidlens.words.word_maps import head_maps, imap
+from vidlens.points.scoring import score
 from vidlens.core.pictures import overlay
 from vidlens.motion.steering import Guide, Region, control
 from vidlens.core.video import read_video
@@ -149,11 +152,12 @@ def every():
     return [x for x in _instances.values() if isinstance(x, Explorers)][-1]
 
 def made(name):
-    every().engine                  # it may be on its way
+    every().trace                  # it may be on its way
     return every().made[name]
 
 def said(x):
-    known = dict(engine=x.engine, pipe=x.engine.pipe, control=control, Guide=Guide, Region=Region, ablated=ablated, moft=moft,
+    known = dict(trace=x.trace, pipe=x.trace.pipe, track=track, point_map=point_map, imap=imap, Matching=Matching,
+                 motion_map=motion_map, control=control, Guide=Guide, Region=Region, ablated=ablated, moft=moft,
                  mask=getattr(x, 'mask', None))
     found = []
     for line in x.viewer.code.splitlines():

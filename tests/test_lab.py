@@ -24,10 +24,10 @@ pipe, clip = load(), world.clip('a red circle moves right', seed=3)
 explore(pipe, clip)
 '''
 SMALL = '''
-from vidlens.live.engine import hold
+from vidlens.seam.traces import trace
 from vidlens.live.match_explorer import MatchExplorer
 
-MatchExplorer(hold(pipe, clip, budget=1000))
+MatchExplorer(trace(pipe, clip, budget=1000))
 '''
 
 
@@ -224,7 +224,8 @@ HEARD = """viewer => {
 def test_matches_follow_sliders_and_the_second_way(page, kernel):
     tab(page, 'Match')
     before = agreed(page, kernel, 'Match')
-    assert before['code'].splitlines() == [f'engine.{f}, step=3, layer=4)' for f in ('track([(0, 32, 32)]', 'match((0, 32, 32)')]
+    assert before['code'].splitlines() == ['track(trace, points=[(0, 32, 32)], layers=4, steps=3)',
+                                           'point_map(trace, point=(0, 32, 32), step=3, layer=4)']
     stepped(page, kernel, 'Match', 'step', 'layer')
     pressed(page, 'head', 'ArrowRight', 'ArrowRight')
     assert 'heads=[1]' in changed(page, kernel, 'Match', 'x.state.head == 1')['code']
@@ -245,7 +246,7 @@ def test_a_click_gives_the_track(page, kernel):
     told = changed(page, kernel, 'Match', 'x.state.point')
     at = kernel.told("made('Match').state.point")
     assert at[0] == 0 and abs(at[1] - 16) < .2 and abs(at[2] - 40) < .2 and f'(0, {at[1]:g}, {at[2]:g})' in told['code']
-    call = ("(lambda x: track(x.engine, points=[x.state.point], layers=x.state.layer, steps=x.state.step))(made('Match'))")
+    call = "(lambda x: track(x.trace, points=[x.state.point], layers=x.state.layer, steps=x.state.step))(made('Match'))"
     xy = kernel.told(f'{call}.xy[0].tolist()')
     shown = kernel.told("made('Match').viewer.tracks")
     assert np.allclose(np.array(shown[0])[:, :2], xy)
@@ -265,7 +266,7 @@ def test_a_click_gives_the_track(page, kernel):
 def test_a_fast_hand_ends_on_the_last_place(page, kernel, name):
     tab(page, 'Match')
     pressed(page, name, *['ArrowLeft', 'ArrowRight'] * 10, *['ArrowRight'] * 20, *['ArrowLeft'] * 18, *['ArrowRight'] * 2)
-    most = kernel.told(f"dict(layer=len(made('Match').engine.stacks), step=len(made('Match').engine.plan))[{name!r}]") - 1
+    most = kernel.told(f"dict(layer=len(made('Match').trace.stacks), step=len(made('Match').trace.plan))[{name!r}]") - 1
     changed(page, kernel, 'Match', f'x.state.{name} == 2')
     assert most < 18
 
@@ -287,8 +288,8 @@ def test_heads_are_chosen_by_a_measure_and_by_hand(page, kernel):
     head = kernel.told("next(h for h in (3, 2, 1) if h not in made('Heads').chosen.get(made('Heads').state.layer, []))")
     small = page.locator('.vidlens-tabs .vidlens-bare:visible figure > canvas').nth(head)
     small.scroll_into_view_if_needed()
-    alone = kernel.told(f"png(overlay(made('Heads').small.pixels, made('Heads').engine.word_heads(made('Heads').options['word'], "
-                        f"made('Heads').state.step, {layer})[{head}], made('Heads').small.grid, smooth=False)[0])")
+    alone = kernel.told(f"png(overlay(made('Heads').small.pixels, head_maps(made('Heads').trace, made('Heads').options['word'], "
+                        f"step=made('Heads').state.step, layer={layer})[{head}], made('Heads').small.grid, smooth=False)[0])")
     live.until(lambda: (np.abs(live.at_centres(drawn(small), 64) - live.picture(alone)).max(-1) <= 3.01 / 255).mean() > .99, 20)
     small.click()
     changed(page, kernel, 'Heads', f'{head} in x.chosen.get({layer}, []) and not x.job.running')
@@ -321,7 +322,7 @@ def test_words_and_ways_are_pressed_and_written(page, kernel):
     button(page, 'cross-attention').click()
     assert 'k=2' in changed(page, kernel, 'Words', "x.methods.value == ['IMAP']")['code']
     button(page, 'cross-attention').click()
-    assert changed(page, kernel, 'Words', "x.methods.value == ['IMAP', 'cross-attention']")['code'].count('engine.words') == 2
+    assert changed(page, kernel, 'Words', "x.methods.value == ['IMAP', 'cross-attention']")['code'].count('imap(trace') == 2
     button(page, 'cross-attention').click()
     page.get_by_label('all layers').check()
     assert 'layers' not in changed(page, kernel, 'Words', 'x.every.value')['code']
@@ -352,10 +353,10 @@ def test_motion_channels_are_those_of_the_verb(page, kernel):
     stepped(page, kernel, 'Channels', 'step', 'layer')
     click_video(page, .75, .375)
     told = changed(page, kernel, 'Channels', 'abs(x.state.point[1] - 48) < .2 and abs(x.state.point[2] - 24) < .2')
-    assert 'engine.similar((0, 4' in told['code']
+    assert 'motion_map(trace, point=(0, 4' in told['code']
     button(page, 'Find motion channels').click()
     told = changed(page, kernel, 'Channels', '"channels=found" in x.viewer.code')
-    verb = 'moft(x.engine.pipe, layer=x.state.layer, step=x.state.step, num_inference_steps=len(x.engine.plan)).channels.index'
+    verb = 'moft(x.trace.pipe, layer=x.state.layer, step=x.state.step, num_inference_steps=len(x.trace.plan)).channels.index'
     assert kernel.told(f"(lambda x: torch.equal({verb}, x.found.channels.index))(made('Channels'))")
     charts = page.locator('.vidlens-tabs .js-plotly-plot:visible')
     expect(charts).to_have_count(3)
@@ -471,7 +472,7 @@ def test_the_video_wears_what_another_explorer_shows(page, kernel):
     page.locator(VIEWER).first.get_by_label('Opacity of the map').press('End')
     changed(page, kernel, 'Video', 'x.viewer.alpha == 1')
     page.locator('.vidlens-tabs').get_by_label('show', exact=True).select_option('video only')
-    assert changed(page, kernel, 'Video', 'not x.viewer.shown')['code'] == 'engine.video'
+    assert changed(page, kernel, 'Video', 'not x.viewer.shown')['code'] == 'trace.video'
 
 
 STICKS_OUT = '''root => [...root.querySelectorAll('*')].filter(e => e.checkVisibility() && e.clientWidth
@@ -545,7 +546,7 @@ def test_the_call_is_copied(page, kernel):
 def test_a_budget_too_small_is_a_sentence(clip):
     small = clip.locator('.jp-CodeCell').nth(1).locator('.vidlens-viewer')
     small.get_by_role('alert').filter(has_text='budget=').wait_for(timeout=30_000)
-    assert 'alone leaves' in small.get_by_role('alert').inner_text() and small.get_attribute('aria-busy') == 'false'
+    assert 'alone takes' in small.get_by_role('alert').inner_text() and small.get_attribute('aria-busy') == 'false'
 
 
 def test_scoring_is_cancelled_and_the_best_is_gone_to(clip, clip_kernel):
@@ -566,23 +567,23 @@ def test_scoring_is_cancelled_and_the_best_is_gone_to(clip, clip_kernel):
     click_chart(clip, 1, 2)
     told = changed(clip, clip_kernel, 'Match', '(x.state.step, x.state.layer) == (1, 2)')
     assert 'step=1, layer=2' in told['code']
-    score = clip_kernel.told("made('Match').engine.score(1, [2]).map('accuracy')[0, 0].item()")
+    score = clip_kernel.told("score(made('Match').trace, steps=1, layers=[2]).map('accuracy')[0, 0].item()")
     clip.get_by_text(f'step 1, layer 2: {score:.2f} of the ground-truth points', exact=False).wait_for()
     shot(clip, 'lab-scored')
 
 
 def test_a_known_track_is_drawn_beside_the_one_that_is_found(clip, clip_kernel):
-    x, y = clip_kernel.told("made('Match').engine.clip.tracks[-1, 0].tolist()")
+    x, y = clip_kernel.told("made('Match').trace.clip.tracks[-1, 0].tolist()")
     click_video(clip, x / 64, y / 64)
     changed(clip, clip_kernel, 'Match', f'x.state.point and abs(x.state.point[1] - {x}) < .5')
     assert np.allclose(np.array(clip_kernel.told("made('Match').viewer.truth[0]"))[:, :2],
-                       clip_kernel.told("made('Match').engine.clip.tracks[-1].tolist()"))
+                       clip_kernel.told("made('Match').trace.clip.tracks[-1].tolist()"))
 
 
 def test_a_cell_that_is_run_again_leaves_one_explorer(clip, clip_kernel):
     clip_kernel.until("globals().update(before=every()) or True")
     run_all(clip)
-    clip_kernel.until('every() is not before and before.engine.closed and made("Match")')
+    clip_kernel.until('every() is not before and before.trace.closed and made("Match")')
     clip.locator('.vidlens-tabs').first.wait_for()
     pressed(clip, 'layer', 'ArrowLeft')
     changed(clip, clip_kernel, 'Match', 'x.state.layer == 3')

@@ -22,9 +22,10 @@ def test_texts_stay_texts(tmp_path):
     write_video(torch.rand(3, 16, 16, 3), video)
     model.mkdir()
     (model / 'model_index.json').write_text('{}')
-    ours = {'vidlens', 'load', 'pipe', 'video', 'fit_video', 'read_video', 'tabs', 'engine', 'vidlens.live.tabs', 'explore',
-            'ablated', 'vidlens.live.steer_explorer', 'vidlens.motion.one_site', 'moft', 'vidlens.motion.steering', 'Guide', 'Region',
-            'control'}
+    ours = {'vidlens', 'load', 'pipe', 'video', 'fit_video', 'read_video', 'tabs', 'vidlens.live.tabs', 'explore',
+            'ablated', 'vidlens.live.steer_explorer', 'vidlens.motion.one_site', 'moft', 'motion_map', 'vidlens.motion.steering',
+            'Guide', 'Region', 'control', 'vidlens.points.matching', 'Matching', 'vidlens.points.tracking', 'point_map', 'track',
+            'vidlens.words.word_maps', 'imap'}
     for given in (dict(prompt=HOSTILE), dict(prompt=HOSTILE, video=video), dict(model=str(model), prompt='a')):
         made = explorer_notebook(tmp_path / 'x.ipynb', force=True, **given)
         code = '\n'.join(c['source'] for c in json.loads(made.read_text())['cells'] if c['cell_type'] == 'code')
@@ -107,7 +108,8 @@ VOILA = '|'.join((r'\(https://cdn\.jsdelivr\.net/npm/@fortawesome/',    # icons 
 @pytest.mark.browser
 def test_the_app_in_a_browser(tmp_path):
     "Voila under a token: what the layer slider shows is what Python says, the tabs open, and their charts are drawn."
-    command, said = [*live.VIDLENS, 'app', '--prompt', 'a red circle moves right', '--num-inference-steps', '4', '--no-browser', '--port'], []
+    options = ['--prompt', 'a red circle moves right', '--num-inference-steps', '4', '--no-browser', '--port']
+    command, said = [*live.VIDLENS, 'app', *options], []
     with live.Served([*command, str(live.free_port())], tmp_path, live.home(tmp_path)) as server, live.chromium() as browser:
         assert '/voila/render/explore.ipynb?token=' in server.address
         assert server.status('/api/contents') == 403 and '/login' in server.get('/voila/render/explore.ipynb').url
@@ -134,8 +136,8 @@ def test_the_app_in_a_browser(tmp_path):
 @pytest.mark.browser
 def test_what_cannot_be_is_read_in_the_app(tmp_path):
     "Of a model that is not the bundled one, which is asked before."
-    command = [*live.VIDLENS, 'app', '--model', pipeline_path('bundled'), '--prompt', 'a zebra runs', '--num-inference-steps', '4', '--no-browser',
-               '--port']
+    options = ['--prompt', 'a zebra runs', '--num-inference-steps', '4', '--no-browser', '--port']
+    command = [*live.VIDLENS, 'app', '--model', pipeline_path('bundled'), *options]
     with live.Served([*command, str(live.free_port())], tmp_path, live.home(tmp_path)) as server, live.chromium() as browser:
         page = browser.new_page()
         page.goto(server.address, timeout=120_000)

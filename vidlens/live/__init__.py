@@ -3,7 +3,6 @@
     worker              background jobs that can be cancelled
     viewer              the video widget
     widgets             charts, toggle buttons and long tasks
-    engine               a video held inside a model
     explorer            what explorers share: one state, requests and answers
     match_explorer      explorer of point matches and tracks
     words_explorer      explorer of word maps
@@ -16,5 +15,5 @@
 """
 from vidlens import _room
 
-__getattr__, __dir__ = _room(__name__, 'worker viewer widgets engine explorer match_explorer words_explorer heads_explorer '
+__getattr__, __dir__ = _room(__name__, 'worker viewer widgets explorer match_explorer words_explorer heads_explorer '
                                 'video_explorer channels_explorer steer_explorer tabs serving')

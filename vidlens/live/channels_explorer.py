@@ -19,7 +19,7 @@ from .explorer import Explorer, current_point, options_text, point_text
 from .widgets import Chart, Task
 from .worker import Job
 from ..motion.channels import channel_curves
-from ..motion.one_site import MotionChannels, moft
+from ..motion.one_site import MotionChannels, features, moft, motion_map
 from ..seam.card import model_of
 
 # %% auto #0
@@ -65,15 +65,15 @@ class _ChannelSearch(Explorer):
         return self.find.start()
 
     def _finding(self) -> Callable[[Job], MotionChannels]:
-        layer, step, num_inference_steps = self.state.layer, self.state.step, len(self.engine.plan)
+        layer, step, num_inference_steps = self.state.layer, self.state.step, len(self.trace.plan)
 
         def work(job: Job) -> MotionChannels:
             def on_clip(i: int, n: int) -> None:
                 job.step(i, n, 'clips')
                 time.sleep(.005)  # the model is free between two clips, so sliders get their turn
 
-            with cancellable(self.engine.pipe, job):
-                return moft(self.engine.pipe, layer=layer, step=step, num_inference_steps=num_inference_steps, on_clip=on_clip)
+            with cancellable(self.trace.pipe, job):
+                return moft(self.trace.pipe, layer=layer, step=step, num_inference_steps=num_inference_steps, on_clip=on_clip)
         return work
 
     def _on_found(self, found: MotionChannels) -> None:
@@ -102,23 +102,22 @@ class ChannelsExplorer(_ChannelSearch):
 
     @property
     def options(self) -> dict[str, Any]:
-        "The state as options of `engine.similar`; channels: the motion channels, if they were found for this layer."
+        "The state as options of `motion_map`; channels: the motion channels, if they were found for this layer."
         s, found = self.state, self.found
-        return dict(point=current_point(s, self.engine), step=s.step, layer=s.layer,
+        return dict(point=current_point(s, self.trace), step=s.step, layer=s.layer,
                     channels=found.channels if found is not None and found.layer == s.layer else None)
 
     def _compute(self, options: dict[str, Any], job: Job) -> ChannelsResult:
-        engine, step, layer, channels = self.engine, options['step'], options['layer'], options['channels']
-        engine.tape(step, layer, job)  # a forward pass that a newer request stops
-        curves = channel_curves(engine.features(step, layer), channels).cpu()
+        trace, step, layer, channels = self.trace, options['step'], options['layer'], options['channels']
+        curves = channel_curves(features(trace, step=step, layer=layer), channels).cpu()
         most = (curves.amax(0) - curves.amin(0)).topk(min(6, curves.shape[1])).indices.tolist()
         names = most if channels is None else channels.index[most].tolist()
-        return ChannelsResult(engine.similar(**options), curves[:, most], names)
+        return ChannelsResult(motion_map(trace, **options), curves[:, most], names)
 
     def _draw(self, options: dict[str, Any], result: ChannelsResult) -> None:
         self.similarity, curves, names = result
         which = 'all channels' if options['channels'] is None else f'{len(options["channels"])} motion channels'
-        grid = self.engine.grid_of(options['layer'])
+        grid = self.trace.grid_of(options['layer'])
         self.viewer.show_maps({f'moves like the point: {which}': self.similarity}, grid, unit='cosine')
         self.curves.lines([dict(x=grid.times().tolist(), y=y.tolist(), name=f'channel {n}', mode='lines')
                            for n, y in zip(names, curves.T, strict=True)], 'RGB frame', 'activation minus its mean')
@@ -127,7 +126,7 @@ class ChannelsExplorer(_ChannelSearch):
         rest = dict(options)
         point = point_text(rest.pop('point'))
         if rest.pop('channels') is None or self.found is None:
-            return f'engine.similar({point}, {options_text(rest)})'
+            return f'motion_map(trace, point={point}, {options_text(rest)})'
         return (f'found = moft(pipe, layer={self.found.layer}, step={self.found.facts["step"]}, '
-                f'num_inference_steps={len(self.engine.plan)})\n'
-                f'engine.similar({point}, {options_text(rest)}, channels=found.channels)')
+                f'num_inference_steps={len(self.trace.plan)})\n'
+                f'motion_map(trace, point={point}, {options_text(rest)}, channels=found.channels)')

@@ -12,7 +12,7 @@ from typing import Any
 import ipywidgets as w
 import traitlets as t
 
-from .engine import Engine
+from ..seam.traces import Trace, word_kinds
 from .viewer import Viewer
 from .widgets import Chart, beside, close_all, width_layout, wrapped
 from .worker import Job, Worker
@@ -23,10 +23,10 @@ __all__ = ['NARROW', 'prompt_words', 'words_in', 'word_source', 'rounded_point',
            'point_text', 'options_text', 'Explorer']
 
 # %% ../../nbs/live/10_explorer.ipynb #43000006
-def prompt_words(engine: Engine,      # the video in its model
+def prompt_words(trace: Trace,      # the video in its model
                  ) -> list[str]:      # words of the prompt; ['circle'] without a prompt
     "The content words of the prompt. Raises ValueError for a model without a tokenizer."
-    words = dict.fromkeys(text_of(engine.pipe, engine.prompt).words)
+    words = dict.fromkeys(text_of(trace.pipe, trace.prompt).words)
     return [v for v in words if len(v) > 2] or list(words) or ['circle']
 
 
@@ -36,13 +36,13 @@ def words_in(text: str,         # what was typed: 'red, moves right'
     return list(dict.fromkeys(v.strip() for v in text.split(',') if v.strip()))
 
 
-def word_source(engine: Engine,             # the video in its model
+def word_source(trace: Trace,             # the video in its model
                 words: Sequence[str],       # words or phrases
                 ) -> str:                   # 'prompt' or 'concepts'
     "Where words are read: in the prompt if it contains them all, otherwise as free concepts."
-    text = text_of(engine.pipe, engine.prompt)
+    text = text_of(trace.pipe, trace.prompt)
     try:
-        return 'prompt' if engine.prompt and all(text.slots(v) for v in words) else 'concepts'
+        return 'prompt' if trace.prompt and all(text.slots(v) for v in words) else 'concepts'
     except ValueError:
         return 'concepts'
 
@@ -66,7 +66,7 @@ class _CheckedState(t.HasTraits):
     frame = t.Int(0)                         # RGB frame; negative: from the end
     point: t.List[Any] = t.List([])          # [t, x, y], an RGB frame and pixels; []: none chosen
     words: t.List[Any] = t.List([])          # words or phrases
-    _most: Mapping[str, int] = {}            # how many there are of each, once an engine is known
+    _most: Mapping[str, int] = {}            # how many there are of each, once an trace is known
 
     @t.validate('step', 'layer', 'head', 'frame')
     def _check_number(self, proposal: Any) -> int:
@@ -93,28 +93,28 @@ class _CheckedState(t.HasTraits):
 class State(_CheckedState):
     """What the explorers of a video show: step, layer, head, RGB frame, point [t, x, y] px, words.
 
-    Steps, layers and frames may count from the end. Raises ValueError for steps, layers, heads and frames that its engine
+    Steps, layers and frames may count from the end. Raises ValueError for steps, layers, heads and frames that its trace
     does not have; a point is checked when a request uses it."""
 
     @classmethod
     def of(cls,
-           engine: Engine,      # the video in its model
-           ) -> State:          # within what the engine has
+           trace: Trace,      # the video in its model
+           ) -> State:          # within what the trace has
         "The state to begin with: at 60 % of the run, two thirds into the network, at the first words of the prompt."
-        able = sorted(set(engine.layers_for('match')) & set(engine.layers_for('words' if engine.prompt else 'concepts'))) \
-            or engine.layers_for('match')
+        matching = trace.layers_for('q k')
+        able = sorted(set(matching) & set(trace.layers_for(word_kinds(trace.pipe) if trace.prompt else 'concepts'))) or matching
         try:
-            words = prompt_words(engine)[:2]
+            words = prompt_words(trace)[:2]
         except ValueError:  # reported where words are needed
             words = []
-        return cls(step=len(engine.plan) * 3 // 5, layer=able[len(able) * 2 // 3], words=words).within(engine)
+        return cls(step=len(trace.plan) * 3 // 5, layer=able[len(able) * 2 // 3], words=words).within(trace)
 
     def within(self,
-               engine: Engine,      # the video in its model
+               trace: Trace,      # the video in its model
                ) -> State:          # itself
-        "Tie the state to an engine: from now on values are checked against what it has. Raises ValueError."
-        before, self._most = self._most, dict(step=len(engine.plan), layer=len(engine.stacks), head=engine.n_heads,
-                                              frame=len(engine.video))
+        "Tie the state to an trace: from now on values are checked against what it has. Raises ValueError."
+        before, self._most = self._most, dict(step=len(trace.plan), layer=len(trace.stacks), head=trace.n_heads,
+                                              frame=len(trace.video))
         try:
             for name in self._most:
                 setattr(self, name, getattr(self, name))
@@ -125,10 +125,10 @@ class State(_CheckedState):
 
 # %% ../../nbs/live/10_explorer.ipynb #4300000f
 def current_point(state: State,           # what is shown
-                  engine: Engine,         # the video in its model
+                  trace: Trace,         # the video in its model
                   ) -> tuple[float, float, float]:  # (t, x, y) px
     "The selected point, or the middle of the first frame."
-    height, width = engine.video.shape[1:3]
+    height, width = trace.video.shape[1:3]
     t_, x, y = state.point or (0, width / 2, height / 2)
     return t_, x, y
 
@@ -141,8 +141,8 @@ def point_text(point: Sequence[float],      # (t, x, y) px
 
 def options_text(options: Mapping[str, Any],      # arguments by name
                  ) -> str:                        # 'step=3, layer=4'
-    "Arguments as Python; None and False are defaults and are left out."
-    return ', '.join(f'{k}={v!r}' for k, v in options.items() if v is not None and v is not False)
+    "Arguments as Python; None, False and () are defaults and are left out."
+    return ', '.join(f'{k}={v!r}' for k, v in options.items() if v is not None and v is not False and v != ())
 
 # %% ../../nbs/live/10_explorer.ipynb #43000011
 class _Question(w.VBox):
@@ -151,7 +151,7 @@ class _Question(w.VBox):
     slot: str = 'video'             # name for screen readers and files
     uses: tuple[str, ...] = ()      # fields of the state whose changes need a new answer
     code_lines = 1                  # of the printed call, to reserve space for it
-    engine: Engine
+    trace: Trace
     state: State
     viewer: Viewer
 
@@ -172,7 +172,7 @@ class _Question(w.VBox):
 
     def _code(self, options: dict[str, Any]) -> str:
         "The call as Python."
-        return 'engine.video'
+        return 'trace.video'
 
     @property
     def call(self) -> str:
@@ -204,13 +204,14 @@ class _Reports(_Question):
 
     def _work(self, options: dict[str, Any], job: Job) -> Any:
         result = None
-        for result in self._results(options, job):
-            job.check()
-            with self.viewer.hold_sync():
-                self.viewer.message = ''
-                self._draw(options, result)
-                self.viewer.code = self._code(options)
-            self._notify()
+        with self.trace.under(job):  # the job can stop whatever a verb reads
+            for result in self._results(options, job):
+                job.check()
+                with self.viewer.hold_sync():
+                    self.viewer.message = ''
+                    self._draw(options, result)
+                    self.viewer.code = self._code(options)
+                self._notify()
         return result
 
 # %% ../../nbs/live/10_explorer.ipynb #43000013
@@ -271,7 +272,8 @@ class _Asking(_Requests):
         self.viewer.pending = 'reading the other layers of this step'
         self._notify()
         try:
-            return self.engine.prepare(self.state.step, job)
+            with self.trace.under(job):
+                return self.trace.prepare(self.state.step)
         finally:
             self.viewer.pending = ''
             self._notify()
@@ -323,7 +325,7 @@ class _Layout(_Asking):
 
     def _controls(self) -> list[w.Widget]:
         "Sliders for step, layer and head, tied to the state."
-        most = dict(step=len(self.engine.plan) - 1, layer=len(self.engine.stacks) - 1, head=self.engine.n_heads - 1)
+        most = dict(step=len(self.trace.plan) - 1, layer=len(self.trace.stacks) - 1, head=self.trace.n_heads - 1)
         sliders = []
         for name in (n for n in most if n in self.uses):
             sliders.append(_slider(name, -1 if name == 'head' else 0, most[name], getattr(self.state, name)))
@@ -341,13 +343,13 @@ class Explorer(_Layout):
     _closed = True  # until it is made
 
     def __init__(self,
-                 engine: Engine,                    # the video in its model
+                 trace: Trace,                    # the video in its model
                  state: State | None = None,        # shared with other explorers; None: a state of its own
                  worker: Worker | None = None,      # shared likewise; None: a worker of its own, closed with the explorer
                  ) -> None:
-        self.engine, self.worker, self._own = engine, worker or Worker(), worker is None
-        self.state = State.of(engine) if state is None else state.within(engine)
-        self.viewer = Viewer(engine.video, label=self.slot, code='\n'.join(['...'] * self.code_lines))
+        self.trace, self.worker, self._own = trace, worker or Worker(), worker is None
+        self.state = State.of(trace) if state is None else state.within(trace)
+        self.viewer = Viewer(trace.video, label=self.slot, code='\n'.join(['...'] * self.code_lines))
         self._links = [t.link((self.state, n), (self.viewer, n)) for n in ('frame', 'point')]
         self._closed, extra = False, self._build()
         super().__init__([*self._controls(), self._stage(extra)])

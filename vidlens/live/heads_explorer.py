@@ -13,13 +13,14 @@ import traitlets as t
 from torch import Tensor
 
 from .explorer import NARROW, Explorer, prompt_words, word_source
-from .engine import Engine
-from ..seam.traces import Recent
+from ..points.scoring import Scoring, score
+from ..seam.traces import Recent, Trace, word_kinds
 from .viewer import Viewer
 from .widgets import Chart, width_layout, wrapped
 from .worker import Job
 from ..words.heads import HeadChoice, select_heads
-from ..words.word_maps import ConceptMaps
+from ..words.selection import score_heads
+from ..words.word_maps import ConceptMaps, head_maps, imap
 
 # %% auto #0
 __all__ = ['CRITERIA', 'LOWEST', 'criteria_of', 'measure_heads', 'best_heads', 'HeadsResult', 'chosen_text', 'toggled',
@@ -35,28 +36,25 @@ _STATISTICS = 'evenness', 'distance'
 _OF_MATCHING = 'lambda2', *_STATISTICS, 'accuracy'  # criteria of attention among video tokens
 
 
-def criteria_of(engine: Engine,      # the video in its model
+def criteria_of(trace: Trace,      # the video in its model
                 ) -> list[str]:      # names in `CRITERIA`
     "The criteria that apply to a model and its video."
-    cross = engine.text == 'cross'
-    return [n for n, c in CRITERIA.items() if not (cross and c in _OF_MATCHING) if engine.tracked or c != 'accuracy']
+    cross = trace.text == 'cross'
+    return [n for n, c in CRITERIA.items() if not (cross and c in _OF_MATCHING) if trace.tracked or c != 'accuracy']
 
 # %% ../../nbs/live/13_heads_explorer.ipynb #43300007
-def measure_heads(engine: Engine,              # the video in its model
+def measure_heads(trace: Trace,              # the video in its model
                   by: str,                     # criterion: a value of `CRITERIA`
                   step: int,                   # denoising step
-                  job: Job | None = None,      # asked between layers whether to stop
                   ) -> Tensor:                 # (layers of the model, heads); NaN: not measured
     "A criterion for every head of the model."
-    if by == 'accuracy':
-        scores = engine.score(step, job=job)
+    if by == 'accuracy' or by in _STATISTICS:
+        scores = score(trace, steps=step, scoring=Scoring(sample=64 if by in _STATISTICS else 0))
         layers, table = scores.layers, scores.map(by, heads=True)[0]
-    elif by in _STATISTICS:
-        layers, table = engine.layers_for('statistics'), engine.statistics(step, job=job)[by]
     else:
-        found = engine.heads(step, [by], job=job)
+        found = score_heads(trace, by=[by], steps=step)
         layers, table = found.layers, found.heads(by)
-    out = torch.full((len(engine.stacks), table.shape[1]), torch.nan)
+    out = torch.full((len(trace.stacks), table.shape[1]), torch.nan)
     out[layers] = table
     return out
 
@@ -98,11 +96,11 @@ class _HeadControls(Explorer):
     "The controls and charts of the heads explorer."
 
     def _build(self) -> list[w.Widget]:
-        self.by = w.Dropdown(options=criteria_of(self.engine), description='criterion', style=NARROW, layout=width_layout(348),
+        self.by = w.Dropdown(options=criteria_of(self.trace), description='criterion', style=NARROW, layout=width_layout(348),
                              tooltip='What the map below shows, and by what the best five heads are selected')
         self.best = w.Button(description='Best five',
                              tooltip='Select the five best heads of the whole model by this criterion')
-        self.small = Viewer(self.engine.video, label='each head', size=96, bare=True)
+        self.small = Viewer(self.trace.video, label='each head', size=96, bare=True)
         self.chosen: dict[int, list[int]] = {}
         self._by_hand: dict[int, list[int]] = {}  # selected by hand; empty: the best five
         self.table, self.atlas = torch.zeros(0, 0), Chart()
@@ -146,19 +144,19 @@ class HeadsExplorer(_HeadSelection):
     @property
     def options(self) -> dict[str, Any]:
         "The word, its source, step, layer, criterion and heads; {}: the best five."
-        word = (self.state.words or prompt_words(self.engine))[-1]
-        return dict(word=word, source=word_source(self.engine, [word]), step=self.state.step, layer=self.state.layer,
+        word = (self.state.words or prompt_words(self.trace))[-1]
+        return dict(word=word, source=word_source(self.trace, [word]), step=self.state.step, layer=self.state.layer,
                     by=CRITERIA[self.by.value], heads=self._by_hand)
 
     def _compute(self, options: dict[str, Any], job: Job) -> HeadsResult:
-        engine, step, by = self.engine, options['step'], options['by']
-        able = engine.layers_for('words' if options['source'] == 'prompt' else 'concepts')
-        table = self._tables.get((by, step), lambda: measure_heads(engine, by, step, job)).clone()
+        trace, step, by, source = self.trace, options['step'], options['by'], options['source']
+        able = trace.layers_for(word_kinds(trace.pipe) if source == 'prompt' else 'concepts')
+        table = self._tables.get((by, step), lambda: measure_heads(trace, by, step)).clone()
         table[[n for n in range(len(table)) if n not in able]] = torch.nan
         chosen = options['heads'] or best_heads(table, 5, by in LOWEST)
-        word = dict(words=options['word'], step=step, source=options['source'], job=job)
-        each = engine.word_heads(**word, layer=options['layer']) if options['layer'] in able else torch.zeros(0)
-        return HeadsResult(table, chosen, engine.words(**word, heads=chosen), each)
+        word, layer = options['word'], options['layer']
+        each = head_maps(trace, word, layer=layer, step=step, source=source) if layer in able else torch.zeros(0)
+        return HeadsResult(table, chosen, imap(trace, words=word, steps=step, heads=chosen, source=source), each)
 
     def _draw(self, options: dict[str, Any], result: HeadsResult) -> None:
         self.table, self.chosen, self.maps, _ = result
@@ -173,7 +171,7 @@ class HeadsExplorer(_HeadSelection):
 
     def _code(self, options: dict[str, Any]) -> str:
         rest = '' if options['source'] == 'prompt' else ", source='concepts'"
-        return f'engine.words({options["word"]!r}, step={options["step"]}, heads={self.chosen}{rest})'
+        return f'imap(trace, words={options["word"]!r}, steps={options["step"]}, heads={self.chosen}{rest})'
 
 # %% ../../nbs/live/13_heads_explorer.ipynb #4330000f
 def draw_heads(x: HeadsExplorer,                # whose viewers and chart show it
@@ -186,7 +184,7 @@ def draw_heads(x: HeadsExplorer,                # whose viewers and chart show i
     x.viewer.show_maps({f'{maps.words[0]}, heads {chosen_text(x.chosen)} (layer.head)': maps.maps[0]}, maps.grid)
     mine = x.chosen.get(layer, [])
     small = {f'{layer}.{h}' + (' selected' if h in mine else ''): m for h, m in enumerate(each)}
-    x.small.show_maps(small, x.engine.grid_of(layer))
+    x.small.show_maps(small, x.trace.grid_of(layer))
     x.small.pending = '' if len(each) else f'layer {layer} cannot map words'
     framed = [(n, h) for n, hs in x.chosen.items() for h in hs]
     x.atlas.heat(x.table, ('layer', 'head'), options['by'], lambda *head: x.choose(head), framed)

@@ -13,45 +13,47 @@ import torch
 from torch import Tensor
 
 from .explorer import Explorer, current_point, options_text, point_text
-from .engine import Engine
+from ..seam.traces import Trace
 from .widgets import Chart, Task, wrapped
 from .worker import Job
+from ..points.matching import Matching
 from ..points.score_tables import ScoreTable
+from ..points.scoring import Scoring, score
+from ..points.tracking import point_map, track
 
 # %% auto #0
-__all__ = ['layer_scores', 'true_track', 'MatchExplorer', 'draw_match']
+__all__ = ['layer_scores', 'true_track', 'track_options', 'MatchExplorer', 'draw_match']
 
 # %% ../../nbs/live/11_match_explorer.ipynb #43100006
-def layer_scores(engine: Engine,                  # the video in its model
+def layer_scores(trace: Trace,                    # the video in its model
                  step: int,                       # denoising step
                  layers: list[int] | None,        # which layers; None: all
-                 job: Job | None = None,          # asked between layers whether to stop
                  ) -> ScoreTable:                 # of one step
     "Scores by the known tracks, or by the confidence of up to 64 points of the first frame."
-    if engine.tracked:
-        return engine.score(step, layers, job=job)
-    xy = engine.grid.centres().flatten(0, 1)
+    if trace.tracked:
+        return score(trace, layers=layers, steps=step)
+    xy = trace.grid.centres().flatten(0, 1)
     xy = xy[::-(-len(xy) // 64)]  # a large frame has too many
-    return engine.score(step, layers, job=job, points=torch.cat([torch.zeros(len(xy), 1), xy], 1))
+    return score(trace, layers=layers, steps=step, scoring=Scoring(queries=torch.cat([torch.zeros(len(xy), 1), xy], 1)))
 
 # %% ../../nbs/live/11_match_explorer.ipynb #43100007
-def true_track(engine: Engine,                            # the video in its model
+def true_track(trace: Trace,                            # the video in its model
                point: tuple[float, float, float],         # (t, x, y) px
                ) -> Tensor | None:                        # (1, frames, 2) px; None if no track passes
     "The known track that passes a point within half a token."
-    clip, t_ = engine.clip, int(point[0])
-    if not engine.tracked:
+    clip, t_ = trace.clip, int(point[0])
+    if not trace.tracked:
         return None
     far = (clip.tracks[:, t_] - torch.tensor(point[1:])).norm(dim=-1).masked_fill(~clip.visible[:, t_].bool(), torch.inf)
     i = int(far.argmin())
-    return clip.tracks[i:i + 1] if far[i] <= engine.grid.stride / 2 else None
+    return clip.tracks[i:i + 1] if far[i] <= trace.grid.stride / 2 else None
 
 # %% ../../nbs/live/11_match_explorer.ipynb #43100009
 class _StepScores(Explorer):
     "Scores of steps and layers. `scores` (steps, layers) holds those known so far; NaN: not scored."
 
     def _build(self) -> list[w.Widget]:
-        tracked = self.engine.tracked
+        tracked = self.trace.tracked
         self.criterion, unit = ('accuracy', 'accuracy') if tracked else ('confidence_cross', 'confidence')
         tip = 'Share of the ground-truth points that each layer matches within one token, at every step' if tracked else \
             'Confidence of the matches of each layer, at every step; no ground-truth tracks are known'
@@ -61,7 +63,7 @@ class _StepScores(Explorer):
         self.best_button = w.Button(description='Go to best', tooltip='The step and layer with the highest score so far',
                                     layout=w.Layout(width='auto'), disabled=True)
         self.best_button.on_click(lambda _: self._go_to_best())
-        self.scores = torch.full((len(self.engine.plan), len(self.engine.stacks)), torch.nan)
+        self.scores = torch.full((len(self.trace.plan), len(self.trace.stacks)), torch.nan)
         return [wrapped(self.score_task, self.best_button), self.score_line, self.score_map]
 
     def score_all(self) -> Job | None:
@@ -70,10 +72,11 @@ class _StepScores(Explorer):
 
     def _scoring(self) -> Callable[[Job], None]:
         def work(job: Job) -> None:
-            for i in range(len(self.scores)):
-                table = layer_scores(self.engine, i, None, job)
-                self.scores[i, table.layers] = table.map(self.criterion)[0]
-                job.step(i + 1, len(self.scores), 'steps')
+            with self.trace.under(job):
+                for i in range(len(self.scores)):
+                    table = layer_scores(self.trace, i, None)
+                    self.scores[i, table.layers] = table.map(self.criterion)[0]
+                    job.step(i + 1, len(self.scores), 'steps')
         return work
 
 # %% ../../nbs/live/11_match_explorer.ipynb #4310000a
@@ -83,7 +86,7 @@ class _ScoredSteps(_StepScores):
     def draw_map(self) -> None:
         "Draw the scores known so far."
         self.best_button.disabled = bool(self.scores.isnan().all())
-        limits = (0, 1) if self.engine.tracked else None
+        limits = (0, 1) if self.trace.tracked else None
         self.score_map.heat(self.scores, ('step', 'layer'), self.unit, self.go_to, limits=limits)
         self._show_score()
 
@@ -98,10 +101,10 @@ class _ScoredSteps(_StepScores):
     def _go_to_best(self) -> None:
         self.go_to(*divmod(int(self.scores.nan_to_num(-1).argmax()), self.scores.shape[1]))
 
-    def _score_here(self, step: int, layer: int, job: Job) -> None:
+    def _score_here(self, step: int, layer: int) -> None:
         "Score the step and layer that are shown, where that takes little time."
-        if self.engine.tracked and self.scores[step, layer].isnan():
-            self.scores[step, layer] = layer_scores(self.engine, step, [layer], job).map(self.criterion)[0, 0]
+        if self.trace.tracked and self.scores[step, layer].isnan():
+            self.scores[step, layer] = layer_scores(self.trace, step, [layer]).map(self.criterion)[0, 0]
             self.draw_map()
         else:
             self._show_score()
@@ -109,11 +112,19 @@ class _ScoredSteps(_StepScores):
     def _show_score(self) -> None:
         step, layer = self.state.step, self.state.layer
         score = float(self.scores[step, layer])
-        what = 'of the ground-truth points are matched within one token' if self.engine.tracked else \
+        what = 'of the ground-truth points are matched within one token' if self.trace.tracked else \
             'confidence: the mean attention from a point to its best match in another frame'
         self.score_line.value = '' if score != score else f'step {step}, layer {layer}: {score:.2f} {what}'
 
 # %% ../../nbs/live/11_match_explorer.ipynb #4310000c
+def track_options(options: dict[str, Any],      # of `point_map`
+                  ) -> dict[str, Any]:          # of `track`
+    "The options of a point's map as options of its track."
+    matching = Matching(symmetric=True) if options['symmetric'] else None
+    return dict(points=[options['point']], layers=options['layer'], steps=options['step'], heads=options['heads'],
+                matching=matching)
+
+# %% ../../nbs/live/11_match_explorer.ipynb #4310000d
 class MatchExplorer(_ScoredSteps):
     "Matches of one point, by step, layer and head. `track` and `field` hold what is shown."
 
@@ -131,30 +142,29 @@ class MatchExplorer(_ScoredSteps):
 
     @property
     def options(self) -> dict[str, Any]:
-        "The state as options of `engine.match` and `engine.track`."
+        "The state as options of `point_map`; `track` has the same."
         s = self.state
-        return dict(point=current_point(s, self.engine), step=s.step, layer=s.layer, heads=None if s.head < 0 else [s.head],
+        return dict(point=current_point(s, self.trace), step=s.step, layer=s.layer, heads=None if s.head < 0 else [s.head],
                     symmetric=self.symmetric.value)
 
     def _results(self, options: dict[str, Any], job: Job) -> Iterator[Any]:
-        engine, step, layer, point = self.engine, options['step'], options['layer'], options['point']
-        engine.tape(step, layer, job)  # a forward pass that a newer request stops
+        trace, late = self.trace, options['symmetric']
         for symmetric in (False, True) if options['symmetric'] else (False,):
-            how, late = options | dict(symmetric=symmetric), options['symmetric'] and not symmetric
-            yield dict(field=engine.match(**how), pending='computing the symmetric map' if late else '')
-            how.pop('point')
-            yield dict(track=engine.track([point], **how), truth=true_track(engine, point))  # slower than the field
-        self._score_here(step, layer, job)
+            given = options | dict(symmetric=symmetric)
+            yield dict(field=point_map(trace, **given), pending='computing the symmetric map' if late != symmetric else '')
+            yield dict(track=track(trace, **track_options(given)), truth=true_track(trace, options['point']))  # is slower
+        self._score_here(options['step'], options['layer'])
 
     def _draw(self, options: dict[str, Any], result: dict[str, Any]) -> None:
         draw_match(self, options, result)
 
     def _code(self, options: dict[str, Any]) -> str:
-        rest = dict(options)
-        point = point_text(rest.pop('point'))
-        return f'engine.track([{point}], {options_text(rest)})\nengine.match({point}, {options_text(rest)})'
+        rest, given = dict(options), track_options(options)
+        del rest['point'], given['points'], given['matching']
+        point, how = point_text(options['point']), ', matching=Matching(symmetric=True)' if options['symmetric'] else ''
+        return f'track(trace, points=[{point}], {options_text(given)}{how})\npoint_map(trace, point={point}, {options_text(rest)})'
 
-# %% ../../nbs/live/11_match_explorer.ipynb #4310000d
+# %% ../../nbs/live/11_match_explorer.ipynb #4310000e
 def draw_match(explorer: MatchExplorer,         # whose viewer shows it
                options: dict[str, Any],         # of the request
                result: dict[str, Any],          # a field, or a track and its ground truth
@@ -170,4 +180,4 @@ def draw_match(explorer: MatchExplorer,         # whose viewer shows it
     explorer.field, viewer.pending = result['field'], result['pending']
     head = 'mean of heads' if options['heads'] is None else f'head {options["heads"][0]}'
     title = f'step {options["step"]}, layer {options["layer"]}, {head}'
-    viewer.show_maps({title: explorer.field}, explorer.engine.grid_of(options['layer']))
+    viewer.show_maps({title: explorer.field}, explorer.trace.grid_of(options['layer']))

@@ -28,11 +28,14 @@ __all__ = ['explorer_notebook', 'serve_command', 'serve', 'run_to_end']
 _CELLS = (('markdown', '# Look inside a video\n\nDrag a slider, click into the video, or change the tab. '
                        '(In JupyterLab, run all cells first.)'),
           ('code', 'import vidlens\nfrom vidlens.live.steer_explorer import ablated\nfrom vidlens.live.tabs import explore\n'
-                   'from vidlens.motion.one_site import moft\nfrom vidlens.motion.steering import Guide, Region, control\n\n'
+                   'from vidlens.motion.one_site import moft, motion_map\n'
+                   'from vidlens.motion.steering import Guide, Region, control\n'
+                   'from vidlens.points.matching import Matching\nfrom vidlens.points.tracking import point_map, track\n'
+                   'from vidlens.words.word_maps import imap\n\n'
                    'pipe = vidlens.load({model!r}, {device!r}, {dtype!r})\n{video}'),
           ('code', 'tabs = explore(pipe, video, {prompt!r}, num_inference_steps={num_inference_steps!r}, seed={seed!r})\ntabs'),
           ('markdown', 'Below each picture is the Python call that computes it. To run it, copy it into a new cell below '
-                       '`engine = tabs.engine`. In a call of *Steer*, `mask` is the painted region: '
+                       '`trace = tabs.trace`. In a call of *Steer*, `mask` is the painted region: '
                        '`mask = tabs.select("Steer").mask`.'))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .channels_explorer import cancellable
 from .explorer import Explorer
-from .engine import Engine
+from ..seam.traces import Trace
 from .viewer import Viewer
 from .widgets import Task, beside, width_layout, wrapped
 from .worker import Job
@@ -78,7 +78,7 @@ def arrow_region(arrow: Sequence[float],       # [x, y, x, y] px; []: none
     return Region((x, y), painted)
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #4410000b
-def intervene(engine: Engine,                                       # a generated video in its model
+def intervene(trace: Trace,                                       # a generated video in its model
               heads: Mapping[int, Sequence[int] | None],            # to ablate; empty: guide the region instead
               region: Region | None,                                # to move
               last: int,                                            # guided up to this step
@@ -86,33 +86,33 @@ def intervene(engine: Engine,                                       # a generate
               job: Job,                                             # receives progress, and is asked whether to stop
               ) -> Any:                                             # a `Sample`, or a `Steered`
     "Generate the video again with heads ablated or a region moved."
-    given: dict[str, Any] = dict(seed=engine.seed, num_inference_steps=len(engine.plan), generation=engine.run)
+    given: dict[str, Any] = dict(seed=trace.seed, num_inference_steps=len(trace.plan), generation=trace.generation)
 
     def on_step(i: int, n: int) -> None:
         job.step(i, n, 'steps')
 
-    with job.turn(lock_of(engine.pipe)), cancellable(engine.pipe, job):
+    with job.turn(lock_of(trace.pipe)), cancellable(trace.pipe, job):
         if region is None:
-            return ablated(engine.pipe, engine.prompt, heads, on_step=on_step, **given)
+            return ablated(trace.pipe, trace.prompt, heads, on_step=on_step, **given)
         guide = Guide(steps=range(1, last), rate=rate)
-        return control(engine.pipe, engine.prompt, region, guide=guide, on_step=on_step, **given)
+        return control(trace.pipe, trace.prompt, region, guide=guide, on_step=on_step, **given)
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #4410000c
-def intervention_code(engine: Engine,                                   # a generated video in its model
+def intervention_code(trace: Trace,                                   # a generated video in its model
                       heads: Mapping[int, Sequence[int] | None],        # as for `intervene`
                       region: Region | None,                            # likewise
                       last: int,                                        # likewise
                       rate: float,                                      # likewise
                       ) -> str:                                         # the call as Python
     "The call that `intervene` makes."
-    given = f'seed={engine.seed}, num_inference_steps={len(engine.plan)}'
-    given += f', generation={dict(engine.run)!r}' if engine.run else ''
+    given = f'seed={trace.seed}, num_inference_steps={len(trace.plan)}'
+    given += f', generation={trace.generation!r}' if trace.generation else ''
     if heads:
-        return f'ablated(pipe, {engine.prompt!r}, {heads}, {given})'
+        return f'ablated(pipe, {trace.prompt!r}, {heads}, {given})'
     if region is None:
-        return 'engine.video'
+        return 'trace.video'
     displacement, mask = ', '.join(f'{v:g}' for v in region.motion), ', mask' if region.where is not None else ''
-    return (f'control(pipe, {engine.prompt!r}, Region(({displacement}){mask}), {given}, '
+    return (f'control(pipe, {trace.prompt!r}, Region(({displacement}){mask}), {given}, '
             f'guide=Guide(steps=range(1, {last}), rate={rate:g}))')
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #4410000e
@@ -122,21 +122,21 @@ class _SteerControls(Explorer):
     slot, uses = 'steer', ()
 
     def _build(self) -> list[w.Widget]:
-        most = max(2, len(self.engine.plan))
+        most = max(2, len(self.trace.plan))
         self.tool = w.ToggleButtons(options=[('paint', 'mask'), ('arrow', 'arrow')], style=dict(button_width='auto'),
                                     tooltips=['Paint the region to move; hold Shift to erase', 'Draw an arrow: where to move it'])
         self.clear = w.Button(description='Clear', tooltip='Remove the mask and the arrow', layout=w.Layout(width='auto'))
         self.strength = w.FloatSlider(.3, min=.05, max=1, step=.05, description='strength', layout=width_layout(300),
                                       tooltip='How far each guidance step changes the latents')
-        self.last = w.IntSlider(max(2, round(.92 * len(self.engine.plan))), 2, most, description='last step',
+        self.last = w.IntSlider(max(2, round(.92 * len(self.trace.plan))), 2, most, description='last step',
                                 tooltip='Guide up to this step; later steps are unguided', layout=width_layout(300))
         self.off = w.Text('', description='ablate', placeholder='4.0, 4.1 or 4', continuous_update=False, layout=width_layout(300),
                           tooltip='Heads to switch off, as layer.head: 4.0, 4.1; or a whole layer: 4')
         self.run = Task('Run', 'Generate the video again, with this change', self._running, self._done, self.show_message,
                         self._progress, 'primary')
-        self.after = Viewer(self.engine.video, label='result', tool='none')
+        self.after = Viewer(self.trace.video, label='result', tool='none')
         self._links.append(t.link((self.viewer, 'frame'), (self.after, 'frame')))
-        self.viewer.tool, self.viewer.code = 'mask', 'engine.video'
+        self.viewer.tool, self.viewer.code = 'mask', 'trace.video'
         self.tool.observe(lambda change: setattr(self.viewer, 'tool', change['new']), 'value')
         self.clear.on_click(lambda _: self.viewer.set_trait('mask', b'') or self.viewer.set_trait('arrow', []))
         self.run.observe(lambda change: self._busy(change['new']), 'running')
@@ -167,7 +167,7 @@ class _SteerRuns(_SteerControls):
     @property
     def region(self) -> Region:
         "The painted mask and the arrow as a `Region`. Raises ValueError without an arrow."
-        return arrow_region(self.viewer.arrow, len(self.engine.video), self.viewer.painted)
+        return arrow_region(self.viewer.arrow, len(self.trace.video), self.viewer.painted)
 
     @property
     def title(self) -> str:
@@ -182,7 +182,7 @@ class _SteerRuns(_SteerControls):
         "The call that *Run* would make, as Python."
         heads = parse_heads(self.off.value)
         region = self.region if not heads and len(self.viewer.arrow) == 4 else None
-        return intervention_code(self.engine, heads, region, self.last.value, self.strength.value)
+        return intervention_code(self.trace, heads, region, self.last.value, self.strength.value)
 
 # %% ../../nbs/live/16_steer_explorer.ipynb #44100010
 class SteerExplorer(_SteerRuns):
@@ -197,13 +197,13 @@ class SteerExplorer(_SteerRuns):
         return self.run.start()
 
     def _running(self) -> Callable[[Job], Any]:
-        engine, heads, last, rate = self.engine, parse_heads(self.off.value), self.last.value, self.strength.value
-        if engine.seed is None:
+        trace, heads, last, rate = self.trace, parse_heads(self.off.value), self.last.value, self.strength.value
+        if not trace.generated:
             raise ValueError('Steer generates the video again, so it needs a generated video, not a real one: '
                              'explore(pipe, prompt=...)')
         region = None if heads else self.region
         self._code_of_run, self._title, self._mask = self.call, self.title, self.viewer.painted
-        return lambda job: intervene(engine, heads, region, last, rate, job)
+        return lambda job: intervene(trace, heads, region, last, rate, job)
 
     def _done(self, made: Any) -> None:
         self.steered = made if isinstance(made, Steered) else self.steered

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakSet
 
@@ -18,7 +18,7 @@ from .explorer import Explorer, State
 from .heads_explorer import HeadsExplorer
 from .match_explorer import MatchExplorer
 from .steer_explorer import SteerExplorer
-from .engine import Engine, clip_to_hold, hold
+from ..seam.traces import Trace, trace
 from .video_explorer import VideoExplorer
 from .widgets import Task, close_all
 from .words_explorer import WordsExplorer
@@ -38,7 +38,7 @@ class _Tabs(w.Tab):
     def __init__(self) -> None:
         self.worker, self._lock, self._closed = Worker(), threading.RLock(), False
         self.made: dict[str, Explorer] = {}
-        self._engine: Engine | None = None
+        self._trace: Trace | None = None
         self._state: State | None = None
         super().__init__([w.VBox() for _ in EXPLORERS], titles=list(EXPLORERS), selected_index=0)
         self.add_class('vidlens-tabs')
@@ -48,13 +48,13 @@ class _Tabs(w.Tab):
         "Show a tab, and make its explorer if this is the first time."
         name, box = list(EXPLORERS)[index or 0], self.children[index or 0]
         with self._lock:  # the first one is made by the thread that opens the video
-            if self._engine is None:
+            if self._trace is None:
                 return  # still being opened: every tab shows that
             for other, each in self.made.items():
                 each.visible = other == name
             try:
                 if name not in self.made:
-                    self.made[name] = EXPLORERS[name](self._engine, self._state, self.worker)
+                    self.made[name] = EXPLORERS[name](self._trace, self._state, self.worker)
                     box.children = [self.made[name]]  # replacing the tabs would go back to the first
             except ValueError as e:  # such as words of a model without a text encoder
                 box.children = [w.Label(str(e))]
@@ -67,22 +67,22 @@ class _OpenedTabs(_Tabs):
 
     opening: Task | None = None
 
-    def _begin(self, begin: Callable[[Job], Engine], state: State | None) -> None:
+    def _begin(self, begin: Callable[[Job], Trace], state: State | None) -> None:
         self._reason = w.Label()
-        self.opening = Task('Open the video', 'Try again', lambda: begin, lambda engine: self._open(engine, state),
+        self.opening = Task('Open the video', 'Try again', lambda: begin, lambda traced: self._open(traced, state),
                             lambda text: setattr(self._reason, 'value', text))
         for box in self.children:
             box.children = [self.opening, self._reason]
         self.opening.start()
 
-    def _open(self, engine: Engine, state: State | None) -> None:
+    def _open(self, traced: Trace, state: State | None) -> None:
         with self._lock:
             if self._closed:
                 return
             for box in self.children:
                 box.children = []
-            self._state = state or State.of(engine)
-            self._engine = engine
+            self._state = state or State.of(traced)
+            self._trace = traced
             self._make(self.selected_index)
 
     def _wait(self) -> None:
@@ -90,10 +90,10 @@ class _OpenedTabs(_Tabs):
             self.opening.job.result()
 
     @property
-    def engine(self) -> Any:
+    def trace(self) -> Any:
         "The video in its model, once it is open. Raises what opening it raised."
         self._wait()
-        return self._engine
+        return self._trace
 
     @property
     def state(self) -> Any:
@@ -105,7 +105,7 @@ class _OpenedTabs(_Tabs):
 class _ClosingTabs(_OpenedTabs):
     "Tabs that can be selected and closed."
 
-    _own = False  # whether to close the engine too
+    _own = False  # whether to close the traced too
 
     def select(self,
                name: str,      # as on the tab: 'Match'
@@ -122,13 +122,13 @@ class _ClosingTabs(_OpenedTabs):
         return self.made[name]
 
     def close(self) -> None:
-        "Cancel all work, close all widgets, and close the engine if it was made here."
+        "Cancel all work, close all widgets, and close the traced if it was made here."
         inside = self.children
         with self._lock:
             self._closed = True
         self.worker.cancel()
-        if self._own and self._engine is not None:
-            self._engine.close()  # its forward passes stop at the next layer
+        if self._own and self._trace is not None:
+            self._trace.close()  # its forward passes stop at the next layer
         super().close()
         close_all(inside)  # before the worker: it may wait for the model, which a task is using
         if self.opening is not None:
@@ -142,16 +142,16 @@ class Explorers(_ClosingTabs):
     "All explorers of a video, in tabs. `select(name)` opens a tab; `close()` stops everything and frees memory."
 
     def __init__(self,
-                 engine: Engine | Callable[[Job], Engine],      # the video in its model, or a function that opens it
+                 traced: Trace | Callable[[Job], Trace],      # the video in its model, or a function that opens it
                  state: State | None = None,                    # what to show first
-                 own: bool = False,                             # whether to close the engine too
+                 own: bool = False,                             # whether to close the traced too
                  ) -> None:
         self._own = own
         super().__init__()
-        if isinstance(engine, Engine):
-            self._open(engine, state)
+        if isinstance(traced, Trace):
+            self._open(traced, state)
         else:
-            self._begin(engine, state)
+            self._begin(traced, state)
 
 # %% ../../nbs/live/17_tabs.ipynb #4420000c
 _OF_CELL: dict[str, tuple[str, WeakSet[Explorers]]] = {}  # by cell: the run of the cell, and what it showed
@@ -182,25 +182,34 @@ def _close_earlier() -> None:
             each.close()
 
 # %% ../../nbs/live/17_tabs.ipynb #4420000e
-def explore(x: Any,                                      # a pipeline, or an `Engine` from `hold`
-            video: Any = None,                           # (frames, height, width, 3), or a clip; None: generate one
-            prompt: str = '',                            # the prompt, or what the video shows
+_DEFAULTS = dict(num_inference_steps=30, seed=0, generation=None, budget='2 GiB', dtype=None)
+
+
+def explore(x: Any,                                              # a pipeline, or a trace
+            video: Any = None,                                   # (frames, height, width, 3), or a clip; None: generate one
+            prompt: str = '',                                    # the prompt, or what the video shows
             *,
-            num_inference_steps: int = 30,               # length of the run
-            seed: int = 0,                               # of the initial noise
-            budget: int | float | str = '2 GiB',         # memory for activations, bytes or a size
-            dtype: str | torch.dtype | None = None,      # in which they are kept: 'float16' halves the memory
-            **run: Any,                                  # options of `generate` for a generated video: guidance, frames, size ...
-            ) -> Explorers:                              # the tabs, to be displayed
+            num_inference_steps: int = 30,                       # length of the run
+            seed: int = 0,                                       # of the noise
+            generation: Mapping[str, Any] | None = None,         # options of `generate`: guidance, frames, size, negative ...
+            budget: int | float | str = '2 GiB',                 # memory for activations, on the model's device
+            dtype: str | torch.dtype | None = None,              # in which they are kept: 'float16' halves the memory
+            ) -> Explorers:                                      # the tabs, to be displayed
     """Explore a video inside a model, live: points, heads, words, motion channels and interventions.
 
-    The video is generated, or encoded by the model's VAE, in the background. Errors that only occur there, such as with the
-    options of a run, are shown in the tabs and raised by their `engine`. Everything else that `hold` raises is raised at once."""
+    What does not fit is raised at once, as by `trace`. A video is generated in the background; errors that only occur there are
+    shown in the tabs, and raised by their `trace`."""
     _close_earlier()
-    given: dict[str, Any] = dict(num_inference_steps=num_inference_steps, seed=seed, budget=budget, dtype=dtype)
-    if not isinstance(x, Engine):
-        clip_to_hold(x, video, prompt, **given, **run)
-        return _remember(Explorers(lambda job: hold(x, video, prompt, job=job, **given, **run), own=True))
-    if video is not None or prompt or run or given != dict(num_inference_steps=30, seed=0, budget='2 GiB', dtype=None):
-        raise ValueError('an engine has its own video, prompt and run: explore(engine), or explore(pipe, video, prompt) for others')
-    return _remember(Explorers(x))
+    given: dict[str, Any] = dict(num_inference_steps=num_inference_steps, seed=seed, generation=generation, budget=budget,
+                                 dtype=dtype)
+    if isinstance(x, Trace):
+        if video is not None or prompt or given != _DEFAULTS:
+            raise ValueError('a trace has its own video, prompt and run: explore(trace), or explore(pipe, video, prompt) '
+                             'for others')
+        return _remember(Explorers(x))
+    found = trace(x, video, prompt, **given)
+
+    def make(job: Job) -> Trace:
+        with found.under(job):
+            return found.make()
+    return _remember(Explorers(make, own=True))

@@ -42,9 +42,9 @@ class _Mirror(Explorer):
         with viewer.hold_sync():
             viewer.tool = 'point' if self.source and 'point' in self.source.uses else 'none'
             if other is None:
-                viewer.show_maps({}, self.engine.grid)
+                viewer.show_maps({}, self.trace.grid)
                 viewer.tracks, viewer.truth, viewer.message, viewer.pending = [], [], '', ''
-                viewer.busy, viewer.code = False, 'engine.video'
+                viewer.busy, viewer.code = False, 'trace.video'
                 return
             viewer.grid, viewer.shown = other.grid, other.shown
             for name in _MIRRORED:

@@ -12,11 +12,11 @@ import ipywidgets as w
 from torch import Tensor
 
 from .explorer import NARROW, Explorer, options_text, prompt_words, word_source, words_in
-from .engine import Engine
+from ..seam.traces import Trace
 from .widgets import Chart, Chips, width_layout, wrapped
 from .worker import Job
 from ..words.spans import motion_span
-from ..words.word_maps import ConceptMaps
+from ..words.word_maps import ConceptMaps, imap
 
 # %% auto #0
 __all__ = ['METHODS', 'map_words', 'words_code', 'method_maps', 'WordsExplorer']
@@ -28,17 +28,16 @@ _METHOD_TIPS = {'GramCol': 'GramCol, all heads', 'IMAP': 'GramCol, the heads tha
                 'ConceptAttention': 'Similarity of the attention outputs of each video token and of the word'}
 
 
-def map_words(engine: Engine,                    # the video in its model
-              options: dict[str, Any],           # words, step, layers, source; methods: those to show
-              job: Job | None = None,            # asked between layers whether to stop
+def map_words(trace: Trace,                    # the video in its model
+              options: dict[str, Any],           # of `imap`; methods: those to show
               ) -> dict[str, ConceptMaps]:       # by method; GramCol and the baselines share one result
     "Maps of words by each method."
     options = dict(options)
     methods = options.pop('methods')
     baselines = [b for b in ('cross', 'concept') if b in {METHODS[n] for n in methods}]
-    found = {n: engine.words(**options, k=2, job=job) for n in methods if n == 'IMAP'}
+    found = {n: imap(trace, **options, heads=2) for n in methods if n == 'IMAP'}
     if len(found) < len(methods):
-        plain = engine.words(**options, baselines=baselines, job=job)
+        plain = imap(trace, **options, baselines=baselines)
         found |= {n: plain for n in methods if n != 'IMAP'}
     return {n: found[n] for n in methods}
 
@@ -48,9 +47,9 @@ def words_code(options: dict[str, Any],      # as for `map_words`
     "The calls of `map_words` as Python."
     rest, methods = dict(options), options['methods']
     words, baselines = rest.pop('words'), [METHODS[n] for n in rest.pop('methods') if METHODS[n] != 'maps']
-    calls: list[dict[str, Any]] = [] if methods == ['IMAP'] else [dict(baselines=baselines or None)]
-    calls += [dict(k=2)] if 'IMAP' in methods else []
-    return '\n'.join(f'engine.words({words!r}, {options_text(rest | more)})' for more in calls)
+    calls: list[dict[str, Any]] = [] if methods == ['IMAP'] else [dict(baselines=tuple(baselines))]
+    calls += [dict(heads=2)] if 'IMAP' in methods else []
+    return '\n'.join(f'imap(trace, words={words!r}, {options_text(rest | more)})' for more in calls)
 
 
 def method_maps(found: ConceptMaps,      # of one or several words
@@ -64,12 +63,12 @@ class _WordControls(Explorer):
     "The controls for words and methods."
 
     def _build(self) -> list[w.Widget]:
-        self.known = prompt_words(self.engine)
+        self.known = prompt_words(self.trace)
         self.state.words = self.state.words or self.known[:2]
         self.box = w.Text(', '.join(self.state.words), description='words', continuous_update=False, style=NARROW,
                           layout=width_layout(260, 1), tooltip='Words or phrases of the prompt, or any others, separated by commas')
         self.chips = Chips(self.known, self.state.words)
-        methods = [n for n in METHODS if n != 'ConceptAttention' or self.engine.text != 'cross']
+        methods = [n for n in METHODS if n != 'ConceptAttention' or self.trace.text != 'cross']
         self.methods = Chips(methods, ['GramCol'], _METHOD_TIPS)
         self.every = w.Checkbox(False, description='all layers', indent=False, layout=w.Layout(width='auto'),
                                 tooltip='Average over all layers instead of showing one')
@@ -100,15 +99,15 @@ class WordsExplorer(_WordControls):
 
     @property
     def options(self) -> dict[str, Any]:
-        "The state as options of `engine.words`; `methods`: the methods to show. Raises ValueError without a word."
+        "The state as options of `imap`; `methods`: the methods to show. Raises ValueError without a word."
         words = list(self.state.words)
         if not words:
             raise ValueError(f'enter a word, for example {self.known[0]}')
-        return dict(words=words, step=self.state.step, layers=None if self.every.value else [self.state.layer],
-                    source=word_source(self.engine, words), methods=list(self.methods.value))
+        return dict(words=words, steps=self.state.step, layers=None if self.every.value else [self.state.layer],
+                    source=word_source(self.trace, words), methods=list(self.methods.value))
 
     def _compute(self, options: dict[str, Any], job: Job) -> dict[str, ConceptMaps]:
-        return map_words(self.engine, options, job)
+        return map_words(self.trace, options)
 
     def _code(self, options: dict[str, Any]) -> str:
         return words_code(options)

@@ -5,7 +5,7 @@
 # %% ../../nbs/motion/11_one_site.ipynb #91e883b9
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,17 +15,18 @@ from torch import Tensor
 from ..core.results import Result
 from ..core.tables import BestSite
 from .channels import (Channels, Criterion, DirectionProbe, check_keep, direction_probe, find_channels,
-                                     remove_content)
+                                     motion_features, remove_content, similarity)
 from .clips import MotionClips, Moving, given_clips
+from ..points.matching import query_points
 from ..points.scoring import world_clips
-from ..seam.traces import tape_grid
+from ..seam.traces import Reader, Trace, as_trace, tape_grid
 from ..seam.card import card_of, model_of
 from ..seam.capturing import capture
 from ..seam.choices import at_site, layer_numbers
 from ..seam.run import renoise
 
 # %% auto #0
-__all__ = ['MotionChannels', 'site_of', 'moft', 'motion_layer', 'panning_clips', 'features']
+__all__ = ['MotionChannels', 'site_of', 'moft', 'motion_layer', 'panning_clips', 'features', 'motion_map']
 
 # %% ../../nbs/motion/11_one_site.ipynb #661135b0
 @dataclass(frozen=True, eq=False)
@@ -142,8 +143,8 @@ def panning_clips(pipe,             # whose default size the clips get
     return MotionClips([names[i % 4] for i in range(n)], lambda i: Moving(made[names[i % 4]][i // 4].video))
 
 
-def features(pipe,                              # the pipeline
-             video: Tensor,                     # (frames, height, width, 3) in [0, 1]
+def features(pipe,                              # the pipeline, or a trace
+             video: Tensor | None = None,       # (frames, height, width, 3) in [0, 1]; None: that of the trace
              prompt: str = '',                  # its prompt
              layer: int | None = None,          # number of the block; None: the first
              step: int | None = None,           # of the run; None: -12
@@ -154,6 +155,29 @@ def features(pipe,                              # the pipeline
     "Output of a block for a renoised video."
     layer, step, num_inference_steps = site_of(site, layer, step, num_inference_steps)
     layer = layer or 0
+    if isinstance(pipe, Trace):
+        found: list[Tensor] = []
+        pipe.read(Reader(lambda site, x: found.append(site.grid.unflatten(x[0].float())), 'hidden', layer),
+                  steps=-12 if step is None else step)
+        return found[0]
     with capture(pipe, 'hidden', layers=layer) as tape:
         renoise(pipe, video, prompt, step=-12 if step is None else step, num_inference_steps=num_inference_steps, seed=seed)
     return tape_grid(tape, layer).unflatten(tape.get('hidden', layer)[0].float())
+
+# %% ../../nbs/motion/11_one_site.ipynb #5d1f0a02
+def motion_map(pipe,                                    # the pipeline, or a trace
+               video: Tensor | None = None,             # (frames, height, width, 3) in [0, 1]; None: that of the trace
+               point: Sequence[float] = (0., 0., 0.),   # (t, x, y) px
+               *,
+               layer: int = -1,                         # number of the block
+               step: int = -12,                         # of the run, from the end if negative
+               channels: Channels | None = None,        # which channels; None: all
+               num_inference_steps: int = 30            # length of the run
+               ) -> Tensor:                             # (frames, rows, cols), cosine with the point
+    "What moves like a point (MOFT, section 3.2). Raises ValueError for a point outside the video."
+    t = as_trace(pipe, video, None, num_inference_steps)
+    x = features(t, layer=layer, step=step)
+    frame, xy = query_points([tuple(point)], t.grid, False, x.device)
+    row, col = t.grid_of(layer).nearest(xy)
+    m = remove_content(x) if channels is None else motion_features(x, channels)
+    return similarity(m, int(frame), int(row), int(col)).cpu()

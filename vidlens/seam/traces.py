@@ -344,7 +344,7 @@ class _Runs(_Layers):
     @property
     def video(self) -> Tensor:
         "(frames, height, width, 3) float32 in [0, 1]; generated when it is first asked for."
-        return self.make().clip.video
+        return self.clip.video if self.clip.video is not None else self.make().clip.video
 
 # %% ../../nbs/seam/10_traces.ipynb #a19578b7
 class _Tapes(_Runs):
@@ -523,8 +523,11 @@ class Trace(_Words):
     layers may count from the end."""
 
     def make(self) -> Trace:
-        "Generate the video, if it is to be generated and is not there yet; open captures see it."
+        "Generate the video, which open captures see, or encode it, if that has not been done yet."
         self._awake()
+        if isinstance(self._inputs, _Noised) and 'latents' not in vars(self._inputs):
+            with self._turn():
+                _ = self._inputs.latents
         if self._inputs is None:
             job, n = self._job, len(self.plan)
 
@@ -753,17 +756,28 @@ def trace(pipe,                                        # a pipeline of diffusers
         grid, inputs = _generated_grid(pipe, generation or {}), None
         plan = schedule(pipe, num_inference_steps)
     else:
-        with lock_of(pipe):
-            z, plan = encode(pipe, clip.video), schedule(pipe, num_inference_steps)
-        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z)
-        grid, inputs = card_of(pipe).grid_of_latents(pipe, tuple(z.shape)), _noised(plan, z, noise)
+        plan, grid = schedule(pipe, num_inference_steps), card_of(pipe).grid(pipe, *clip.video.shape[:3])
+        inputs = _Noised(pipe, clip.video, plan, seed)
     found = Trace(pipe, clip, plan, inputs, grid, budget, dtype)
     found.seed, found.generation = seed, dict(generation or {})
     return found
 
 
-def _noised(plan: list[Step], z: Tensor, noise: Tensor) -> Callable[[int], Tensor]:
-    return lambda step: plan[step].a * z + plan[step].s * noise
+class _Noised:
+    "The input of each step: a real video with noise. It is encoded when a step is first asked for."
+
+    def __init__(self, pipe, video: Tensor, plan: list[Step], seed: int) -> None:
+        self._pipe, self._video, self._plan, self._seed = pipe, video, plan, seed
+
+    @cached_property
+    def latents(self) -> tuple[Tensor, Tensor]:
+        "The video's latents, and the noise."
+        z = encode(self._pipe, self._video)
+        return z, torch.randn(z.shape, generator=torch.Generator().manual_seed(self._seed)).to(z)
+
+    def __call__(self, step: int) -> Tensor:
+        z, noise = self.latents
+        return self._plan[step].a * z + self._plan[step].s * noise
 
 # %% ../../nbs/seam/10_traces.ipynb #977071f7
 def as_trace(source: Any, video: Any = None, prompt: str | None = None, num_inference_steps: int = 30, seed: int = 0) -> Trace:
