@@ -105,7 +105,7 @@ def principal_components(count: int,        # tokens
     sign = vector.gather(1, vector.abs().argmax(1, keepdim=True)).sign()
     return Components(vector * sign, value, value / value.sum(), mean.cpu(), count)
 
-# %% ../../nbs/motion/00_channels.ipynb #d969faf6
+
 class _Accumulator:
     "Count, mean and scatter of vectors, updated batch by batch (Chan's update)."
 
@@ -415,7 +415,7 @@ def motion_features(x: Tensor,                                      # (..., fram
     x = check_features(x)
     return apply_content(x[..., channel_index(channels, x.shape[-1], x.device)], content)
 
-# %% ../../nbs/motion/00_channels.ipynb #542c4f25
+
 def similarity(m: Tensor,                   # motion features (frames, rows, cols, k) that hold the query
                frame: int,                  # the query's token frame,
                row: int,                    # row
