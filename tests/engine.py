@@ -52,12 +52,12 @@ class Engine(Trace):
         with self.under(job) if job else nullcontext():
             return super().prepare(step)
 
-    def match(self, point: Sequence[float], step: int = -12, layer: int = -1, heads: Wanted = None,
+    def match(self, point: Sequence[float], step: int = -12, layer: int = -1, heads: Any = None,
               symmetric: bool = False) -> Tensor:
         "`point_map`."
         return point_map(self, point=point, step=step, layer=layer, heads=heads, symmetric=symmetric)
 
-    def track(self, points: Any, step: int = -12, layer: int = -1, heads: Wanted = None) -> Tracks:
+    def track(self, points: Any, step: int = -12, layer: int = -1, heads: Any = None) -> Tracks:
         "`track`."
         return track(self, points=points, steps=step, layers=layer, heads=heads)
 

@@ -588,8 +588,8 @@ def test_bad_kinds_of_input(engine):
 
 
 @pytest.mark.parametrize('how, message', [
-    (dict(budget='abc'), 'is not a size'), (dict(dtype='float99'), 'float99'), (dict(seed=None), 'seed=None is no whole number'),
-    (dict(num_inference_steps=0), 'num_inference_steps=0, but must be a whole number of at least 1'),
+    (dict(budget='abc'), 'is not a size'), (dict(dtype='float99'), 'float99'), (dict(seed=None), 'seed=None must be a whole number'),
+    (dict(num_inference_steps=0), 'num_inference_steps=0 must be a whole number of at least 1'),
     (dict(num_videos_per_prompt=2), 'leave num_videos_per_prompt out'),
     (dict(on_step=print), 'leave on_step out'), (dict(output_type='pil'), 'leave output_type out')])
 def test_what_cannot_be_held_is_said_before_a_video_is_made(pipe, clip, how, message):

@@ -317,7 +317,8 @@ def _word_options(args: argparse.Namespace) -> dict[str, Any]:
 
     some = args.k is not None or args.threshold is not None
     heads = HeadChoice(args.k, args.by or 'chi', args.threshold, args.skip or 0) if some else None
-    contrast = Contrast(None if args.normalise == 'none' else args.normalise, together=args.together, against=tuple(args.against or ()))
+    contrast = Contrast(None if args.normalise == 'none' else args.normalise, together=args.together,
+                        against=tuple(args.against or ()))
     steps = {} if args.steps is None else dict(steps=args.steps)
     return steps | dict(layers=args.layers, heads=heads, contrast=contrast, source=args.source)
 

@@ -19,7 +19,7 @@ from ..core.checks import number, one_of
 from ..core.grid import Grid
 from ..core.video import resize
 from .matching import (Matching, Tracker, Tracks, as_layers, cost_rows, cycle_error, follow_points,
-                                     lookup_tokens, read_out)
+                                     lookup_tokens, reader)
 from .trackers import scale_tracks, tracker_queries
 from ..seam.capturing import capture
 from ..seam.card import card_of, model_of
@@ -36,8 +36,8 @@ class Chunk:
 
     A time is None where a token frame only fills up the chunk."""
 
-    frames: tuple[int, ...]
-    times: tuple[int | None, ...]
+    frames: tuple[int, ...]               # RGB frames, the anchor first
+    times: tuple[int | None, ...]         # RGB time of each token frame after the first; None: it only fills up
 
 
 def _runs(n: int, per: int, overlap: int) -> list[range]:
@@ -60,16 +60,16 @@ def _filled(anchor: int, frames: Sequence[int], per: int, temporal: int) -> Chun
     return Chunk((anchor, *full), tuple(full[b + temporal - 1] if b < len(frames) else None for b in begins))
 
 
-def plan_chunks(frames: int, anchor: int, length: int, temporal: int = 1, order: str = 'interleaved',
-                overlap: int = 0) -> list[Chunk]:
+def plan_chunks(frames: int,                 # RGB frames of the clip
+                anchor: int,                 # the RGB frame that every chunk begins with
+                length: int,                 # token frames that the model sees at once
+                temporal: int = 1,           # RGB frames in a token frame after the first; 1 where each frame is coded alone
+                order: str = 'interleaved',  # 'interleaved': frames dealt out in turn, only with temporal=1; 'consecutive': in runs
+                overlap: int = 0             # token frames that neighbouring runs share at least
+                ) -> list[Chunk]:            # every frame is in some chunk, in several where they overlap
     """How a clip of `frames` RGB frames goes through a model that sees `length` token frames at once.
 
-    temporal  RGB frames in a token frame after the first; 1 where each frame is coded alone
-    order     'interleaved': the frames are dealt out in turn (only with temporal=1); 'consecutive': in runs, of which
-              neighbours share at least `overlap` token frames. With temporal > 1 runs lead away from the anchor,
-              forward and backward.
-
-    Every frame is in some chunk, in several where they overlap. Raises ValueError for what cannot be."""
+    With temporal > 1 runs lead away from the anchor, forward and backward. Raises ValueError for what cannot be."""
     per = length - 1
     if order not in ('interleaved', 'consecutive') or (order == 'interleaved' and temporal > 1):
         raise ValueError(f"order={order!r} with temporal={temporal}: use 'consecutive', or 'interleaved' with frames that "
@@ -93,7 +93,7 @@ def plan_chunks(frames: int, anchor: int, length: int, temporal: int = 1, order:
 class Chunks:
     "How a long clip goes through a model that sees a few frames at once. Raises ValueError for a value that does not exist."
 
-    encoding: str = 'frames'            # 'frames': each RGB frame coded alone (published); 'causal': as video, frames in between interpolated
+    encoding: str = 'frames'  # 'frames': each RGB frame coded alone (published); 'causal': as video, frames in between interpolated
     size: tuple[int, int] | None = None # (height, width) that the model sees, to which frames are stretched; None: its own
     length: int | None = None           # token frames in a pass; None: what the model was made for
     order: str | None = None            # see `plan_chunks`; None: 'interleaved' for frames, 'consecutive' for causal
@@ -154,7 +154,7 @@ class _Costs:
         self.grid, self.xy, self.matching = grid, xy, m
         self.look = lookup_tokens(xy, grid, m.lookup)
         self.queries = self.look[0].unique()
-        self.read = partial(read_out, grid=grid, readout=m.readout, temperature=m.temperature, window=m.window)
+        self.read = reader(m, grid)
         self.rows: dict[int, Tensor] = {}
         self.errors: dict[int, Tensor] = {}
         self.counts: dict[int, int] = {}
@@ -243,13 +243,16 @@ def _chunk_grid(pipe, frames: int, c: Chunks) -> Grid:
     length = whole.frames if c.length is None else c.length
     need = length if c.encoding == 'frames' else (length - 1) * whole.temporal + 1
     if c.length is not None and need > frames:
-        raise ValueError(f'length={length} token frames are {need} RGB frames, but the clip has {frames}: use a smaller length of at '
-                         'least 2, or leave it out (a short clip is filled up with its last frame)')
+        raise ValueError(f'length={length} token frames are {need} RGB frames, but the clip has {frames}: use a smaller length '
+                         'of at least 2, or leave it out (a short clip is filled up with its last frame)')
     return replace(whole, frames=length, temporal=whole.temporal if c.encoding == 'causal' else 1,
                    causal=c.encoding == 'causal')
 
 
-def layers_grid(pipe, layers: Sequence[int], grid: Grid) -> Grid:
+def layers_grid(pipe,                   # a pipeline
+                layers: Sequence[int],  # numbers of layers
+                grid: Grid              # of the latents
+                ) -> Grid:              # of these layers
     """The token grid of these layers, where that of the latents is `grid`: a UNet halves it on its way down.
 
     Raises ValueError if they have several."""
@@ -257,7 +260,8 @@ def layers_grid(pipe, layers: Sequence[int], grid: Grid) -> Grid:
     return common_grid({n: blocks[n][2].grid(grid) if -len(blocks) <= n < len(blocks) else grid for n in layers})  # capture refuses
 
 
-def common_grid(grids: Mapping[int, Grid]) -> Grid:
+def common_grid(grids: Mapping[int, Grid]  # by layer
+                ) -> Grid:                 # the one that all have
     "The grid that all these layers have. Raises ValueError if they have several."
     (first, grid), *others = grids.items()
     for n, other in others:
@@ -267,7 +271,8 @@ def common_grid(grids: Mapping[int, Grid]) -> Grid:
     return grid
 
 # %% ../../nbs/points/11_long_videos.ipynb #1386eb75
-def number_list(x: int | Iterable[int]) -> list[int]:
+def number_list(x: int | Iterable[int]  # one number or several
+                ) -> list[int]:         # a list of them
     "One number or several as a list."
     return [x] if isinstance(x, int) else list(x)
 
@@ -279,14 +284,14 @@ def _several(what: str, x: Any) -> list[int]:
     return out
 
 
-def tracker(pipe,                             # a pipeline
-            layers: Wanted,                   # as in `track_long`, like what follows
-            steps: Wanted = -2,
-            num_inference_steps: int = 30,
-            heads: Any = None,
-            matching: Matching | None = None,
-            chunks: Chunks | None = None
-            ) -> Tracker:                     # a function (video, queries) -> Tracks
+def tracker(pipe,                              # a pipeline
+            layers: Wanted,                    # which; costs are averaged
+            steps: Wanted = -2,                # which
+            num_inference_steps: int = 30,     # length of the run
+            heads: Any = None,                 # which; None: all
+            matching: Matching | None = None,  # how points are matched
+            chunks: Chunks | None = None       # how a clip goes through the model
+            ) -> Tracker:                      # a function (video, queries) -> Tracks
     "`track_long` as a tracker for `evaluate_tapvid`."
-    return lambda video, queries: track_long(pipe, video, queries, layers, steps, num_inference_steps, heads=heads, matching=matching,
-                                             chunks=chunks)
+    return lambda video, queries: track_long(pipe, video, queries, layers, steps, num_inference_steps, heads=heads,
+                                             matching=matching, chunks=chunks)

@@ -26,12 +26,12 @@ __all__ = ['track', 'point_map']
 
 # %% ../../nbs/points/12_tracking.ipynb #92fd4091
 def track(source,                              # a pipeline, or a trace
-          video: Any = None,                   # (frames, height, width, 3) of any size and length, or a clip; None: that of the trace
+          video: Any = None,  # (frames, height, width, 3) of any size and length, or a clip; None: that of the trace
           points: Any = None,                  # (points, 3) as (t, x, y) px of the video; None: 6 x 6 in frame 0
           *,
           layers: Wanted = None,               # which; costs are averaged; None: `best_layer`, or the only one of a tape
           steps: Wanted = _USUAL,              # which, nearly clean by default (published); costs are averaged
-          heads: Wanted = None,                # which; None: all
+          heads: int | Sequence[int] | None = None,                # which; None: all
           num_inference_steps: int = 30,       # length of the run
           site: BestSite | None = None,        # in place of layers, steps and num_inference_steps
           matching: Matching | None = None,    # how points are matched
@@ -52,14 +52,15 @@ def track(source,                              # a pipeline, or a trace
         layers = _default_layer(source, layers, steps, num_inference_steps, video.shape[:3] if whole else None)
         if not whole or chunks is not None:
             points = points_on_grid(6, *video.shape[1:3]) if points is None else points
-            return track_long(source, video, points, layers, steps, num_inference_steps, heads=heads, matching=matching, chunks=chunks)
+            return track_long(source, video, points, layers, steps, num_inference_steps, heads=heads, matching=matching,
+                              chunks=chunks)
         return _track_trace(as_trace(source, clip, None, num_inference_steps), points, layers, steps, heads, matching)
     if video is not None or chunks is not None:
         raise ValueError('a trace has its own video, which fits the model: leave video and chunks out')
     return _track_trace(source, points, layers, steps, heads, matching)
 
 # %% ../../nbs/points/12_tracking.ipynb #ca657b35
-def _track_trace(t: Trace, points: Any, layers: Wanted, steps: Wanted, heads: Wanted, matching: Matching) -> Tracks:
+def _track_trace(t: Trace, points: Any, layers: Wanted, steps: Wanted, heads: Any, matching: Matching) -> Tracks:
     "Tracks of points in one pass."
     numbers = t.able('q k', layers)
     if layers is None:
@@ -96,16 +97,16 @@ def _fits(pipe, video: Tensor) -> bool:
     return True
 
 # %% ../../nbs/points/12_tracking.ipynb #befa8259
-def point_map(source,                          # a pipeline, or a trace
-              video: Any = None,               # (frames, height, width, 3) of a size that fits, or a clip; None: that of the trace
-              point: Sequence[float] = (0., 0., 0.),   # (t, x, y) px
+def point_map(source,                                    # a pipeline, or a trace
+              video: Any = None,  # (frames, height, width, 3) of a size that fits, or a clip; None: that of the trace
+              point: Sequence[float] = (0.0, 0.0, 0.0),  # (t, x, y) px
               *,
-              layer: int = -1,
-              step: int = -12,                 # from the end if negative
-              heads: Wanted = None,            # which; None: all
-              symmetric: bool = False,         # average with the way back
-              num_inference_steps: int = 30    # length of the run
-              ) -> Tensor:                     # (frames, rows, cols) float32 on the layer's grid; each frame sums to 1
+              layer: int = -1,                           # from the end if negative
+              step: int = -12,                           # from the end if negative
+              heads: int | Sequence[int] | None = None,                      # which; None: all
+              symmetric: bool = False,                   # average with the way back
+              num_inference_steps: int = 30              # length of the run
+              ) -> Tensor:                               # (frames, rows, cols) float32 on the layer's grid; each frame sums to 1
     "Where the query of a point attends in each token frame (DiffTrack, section 3.2). Raises ValueError for what does not exist."
     t = as_trace(source, video, None, num_inference_steps)
     found: list[Tensor] = []

@@ -183,7 +183,9 @@ def _cut(tape: Any, x: Any, tokens: str, kind: str) -> Any:
     return x
 
 
-def tape_contents(tape: Any, kind: str) -> str:
+def tape_contents(tape: Any,  # what a capture kept
+                  kind: str   # of tensors
+                  ) -> str:   # what there is, in words
     "The sites of a tape in short; if there are any of a kind, those."
     here = [k for k in tape.data if k[0] == kind] or list(tape.data)
     if not here:
@@ -276,7 +278,8 @@ def tape_dataset(tape: Tape,    # a tape
             dims.append(axis if known.setdefault(axis, own) == own else f'{axis}_{variable}')
             known[dims[-1]] = own
         data[variable] = dims, values
-    coords: dict[str, Any] = {d: known[d] for dims, _ in data.values() for d in dims if d.split('_')[0] in ('layer', 'step', 'branch')}
+    labelled = 'layer', 'step', 'branch'
+    coords: dict[str, Any] = {d: known[d] for dims, _ in data.values() for d in dims if d.split('_')[0] in labelled}
     if 'step' in coords:
         coords['sigma'] = 'step', [tape.times.get(s, (math.nan, math.nan))[1] for s in coords['step']]
     return xarray.Dataset(data, coords, {k: str(v) for k, v in tape.facts.items()})

@@ -83,11 +83,11 @@ class _Unscored(HeadProbe):
 
 # %% ../../nbs/words/11_selection.ipynb #86e38597
 def score_heads(pipe,                                   # a pipeline, or a trace
-                videos: Any = None,                     # (frames, height, width, 3), a clip, or several; None: generate from the prompt
+                videos: Any = None,  # (frames, height, width, 3), a clip, or several; None: generate from the prompt
                 prompt: str | Sequence[str] = '',       # what each shows; clips bring their own
                 words: str | Sequence[str] | Sequence[Sequence[str]] = (),  # for 'evidence': of all videos, or a list for each
                 *,
-                by: str | Sequence[str] | None = None,  # 'chi', 'fisher', 'dbi', 'silhouette', 'lambda2', 'evidence'; None: see below
+                by: str | Sequence[str] | None = None,  # 'chi', 'fisher', 'dbi', 'silhouette', 'lambda2', 'evidence'
                 layers: Wanted = None,                  # which; None: all
                 steps: Wanted = _USUAL,                 # which, from the end if negative; None: all
                 num_inference_steps: int = 30,          # length of the run
@@ -97,7 +97,7 @@ def score_heads(pipe,                                   # a pipeline, or a trace
                 ) -> HeadTable:                         # by video, step, layer and head
     """Scores of every head, layer and step, in one pass (IMAP, sections 3.1 and 3.6).
 
-    by      default 'chi', 'lambda2' and, where there is a word to map, 'evidence'
+    by      without it 'chi', 'lambda2' and, where there is a word to map, 'evidence'
     words   default every word of each prompt
 
     Each step is one forward of each video. Raises ValueError for unknown scores or words, for as many prompts or lists of words as
@@ -192,7 +192,8 @@ def _listed_clips(pipe, videos: Any, prompt: str | Sequence[str], words: Any) ->
     prompts = [pipe.prompt if isinstance(pipe, Trace) else p or getattr(c, 'caption', '') or '' for p, c in zip(prompts, clips)]
     each = bool(words) and not isinstance(words, str) and not isinstance(words[0], str)
     if each and len(words) != len(prompts):
-        raise ValueError(f'words are given for {len(words)} videos, but there are {len(prompts)}: give one list for all, or one each')
+        raise ValueError(f'words are given for {len(words)} videos, but there are {len(prompts)}: give one list for all, or one '
+                         'each')
     return clips, prompts, list(words) if each else [words] * len(prompts)
 
 
@@ -236,5 +237,6 @@ def published_choice(pipe,                        # a pipeline whose model is on
                          'table = score_heads(pipe, videos, prompts), heads=table.select(layers=table.select_layers())')
     _, runs, k, step, n, source = _PUBLISHED[shape]
     chosen = dict[str, Any](layers=[i for a, b in runs for i in range(a, b + 1)], heads=HeadChoice.published(k),
-                            steps=list(range(round(.4 * n), round(.9 * n))) if generation else step, num_inference_steps=n, source=source)
+                            steps=list(range(round(.4 * n), round(.9 * n))) if generation else step,
+                            num_inference_steps=n, source=source)
     return chosen | (dict(contrast=Contrast.published(source)) if exact else {})
