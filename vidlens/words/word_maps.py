@@ -508,7 +508,7 @@ def imap(pipe,                                         # a pipeline, or a trace
     if not isinstance(pipe, Trace) and video is None and not prompt:
         raise ValueError("imap needs a video, a prompt to generate one, imap(pipe, words=..., prompt='a red star moves left'), or "
                          'a trace, imap(trace(pipe, tape=tape), words)')
-    told: Any = prompt or _listed(words) or getattr(video, 'caption', '')
+    told = bool(prompt) or bool(_listed(words)) or bool(getattr(video, 'caption', ''))
     if video is not None and not isinstance(pipe, Trace) and not told:
         raise ValueError("imap maps words: give prompt='...', or words and source='concepts'")
     t = as_trace(pipe, video, prompt, num_inference_steps)
