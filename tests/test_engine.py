@@ -21,7 +21,6 @@ from vidlens.seam.hooks import CaptureError
 from vidlens.motion.one_site import features
 from vidlens.points.scoring import Scoring, score
 from vidlens.seam.traces import trace
-from vidlens.words.maps import Contrast
 from vidlens.points.tracking import track
 from vidlens.points.matching import Tracks, match_fields
 from vidlens.seam.run import Sample, conditions, generate, predict, renoise, schedule
@@ -108,15 +107,18 @@ def test_points_words_heads_and_features_are_those_of_the_verbs(small):
     pipe, video = small
     engine, at = hold(pipe, video, PROMPT, num_inference_steps=4), dict(step=-2, num_inference_steps=4)
     points = torch.tensor([[0., 5, 6], [4, 20, 9]])
-    got, want = engine.track(points, step=-2, layer=1), track(trace(pipe, video, PROMPT, num_inference_steps=4), points=points, layers=1, steps=-2)
+    got, want = engine.track(points, step=-2, layer=1), track(trace(pipe, video, PROMPT, num_inference_steps=4),
+                                                              points=points, layers=1, steps=-2)
     assert torch.equal(got.xy, want.xy) and torch.equal(got.visible, want.visible)
     field = engine.match(points[0], step=-2, layer=1)
     assert tuple(field.shape) == engine.grid.shape and torch.allclose(field.sum((1, 2)), torch.ones(len(field)))
     assert torch.equal(engine.features(-2, 1), features(pipe, video, PROMPT, layer=1, **at))
-    found, same = engine.heads(-2).scores, score_heads(pipe, video, PROMPT, steps=[2], num_inference_steps=4, by=('chi', 'fisher', 'dbi')).scores
+    found, same = engine.heads(-2).scores, score_heads(pipe, video, PROMPT, steps=[2], num_inference_steps=4, by=('chi',
+            'fisher', 'dbi')).scores
     assert all(torch.equal(found[n].nan_to_num(-1), same[n].nan_to_num(-1)) for n in same)
     baselines = ['cross', 'flow', 'moft', 'centre'] + ['concept'] * (card_of(pipe).text != 'cross')
-    for how in (dict(words=['cat', 'runs'], k=1, baselines=baselines), dict(words='cat', baselines=Baselines(['tracks', 'moft'], (4, 20, 9))),
+    for how in (dict(words=['cat', 'runs'], k=1, baselines=baselines), dict(words='cat', baselines=Baselines(['tracks',
+            'moft'], (4, 20, 9))),
                 dict(words=['dog', 'a cat'], source='concepts', layers=[0, 1])):
         got, want = engine.words(step=-2, **how), imap(pipe, video, prompt=PROMPT, steps=-2, num_inference_steps=4, **flat(how))
         assert torch.equal(got.maps, want.maps) and got.heads == want.heads and got.facts == want.facts
@@ -188,17 +190,19 @@ def test_points_of_a_unet_are_matched_on_the_layers_own_grid(unet, layer, side):
     assert grid == tape.grid_of(layer) and grid.shape == (4, side, side) and grid.stride * side == 32
     field = engine.match(points[1], -2, layer)
     assert torch.equal(field, match_fields(*(tape.get(n, layer)[0] for n in 'qk'), grid, points[1:])[0])
-    got, want = engine.track(points, -2, layer), track(trace(pipe, clip.video, 'a cat', num_inference_steps=4), points=points, layers=layer, steps=-2)
+    got, want = engine.track(points, -2, layer), track(trace(pipe, clip.video, 'a cat', num_inference_steps=4), points=points,
+                                                       layers=layer, steps=-2)
     assert torch.equal(got.xy, want.xy) and (got.xy[0, 1:] - points[0, 1:]).remainder(grid.stride).abs().max() == 0
     assert engine.similar(points[0], -2, layer).shape == engine.features(-2, layer).shape[:3] == grid.shape
 
 
 def test_all_layers_of_a_unet_are_those_that_can_answer(unet):
     pipe, clip = unet
-    engine, at = hold(pipe, clip, num_inference_steps=4), dict(prompt='a cat', step=-2, num_inference_steps=4)
+    engine = hold(pipe, clip, num_inference_steps=4)
     for how in (dict(words='cat', baselines=['cross', 'moft', 'centre']), dict(words='dog', source='concepts'),
                 dict(words='cat', layers=range(10))):
-        got, want = engine.words(step=-2, **how), imap(pipe, clip.video, prompt='a cat', steps=-2, num_inference_steps=4, **flat(how))
+        got, want = engine.words(step=-2, **how), imap(pipe, clip.video, prompt='a cat', steps=-2, num_inference_steps=4,
+                                                       **flat(how))
         assert torch.equal(got.maps, want.maps) and got.heads == want.heads and got.grid == want.grid
         assert all(torch.equal(got.baselines[n], x) and x.shape == got.maps.shape for n, x in want.baselines.items())
     got, want = engine.heads(-2, ['chi']), score_heads(pipe, clip.video, 'a cat', steps=[2], num_inference_steps=4, by='chi')
@@ -229,10 +233,12 @@ def test_layers_are_told_that_can_answer(unet):
                 lambda n: engine.words('cat', -2, [0, n]), lambda n: engine.heads(-2, layers=[n]),
                 lambda n: engine.score(-2, n), lambda n: engine.words('dog', -2, n, source='concepts'),
                 lambda n: engine.words('cat', -2, heads={0: [1], n: [0]})):
-        with pytest.raises(ValueError, match=r'layer 30 \(up_blocks.1\) shows hidden, not .*: choose layers among 0, 4, 8, 15, 24, 27, 31'):
+        with pytest.raises(ValueError,
+                           match=r'layer 30 \(up_blocks.1\) shows hidden, not .*: choose layers among 0, 4, 8, 15, 24, 27, 31'):
             ask(UP)
     both = ['flow', 'tracks']       # read where q and k are, though motion is looked for in a whole block
-    asked, want = engine.words('cat', -2, baselines=both), imap(unet[0], unet[1].video, 'cat', 'a cat', steps=-2, num_inference_steps=4, baselines=both)
+    asked, want = engine.words('cat', -2, baselines=both), imap(unet[0], unet[1].video, 'cat', 'a cat', steps=-2,
+                                                                num_inference_steps=4, baselines=both)
     assert all(torch.allclose(asked.baselines[n], want.baselines[n], atol=1e-4) for n in both)
     with pytest.raises(ValueError, match=r'layer 1 .* shows tq tk tv to, not hidden: choose layers among 0, 2, 3'):
         engine.features(-2, 1)
@@ -258,13 +264,15 @@ def test_free_words_of_layers_without_a_text_half_are_refused():
     pipe, video = pipe_of('hunyuanvideo'), torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     engine, free = hold(pipe, video, PROMPT, num_inference_steps=4), dict(words='dog', source='concepts')
     assert engine.layers_for('concepts') == [0, 1] and engine.layers_for('words') == [0, 1, 2, 3]
-    asks = [lambda how: engine.words(step=-2, **free, **how), lambda how: imap(pipe, video, steps=-2, num_inference_steps=4, **free, **how)]
+    asks = [lambda how: engine.words(step=-2, **free, **how), lambda how: imap(pipe, video, steps=-2, num_inference_steps=4,
+                                                                               **free, **how)]
     for how in (dict(heads={1: [0], 3: [1]}), dict(layers=[0, 2]), dict(layers=range(4)), dict(heads={3: [0]}, layers=[3])):
         for ask in asks:
             with pytest.raises(ValueError, match='layer [23] .*has no text half'):
                 ask(how)
     kept = dict(heads={1: [0], 0: [1]})
-    got, want = engine.words(step=-2, **free, **kept), imap(pipe, video, prompt=PROMPT, steps=-2, num_inference_steps=4, **free, **kept)
+    got, want = engine.words(step=-2, **free, **kept), imap(pipe, video, prompt=PROMPT, steps=-2, num_inference_steps=4,
+                                                            **free, **kept)
     assert torch.equal(got.maps, want.maps) and got.heads == kept['heads'] == want.heads
 
 
@@ -588,7 +596,8 @@ def test_bad_kinds_of_input(engine):
 
 
 @pytest.mark.parametrize('how, message', [
-    (dict(budget='abc'), 'is not a size'), (dict(dtype='float99'), 'float99'), (dict(seed=None), 'seed=None must be a whole number'),
+    (dict(budget='abc'), 'is not a size'), (dict(dtype='float99'), 'float99'), (dict(seed=None),
+                                                                                'seed=None must be a whole number'),
     (dict(num_inference_steps=0), 'num_inference_steps=0 must be a whole number of at least 1'),
     (dict(num_videos_per_prompt=2), 'leave num_videos_per_prompt out'),
     (dict(on_step=print), 'leave on_step out'), (dict(output_type='pil'), 'leave output_type out')])

@@ -192,7 +192,8 @@ def test_layers_of_a_unet_have_grids_of_their_own():
     (lambda: dict(chunks=Chunks(length=1)), 'at least 2'), (lambda: dict(points=[[40, 1., 1.]]), 'query 0'),
     (lambda: dict(points=[[0, float('nan'), 1.]]), 'query 0'), (lambda: dict(layers=9), '6 layers'), (lambda: dict(steps=99), '30'),
     (lambda: dict(chunks=Chunks(overlap=9)), 'overlap'), (lambda: dict(matching=Matching(lookup='near')), 'lookup'),
-    (lambda: dict(matching=Matching(readout='mean')), 'readout'), (lambda: dict(layers=[]), 'layers'), (lambda: dict(steps=[]), 'steps')])
+    (lambda: dict(matching=Matching(readout='mean')), 'readout'), (lambda: dict(layers=[]), 'layers'),
+    (lambda: dict(steps=[]), 'steps')])
 def test_what_does_not_fit_is_said(pipe, clip, bad, says):
     with pytest.raises(ValueError, match=says):
         track_long(pipe, clip.video, **dict(points=[[0, 9., 9.]], layers=4) | bad())

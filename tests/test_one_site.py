@@ -32,7 +32,8 @@ def test_moft_reads_the_published_block_of_a_unet():
     unet = tiny('animatediff')
     up = card_of(unet).layer(unet.unet, 'up_blocks.1')
     teach, labels = [torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(i)) for i in range(4)], ['left', 'right'] * 2
-    found = [moft(unet, labelled_clips(teach, labels), step=1, num_inference_steps=4, **how) for how in (dict(), dict(layer='up_blocks.1'), dict(layer=up))]
+    found = [moft(unet, labelled_clips(teach, labels), step=1, num_inference_steps=4, **how) for how in (dict(),
+            dict(layer='up_blocks.1'), dict(layer=up))]
     assert {f.layer for f in found} == {up} and found[0].channels.width == unet.unet.up_blocks[1].resnets[-1].out_channels
     assert all(torch.equal(f.curves, found[0].curves) for f in found) and found[0].curves.shape == (4, 9, 8)
     seen = []

@@ -58,7 +58,8 @@ def test_score_is_labelled_and_bounded(scores):
             assert max(x.max(), each.max()) <= 1 + 1e-5, name
     assert scores.map('entropy').max() < 6 and scores.map('lag').max() <= 4 and scores.map('distance').max() < 10
     assert len(scores.to_dataframe()) == 2 * 6 * 5 and scores.clips == 6
-    assert {n: scores.facts[n] for n in ('num_inference_steps', 'seed', 'clips', 'moved', 'threshold')} == dict(num_inference_steps=30, seed=0, clips=6,
+    assert {n: scores.facts[n] for n in ('num_inference_steps', 'seed', 'clips', 'moved',
+                                         'threshold')} == dict(num_inference_steps=30, seed=0, clips=6,
                                                                                                moved=8., threshold=8.)
 
 
@@ -137,7 +138,8 @@ def test_perfect_features_score_one(pipe):
         return q, k
 
     with edit(pipe, 'q k', plant, layers=0):
-        found = score(pipe, PointClip('planted', clip.tracks[owner], clip.visible[owner], clip.video, prompt=clip.caption), layers=0, steps=-10)
+        found = score(pipe, PointClip('planted', clip.tracks[owner], clip.visible[owner], clip.video, prompt=clip.caption),
+                      layers=0, steps=-10)
     assert float(found.map('accuracy')) == 1 and found.map('accuracy', heads=True).min() == 1
 
 
@@ -162,7 +164,8 @@ def test_a_generation_is_scored_in_its_one_pass(pipe, made):
     assert scores.facts | dict(num_inference_steps=4, seed=5, clips=2, moved=8., threshold=8.) == scores.facts
     with Forwards(pipe) as ran:
         plain = generate(pipe, 'a blue star moves up', 6, 4)
-        score(pipe, prompt='a blue star moves up', num_inference_steps=4, steps=None, layers=2, scoring=Scoring(seed=6, tracker=stand_still))
+        score(pipe, prompt='a blue star moves up', num_inference_steps=4, steps=None, layers=2, scoring=Scoring(seed=6,
+                tracker=stand_still))
     assert ran.n == 2 * 4 and torch.equal(plain.video, traces[1].video)
     assert traces[0].believed.xy.shape == (100, 17, 2)
 
@@ -235,8 +238,10 @@ def test_clips_of_point_sets_are_scored(pipe, clips, tmp_path):
     write_tapvid([plain], tmp_path / 'set.pkl')
     found = [score(pipe, list(read_tapvid(tmp_path / 'set.pkl', size=64)), steps=-12, layers=3),
              score(pipe, PointClip('goat', clip.tracks, clip.visible, clip.video), steps=-12, layers=3),
-             score(pipe, SimpleNamespace(video=clip.video, tracks=clip.tracks.tolist(), visible=clip.visible.numpy()), steps=-12, layers=3),
-             score(pipe, SimpleNamespace(video=clip.video, tracks=clip.tracks.numpy().astype('float64'), visible=clip.visible), steps=-12,
+             score(pipe, SimpleNamespace(video=clip.video, tracks=clip.tracks.tolist(), visible=clip.visible.numpy()),
+                   steps=-12, layers=3),
+             score(pipe, SimpleNamespace(video=clip.video, tracks=clip.tracks.numpy().astype('float64'),
+                                         visible=clip.visible), steps=-12,
                    layers=3)]
     assert all(abs(float(f.map('accuracy') - found[1].map('accuracy'))) < .05 for f in found)
     assert torch.equal(found[1].map('accuracy'), found[2].map('accuracy'))
@@ -260,7 +265,8 @@ def test_best_layer_is_measured_once(pipe, monkeypatch):
 
 @pytest.mark.parametrize('family', ['cogvideox', 'wan', 'hunyuanvideo'])
 def test_score_runs_on_every_family(family):
-    pipe, clip = tiny(family), SimpleNamespace(video=torch.rand(9, 32, 32, 3), caption='a cat runs', tracks=torch.full((3, 9, 2), 12.))
+    pipe, clip = tiny(family), SimpleNamespace(video=torch.rand(9, 32, 32, 3), caption='a cat runs', tracks=torch.full((3, 9,
+                                                                                                                        2), 12.))
     found = score(pipe, clip, steps=-2, num_inference_steps=4, scoring=Scoring(sample=8))
     assert found.map('accuracy').shape == (1, len(found.layers)) and found.map('sink').max() <= 1
     assert bool((found.map('attention_text') > 0).all()) == (family != 'wan')

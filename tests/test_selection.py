@@ -184,7 +184,8 @@ def test_what_a_table_was_made_of_is_told(family, tmp_path):
     facts = (table := score_heads(pipe, videos, [PROMPT, 'a dog'], 'a', contrast=Contrast(None), **how)).facts
     at = [step_at(pipe, n, num_inference_steps=4).s for n in (1, 3)]
     assert facts['sigmas'] == pytest.approx(at, abs=1e-3) and facts['words'] == [['a'], ['a']]
-    want = dict(videos=2, num_inference_steps=4, prompts=[PROMPT, 'a dog'], seed=0, normalise=None, source='prompt', generation=None, dtype='float32',
+    want = dict(videos=2, num_inference_steps=4, prompts=[PROMPT, 'a dog'], seed=0, normalise=None, source='prompt',
+                generation=None, dtype='float32',
                 model=type(pipe.transformer).__name__, pipeline=type(pipe).__name__, scheduler=type(pipe.scheduler).__name__)
     assert want.items() <= facts.items() and facts['versions']['torch'] == torch.__version__
     assert HeadTable.load(table.save(tmp_path / 'heads.safetensors')).facts == facts

@@ -2,7 +2,6 @@
 import pytest
 import torch
 
-from vidlens import world
 from vidlens.core.tables import BestSite
 from vidlens.points.long_videos import Chunks, track_long
 from vidlens.points.matching import Matching, match_fields
@@ -131,7 +130,7 @@ def test_tape_of_a_generation_serves_all_methods(pipe):
     t = trace(pipe, tape=tape)
     assert track(t, layers=4).xy.shape == (36, 17, 2) and imap(t, words='circle').maps.shape == (1, 5, 8, 8)
     with pytest.raises(ValueError, match='this trace is of a tape: its video is not there'):
-        t.video
+        t.make()
 
 
 def test_default_layer_is_measured_at_the_size_of_the_video():

@@ -1,6 +1,5 @@
 """The maps of words: what is joined is what single calls give, whatever the words' source; and bad input in a sentence."""
 import csv
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +30,7 @@ from vidlens.seam.run import generate, renoise, step_at, text_of
 from vidlens.core.video import VideoFacts, probe_video, read_video
 from vidlens.words.pictures import baselines_figure, map_rows, span_figure, word_rows, write_words
 from vidlens.words.spans import Origin
-from vidlens.words.word_maps import BASELINES, Baselines, ConceptMaps, MapSums, head_maps, imap, word_options
+from vidlens.words.word_maps import BASELINES, Baselines, ConceptMaps, MapSums, imap, word_options
 from vidlens.core.results import load_result
 from vidlens.seam.traces import trace
 from vidlens.words.maps import Contrast
@@ -69,7 +68,8 @@ def maps_of(pipe, video=None, words=(), prompt=None, *, seed=0, num_inference_st
     "The maps of a video that is noised with a seed."
     if seed == 0:
         return imap(pipe, video, words, prompt, num_inference_steps=num_inference_steps, **records(**flat))
-    return imap(trace(pipe, video, prompt or '', seed=seed, num_inference_steps=num_inference_steps), words=words, **records(**flat))
+    return imap(trace(pipe, video, prompt or '', seed=seed, num_inference_steps=num_inference_steps), words=words,
+                **records(**flat))
 
 
 def of_tape(pipe, tape, words=(), item=0, prompt='', **flat):
@@ -191,7 +191,8 @@ def test_facts_tell_which_heads_were_read(pipe, clip):
                       (dict(heads={2: [0]}), 'chosen heads'), ({}, 'all heads')):
         facts = told(**how).facts
         assert facts['pooled'] == f'mean over {1 if "heads" in how else 6} layers, {text}'
-        assert facts['by'] == (how.get('by', 'chi') if 'k' in how else None) and facts['skip'] == (how.get('skip', 0) if 'k' in how else None)
+        assert facts['by'] == (how.get('by', 'chi') if 'k' in how else None) and facts['skip'] == (how.get('skip', 0)
+                                                                                                   if 'k' in how else None)
 
 
 def test_heads_chosen_before_are_the_heads_that_are_read(family):
@@ -351,7 +352,8 @@ def test_maps_of_a_generation_are_those_of_its_tape(pipe):
 
 @pytest.mark.parametrize('name', ['cogvideox', 'wan'])
 def test_words_are_never_read_in_the_text_of_the_empty_prompt(name):
-    pipe, kinds, run = tiny(name), 'xq xk xo' if name == 'wan' else 'q k o', dict(num_inference_steps=2, guidance=4., frames=9, size=(32, 32))
+    pipe, kinds, run = tiny(name), 'xq xk xo' if name == 'wan' else 'q k o', dict(num_inference_steps=2, guidance=4.,
+                                                                                  frames=9, size=(32, 32))
     tapes = {}
     for branch in ('cond', 'both', 'uncond') + ('all',) * (name == 'cogvideox'):
         with capture(pipe, kinds, steps=1, branch=branch) as tapes[branch]:
@@ -442,7 +444,8 @@ def test_many_words_are_written_whole_and_drawn_in_rows(clip, tmp_path, monkeypa
     monkeypatch.setattr(wordplots, 'overlay', lambda video, *a, **how: asked.append(len(video)) or overlay(video, *a, **how))
     write_words(many, clip.video, tmp_path)
     assert read_video(tmp_path / 'maps.mp4').shape[1:3] == (3 * (6 * 32 + 16) + 2 * 4, 4 * 6 * 32 + 3 * 4)    # 12 words, of 32 px
-    assert len(list(csv.DictReader((tmp_path / 'words.csv').open()))) == len(ConceptMaps.load(tmp_path / 'maps.safetensors').words) == 30
+    rows = list(csv.DictReader((tmp_path / 'words.csv').open()))
+    assert len(rows) == len(ConceptMaps.load(tmp_path / 'maps.safetensors').words) == 30
     assert asked == [17] * 12 + [5] * 12
     for n, columns in ((1, 1), (2, 2), (3, 3), (4, 2), (7, 4), (9, 3), (12, 4)):
         some = replace(many, words=many.words[:n], maps=many.maps[:n])
