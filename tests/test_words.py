@@ -505,7 +505,7 @@ def test_all_pictures_are_enlarged_alike(clip, tmp_path, monkeypatch, smooth):
     maps = ConceptMaps(['red', 'blue'], x, grid, {}, torch.zeros(1, 1), baselines=dict(centre=x))
     monkeypatch.setattr(wordplots, 'overlay', lambda *a, smooth, **how: asked.append(smooth) or overlay(*a, smooth=smooth, **how))
     write_words(maps, clip.video, tmp_path, smooth=smooth)
-    assert asked == [smooth] * (2 + 2 + 2)                                             # the videos, the words, a word and its baseline
+    assert asked == [smooth] * (2 + 2 + 2)  # videos, words, a word and its baseline
 
 
 @pytest.mark.parametrize('grid, smooth', [(Grid(5, 8, 8, 8, 4), 'edges'), (Grid(17, 8, 8, 8, 1, False), True)])
@@ -529,7 +529,8 @@ def test_files(pipe, clip, tmp_path):
     maps = maps_of(pipe, clip.video, ['blue', 'red'], clip.caption, baselines=['flow', 'centre'], k=2)
     again = ConceptMaps.load(maps.save(tmp_path / 'maps.safetensors'))
     assert again.words == maps.words and again.grid == maps.grid and again.heads == maps.heads and again.facts == maps.facts
-    assert torch.equal(again.maps, maps.maps) and torch.equal(again.flow, maps.flow) and again.baselines.keys() == maps.baselines.keys()
+    assert torch.equal(again.maps, maps.maps) and torch.equal(again.flow,
+                                                              maps.flow) and again.baselines.keys() == maps.baselines.keys()
     with pytest.raises(FileExistsError):
         maps.save(tmp_path / 'maps.safetensors')
     (tmp_path / 'no.npz').write_bytes(b'nothing')
@@ -554,14 +555,16 @@ def test_files(pipe, clip, tmp_path):
     (dict(words='red', heads={0: 1}), r'heads=\{0: 1\} must be'), (dict(words='red', heads={-1: [0]}), r'heads=\{-1: \[0\]\} must'),
     (dict(words='red', heads={}), r'heads=\{\} must be'), (dict(words='red', heads={0: [4]}), 'head numbers from 0 to 3'),
     (dict(words='red', heads={2: [1], 4: [0]}, layers=[1, 2]), r'heads= has layer 4, but read were \[1, 2\]'),
-    (dict(words='red', together=True), "words of a prompt attend to each other anyway"), (dict(words='red', step=[]), 'no number at all'),
+    (dict(words='red', together=True), "words of a prompt attend to each other anyway"), (dict(words='red', step=[]),
+                                                                                          'no number at all'),
     (dict(words='red', together='yes', source='concepts'), "together='yes' is unknown: use True or False"),
  (dict(words='red', normalise='concepts'), 'at least 2'),
     (dict(words='red', against='blue', pool=None), 'one map for each word'), (dict(words='red', layers=9), 'outside this run'),
     (dict(words='red', step=99), '99'), (dict(words='red', point=(0, 9, 9)), 'ask for one'),
     (dict(words='red', point=(0, 9), baselines='tracks'), r'one point \(t, x, y\)'),
     (dict(words=[None]), 'the word None is no text: give each'), (dict(words=3), 'the word 3 is no text'),
-    (dict(words='red', against=[None]), 'None is no text; give words'), (dict(words='red', num_inference_steps=0), 'num_inference_steps=0 must be .* at least 1'),
+    (dict(words='red', against=[None]), 'None is no text; give words'), (dict(words='red', num_inference_steps=0),
+                                                                         'num_inference_steps=0 must be .* at least 1'),
     (dict(words=['']), "'' is blank: give each as text"), (dict(words=['red', ' '], source='concepts'), "' ' is blank"),
     (dict(words=['red'], against=['red']), "'red' is mapped and subtracted"),
     (dict(words=['red'], against='red', source='concepts'), "'red' is mapped and subtracted"),
@@ -576,7 +579,8 @@ def test_one_frame_has_maps_but_no_motion(pipe, clip):
     found = maps_of(pipe, still, ['blue', 'red'], clip.caption, baselines=['cross', 'tracks', 'centre'])
     assert found.maps.shape == (2, 1, 8, 8) and found.maps.isfinite().all() and found.separability.isnan().all()
     assert found.spans()['red'].whole and found.baselines['tracks'].isfinite().all()
-    for how, says in ((dict(k=2), 'HeadChoice.k=2, .* needs a video of at least 5 frames'), (dict(baselines='flow'), "baselines='flow' needs a video"),
+    for how, says in ((dict(k=2), 'HeadChoice.k=2, .* needs a video of at least 5 frames'), (dict(baselines='flow'),
+                                                                                             "baselines='flow' needs a video"),
                       (dict(threshold=1.), 'threshold=1.0, .* needs'), (dict(baselines=['moft']), "baselines='moft' needs")):
         with pytest.raises(ValueError, match=says):
             maps_of(pipe, still, 'red', clip.caption, **how)

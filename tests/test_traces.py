@@ -13,7 +13,7 @@ from seam import call, family_of, model_elsewhere, pipe_of
 from vidlens import world
 from vidlens.seam import hooks
 from vidlens.seam.card import card_of, model_of
-from engine import hold
+from questions import hold
 from vidlens.points.tapvid import PointClip
 from vidlens.seam.families import tiny
 from vidlens.seam.capturing import capture, watch_inputs

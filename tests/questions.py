@@ -1,4 +1,4 @@
-"""A trace whose verbs are methods, as the tests of the engine call them."""
+"""A trace whose verbs are methods, as the tests of traces call them."""
 
 
 from __future__ import annotations
