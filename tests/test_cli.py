@@ -396,10 +396,12 @@ def test_imap_tells_frames_and_pixels_of_the_file(tmp_path, capsys):
                                                                                                       abs=2)
     assert other['end_s'] == pytest.approx(one['end_s'], abs=.1)
     assert other['direction'] == pytest.approx([v * 2 * 16 / 50 for v in one['direction']], abs=.05)
-    assert told['large']['facts']['place'] == pytest.approx([16, 40, 32]) == told['small']['facts']['place']
+    assert told['large']['facts']['point'] == pytest.approx([16, 40, 32]) == told['small']['facts']['point']
 
 
 def test_imap_takes_all_that_the_call_takes(short, tmp_path, capsys):
+    from vidlens.words.heads import HeadChoice
+    from vidlens.words.maps import Contrast
     from vidlens.words.word_maps import ConceptMaps, imap
 
     line = ['--source', 'concepts', '--words', 'red', '--against', 'blue', 'green', '--together', '--normalise',
@@ -411,8 +413,8 @@ def test_imap_takes_all_that_the_call_takes(short, tmp_path, capsys):
     maps = ConceptMaps.load(out / 'maps.safetensors')
     want = dict(against=['blue', 'green'], together=True, normalise='slots', k=2, by='dbi', skip=1, threshold=1e6)
     assert {n: maps.facts[n] for n in want} == want and maps.words == ['red']
-    same = imap(load(), fit_video(load(), read_video(short)), 'red', source='concepts', step=-2, num_inference_steps=4,
-                **want)
+    same = imap(load(), fit_video(load(), read_video(short)), 'red', source='concepts', steps=-2, num_inference_steps=4,
+                heads=HeadChoice(2, 'dbi', 1e6, 1), contrast=Contrast('slots', against=('blue', 'green'), together=True))
     assert torch.allclose(maps.maps, same.maps, atol=1e-5) and maps.heads == same.heads
     assert main(['imap', str(short), '--prompt', 'a red circle', '--words', 'red', '--normalise', 'none',
                  '--num-inference-steps', '4',
@@ -504,8 +506,8 @@ def test_a_video_to_explore_is_given_either_way(kind, given, tmp_path, capsys, m
     (['{clip}', '--prompt', 'a red circle', '--words', 'star'], "source='concepts'"),
     (['{clip}', '--prompt', 'a red circle', '--baselines', 'daam'], "'daam' is unknown"),
     (['no.mp4', '--prompt', 'a red circle'], 'no.mp4'), (['{clip}', '--prompt', 'a red dragon'], 'dragon'),
-    (['{clip}', '--prompt', 'a red circle', '--k', '99'], 'there are 4: use k=4 or less\n'),
-    (['{clip}', '--prompt', 'circle', '--against', 'circle'], "is taken away by against="),
+    (['{clip}', '--prompt', 'a red circle', '--k', '99'], 'but layer 0 has 4: use k=4 or less\n'),
+    (['{clip}', '--prompt', 'circle', '--against', 'circle'], "is subtracted by against=['circle']"),
     (['{clip}', '--prompt', 'a red circle', '--skip', '1'], '--skip choose among heads, but all are read: give --k 5'),
     (['{clip}', '--prompt', 'a red circle', '--together'], '--together is for free words'),
     (['{clip}', '--prompt', 'a red circle', '--baselines', 'moft', '--point', '17,3,3'],

@@ -235,7 +235,7 @@ def _read_video(given: _Given, found: Findings, clips: int, say: Callable[[str],
     steps = {at}
     if given.words:
         say('where are words read best? clips of the world, several noise levels')
-        made = world_clips(given.pipe, max(4, clips // 2), seed=given.seed + 501, kind={'single': 1, 'two': 1})
+        made = world_clips(given.pipe, max(6, clips), seed=given.seed + 501, kind={'single': 1, 'two': 1})
         found.word_scores = score_words(given.pipe, made, None if given.step is None else [at], given.n, given.seed)
         steps |= {*found.word_scores.read_steps}
     say(f'{"generating" if given.fitted is None else "adding noise to the video"}, reading step '
