@@ -320,7 +320,7 @@ def test_words_and_ways_are_pressed_and_written(page, kernel):
         changed(page, kernel, 'Words', f'{way!r} not in x.methods.value')
     button(page, 'IMAP').click()
     button(page, 'cross-attention').click()
-    assert 'k=2' in changed(page, kernel, 'Words', "x.methods.value == ['IMAP']")['code']
+    assert 'heads=2' in changed(page, kernel, 'Words', "x.methods.value == ['IMAP']")['code']
     button(page, 'cross-attention').click()
     assert changed(page, kernel, 'Words', "x.methods.value == ['IMAP', 'cross-attention']")['code'].count('imap(trace') == 2
     button(page, 'cross-attention').click()
