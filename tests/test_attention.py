@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vidlens.core.grid import Grid
 from vidlens.seam.capturing import capture
 from vidlens.points.matching import Matching, match, points_on_grid
-from vidlens.core.stats import bootstrap, harmonic_mean
+from vidlens.core.stats import bootstrap
+from vidlens.points.score_tables import harmonic_mean
 from vidlens.points.metrics import pck
 from vidlens.points.attention import AttentionReading, attention_scores, head_statistics
 from vidlens.points.score_tables import ProbeOptions, ScoreProbe, ScoreTable, join_scores, rank_select, score_rows

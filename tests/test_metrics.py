@@ -7,7 +7,8 @@ import torch
 from planted import rng
 
 from vidlens.core.grid import Grid
-from vidlens.core.stats import altered_order, auc, bootstrap, harmonic_mean, paired_difference
+from vidlens.core.stats import altered_order, auc, bootstrap, paired_difference
+from vidlens.points.score_tables import harmonic_mean
 from vidlens.points.metrics import evaluated_frames, pck, tapvid_metrics
 from vidlens.words.metrics import centre_prior, energy, iou, pointing_game
 from vidlens.bundled.inside import mass

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .core.charts import layer_step_map, plot_curves, scatter2d
 from .core.files import refuse_existing, whole_file
 from .core.grid import Grid
-from .core.charts import layer_step_map, plot_curves, scatter2d
 from .core.pictures import draw_tracks, overlay, side_by_side
 from .core.reports import Code, Item, Section, report
 from .core.results import Result

@@ -20,11 +20,10 @@ from .measures import Row, fresh, log_progress
 from ..core.grid import Grid
 from ..core.stats import Interval, bootstrap, paired_difference
 from ..points.matching import Matching, match, nearest_patch
-from ..seam.traces import readable_caption
 from ..seam.capturing import capture
 from ..seam.run import encode, renoise
 from ..seam.tape import Site
-from ..seam.traces import trace, word_kinds
+from ..seam.traces import readable_caption, trace, word_kinds
 from ..words.metrics import coverage
 from ..words.word_maps import imap
 

@@ -5,15 +5,15 @@
 # %% ../../nbs/core/00_checks.ipynb #fab06778
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 from typing import Any, TypeVar
-
 T = TypeVar('T')
 
 # %% auto #0
-__all__ = ['T', 'listed', 'one_of', 'number']
+__all__ = ['T', 'listed', 'one_of', 'suggestion', 'check_name', 'number', 'check_positive', 'check_seed']
 
 # %% ../../nbs/core/00_checks.ipynb #9b4e68e6
 def listed(values: Iterable[Any]  # at least one
@@ -32,6 +32,23 @@ def one_of(name: str,             # the argument's name, for the message
     if not any(value is v or type(value) is type(v) and value == v for v in values):
         raise ValueError(f'{name}={value!r} is unknown: use {listed(values)}')
     return value
+
+# %% ../../nbs/core/00_checks.ipynb #6b52da9a
+def suggestion(word: str,                   # what was given
+               known: Collection[str],      # what may be given
+               ) -> str:                    # "; did you mean 'circle'?", or '.'
+    "The nearest known words, as the end of a sentence in an error message."
+    near = difflib.get_close_matches(word, list(known), 3, .6)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else '.'
+
+
+def check_name(name: str,                   # what it is, for the message: 'colour'
+               value: str,                  # what was given
+               known: Collection[str],      # what may be given
+               ) -> None:
+    "Raise ValueError, with the nearest choice, unless the value is known."
+    if value not in known:
+        raise ValueError(f'{name} {value!r} is unknown{suggestion(str(value), known)} Choose from: {", ".join(known)}')
 
 # %% ../../nbs/core/00_checks.ipynb #4bdc3bbc
 def number(name: str,                   # the argument's name, for the message
@@ -52,3 +69,16 @@ def number(name: str,                   # the argument's name, for the message
         raise ValueError(f'{name}={value!r} must be {" ".join(filter(None, (what, ends)))}'
                          f'{f": for example {example}" if example else ""}')
     return int(plain) if whole else float(plain)
+
+# %% ../../nbs/core/00_checks.ipynb #6ea47a7b
+def check_positive(name: str,            # the argument's name, for the message
+                   n: int | None,        # what was given
+                   ) -> int | None:      # the number; None stays None
+    "A whole number of at least 1, or None. Raises ValueError."
+    return None if n is None else number(name, n, 1, whole=True)
+
+
+def check_seed(seed: int,    # what was given
+               ) -> int:     # the seed
+    "A whole number. Raises ValueError."
+    return number('seed', seed, whole=True, example='seed=0')

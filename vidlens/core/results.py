@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from .files import whole_file
-
 FORMAT = 'vidlens result 1'
 
 # %% auto #0

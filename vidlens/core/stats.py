@@ -5,7 +5,6 @@
 # %% ../../nbs/core/04_stats.ipynb #ad4aa1f3
 from __future__ import annotations
 
-import logging
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +14,10 @@ from torch import Tensor
 from .checks import number, one_of
 
 # %% auto #0
-__all__ = ['as_numbers', 'as_flags', 'harmonic_mean', 'auc', 'Interval', 'percentile_ends', 'resampled_means', 'bootstrap',
-           'wilson', 'paired_difference', 'altered_order']
+__all__ = ['as_numbers', 'as_flags', 'auc', 'Interval', 'percentile_ends', 'resampled_means', 'bootstrap', 'wilson',
+           'paired_difference', 'altered_order']
 
 # %% ../../nbs/core/04_stats.ipynb #2ae961dd
-_log = logging.getLogger('vidlens')
-
-
 def as_numbers(x: Any,      # tensor, array or list
                name: str    # the argument's name, for the message
                ) -> Tensor: # float32, or float64 if x is
@@ -42,34 +38,6 @@ def as_flags(x: Any,            # tensor, array or list of booleans or integers
     if t.is_floating_point():
         raise TypeError(f'{name} is {t.dtype}, but must be bool: compare it with a threshold first, e.g. {name} > 0.5')
     return t.bool()
-
-# %% ../../nbs/core/04_stats.ipynb #d9012e71
-def harmonic_mean(*tables: Any,             # tables of one shape
-                  undefined: str = 'local'  # 'local': NaN only where a table is not finite, constant tables are left out;
-                                            # 'published': either makes the whole result 0
-                  ) -> Tensor:              # of that shape, 0 to 1
-    """Harmonic mean of tables, each min-max normalised over all its entries (DiffTrack, section 4).
-
-    The smallest entry of any table gives 0. The scale depends on what was measured: adding a bad layer changes all entries.
-    Raises ValueError."""
-    one_of('undefined', undefined, ('local', 'published'))
-    xs = [as_numbers(t, f'table {i}') for i, t in enumerate(tables)]
-    if not xs or any(x.shape != xs[0].shape or not x.numel() for x in xs):
-        raise ValueError(f'the tables have shapes {[tuple(x.shape) for x in xs]}, but must be of one shape, not empty')
-    published, inverse, missing = undefined == 'published', [], torch.zeros_like(xs[0], dtype=torch.bool)
-    for i, x in enumerate(xs):
-        finite = torch.isfinite(x)
-        missing = missing | ~finite
-        kept = x if published else x[finite]
-        low, high = (kept.min(), kept.max()) if kept.numel() else (0, 0)
-        if not published and low == high:
-            _log.warning('harmonic_mean: table %d is constant, cannot rank anything, and is left out', i)
-            continue
-        inverse.append((high - low) / (x - low))
-    if not inverse:
-        return torch.full_like(xs[0], torch.nan)
-    mean = len(inverse) / torch.stack(inverse).sum(0)
-    return mean.nan_to_num(0., 0., 0.) if published else mean.masked_fill(missing, torch.nan)
 
 # %% ../../nbs/core/04_stats.ipynb #28169993
 def auc(scores: Any,    # (..., n)

@@ -12,11 +12,11 @@ from typing import Any
 import ipywidgets as w
 import traitlets as t
 
-from ..seam.traces import Trace, word_kinds
 from .viewer import Viewer
 from .widgets import Chart, beside, close_all, width_layout, wrapped
 from .worker import Job, Worker
 from ..seam.run import text_of
+from ..seam.traces import Trace, word_kinds
 
 # %% auto #0
 __all__ = ['NARROW', 'prompt_words', 'words_in', 'word_source', 'rounded_point', 'Refused', 'State', 'current_point',

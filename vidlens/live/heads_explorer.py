@@ -13,11 +13,11 @@ import traitlets as t
 from torch import Tensor
 
 from .explorer import NARROW, Explorer, prompt_words, word_source
-from ..points.scoring import Scoring, score
-from ..seam.traces import Recent, Trace, word_kinds
 from .viewer import Viewer
 from .widgets import Chart, width_layout, wrapped
 from .worker import Job
+from ..points.scoring import Scoring, score
+from ..seam.traces import Recent, Trace, word_kinds
 from ..words.heads import HeadChoice, select_heads
 from ..words.selection import score_heads
 from ..words.word_maps import ConceptMaps, head_maps, imap

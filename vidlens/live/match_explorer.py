@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from .explorer import Explorer, current_point, options_text, point_text
-from ..seam.traces import Trace
 from .widgets import Chart, Task, wrapped
 from .worker import Job
 from ..points.matching import Matching
 from ..points.score_tables import ScoreTable
 from ..points.scoring import Scoring, score
 from ..points.tracking import point_map, track
+from ..seam.traces import Trace
 
 # %% auto #0
 __all__ = ['layer_scores', 'true_track', 'track_options', 'MatchExplorer', 'draw_match']

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from .channels_explorer import cancellable
 from .explorer import Explorer
-from ..seam.traces import Trace
 from .viewer import Viewer
 from .widgets import Task, beside, width_layout, wrapped
 from .worker import Job
@@ -25,6 +24,7 @@ from ..motion.steering import Guide, Steered, control
 from ..seam.editing import edit
 from ..seam.hooks import lock_of
 from ..seam.run import generate
+from ..seam.traces import Trace
 
 # %% auto #0
 __all__ = ['parse_heads', 'heads_text', 'ablated', 'arrow_region', 'intervene', 'intervention_code', 'SteerExplorer']

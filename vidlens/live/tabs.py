@@ -18,11 +18,11 @@ from .explorer import Explorer, State
 from .heads_explorer import HeadsExplorer
 from .match_explorer import MatchExplorer
 from .steer_explorer import SteerExplorer
-from ..seam.traces import Trace, trace
 from .video_explorer import VideoExplorer
 from .widgets import Task, close_all
 from .words_explorer import WordsExplorer
 from .worker import Job, Worker
+from ..seam.traces import Trace, trace
 
 # %% auto #0
 __all__ = ['EXPLORERS', 'Explorers', 'explore']

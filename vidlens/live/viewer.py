@@ -115,7 +115,7 @@ def draw_marks(video: Tensor,                    # (frames, height, width, 3) in
                painted: Tensor | None = None,    # (height, width) bool
                arrow: list[float] | None = None,  # [x, y, x, y] px
                ) -> Tensor:                      # (frames, height, width, 3), enlarged if the video is small
-    "The video with the painted mask, the tracks and the arrow."
+    "The video as the viewer shows it: the mask that the user painted, the tracks and the arrow."
     if painted is not None:
         video = torch.where(painted[..., None], video.lerp(_PAINT, .45), video)
     paths, true = (torch.tensor(x).view(len(x), len(video), 3) for x in (tracks, truth))

@@ -12,9 +12,9 @@ import ipywidgets as w
 from torch import Tensor
 
 from .explorer import NARROW, Explorer, options_text, prompt_words, word_source, words_in
-from ..seam.traces import Trace
 from .widgets import Chart, Chips, width_layout, wrapped
 from .worker import Job
+from ..seam.traces import Trace
 from ..words.spans import motion_span
 from ..words.word_maps import ConceptMaps, imap
 

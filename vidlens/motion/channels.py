@@ -312,7 +312,7 @@ def check_labels(labels: Any,           # the direction of each clip
 
 def class_numbers(labels: Sequence              # the direction of each clip
                   ) -> tuple[list, Tensor]:     # the classes in alphabetical order; (clips,) number of each clip's class
-    "Classes as numbers."
+    "Directions of motion as numbers."
     classes = sorted(set(labels), key=str)
     return classes, torch.tensor([classes.index(v) for v in labels])
 

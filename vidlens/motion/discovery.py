@@ -21,10 +21,10 @@ from .channels import (Channels, Criterion, channel_curves, channel_index, check
 from .clips import DIRECTION_SETS, MotionClips, Moving, given_clips, motion_names, world_motion
 from .one_site import site_of
 from .sweep import DirectionSweep, Discovery, Speed, find_sites, read_speed, score_field
-from ..seam.traces import tape_grid
-from ..seam.card import card_of, model_of
 from ..seam.capturing import capture
+from ..seam.card import card_of, model_of
 from ..seam.run import default_size, encode, renoise, step_at
+from ..seam.traces import tape_grid
 
 # %% auto #0
 __all__ = ['Chosen', 'discover', 'sweep_clips', 'motion_curves', 'read_speeds', 'Apart', 'tell_apart', 'reading_limits',

@@ -19,11 +19,11 @@ from .channels import (Channels, Criterion, DirectionProbe, check_keep, directio
 from .clips import MotionClips, Moving, given_clips
 from ..points.matching import query_points
 from ..points.scoring import world_clips
-from ..seam.traces import Reader, Trace, as_trace, tape_grid
-from ..seam.card import card_of, model_of
 from ..seam.capturing import capture
+from ..seam.card import card_of, model_of
 from ..seam.choices import at_site, layer_numbers
 from ..seam.run import renoise
+from ..seam.traces import Reader, Trace, as_trace, tape_grid
 
 # %% auto #0
 __all__ = ['MotionChannels', 'site_of', 'moft', 'motion_layer', 'panning_clips', 'features', 'motion_map']

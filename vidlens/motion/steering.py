@@ -28,7 +28,6 @@ from .regions import Drag, MotionReference, Region, warped
 from ..points.flow import amf_loss
 from ..points.scoring import world_clips
 from ..points.trackers import pseudo_truth
-from ..seam.traces import tape_grid
 from ..seam.capturing import Capture, capture
 from ..seam.card import card_of, model_of
 from ..seam.choices import Budget, Wanted, choose_numbers, layer_numbers, parse_wanted
@@ -36,6 +35,7 @@ from ..seam.editing import Edit, edit
 from ..seam.hooks import OPEN_SEAMS, one_forward, until_enough
 from ..seam.run import (Step, conditions, default_size, encode, generate, invert, predict, renoise, schedule,
                               text_of)
+from ..seam.traces import tape_grid
 _log = logging.getLogger('vidlens')
 
 # %% auto #0

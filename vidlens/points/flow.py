@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from ..core.checks import number, one_of
 from ..core.grid import Grid
 from ..core.stats import as_flags, as_numbers
-from .matching import (BLOCK, LayerTensors, as_layers, check_scale, frame_tokens, mean_attention, read_out,
-                                     token_positions)
+from .matching import (BLOCK, LayerTensors, as_layers, check_scale, frame_tokens, mean_attention,
+                                     read_out, token_positions)
 
 # %% auto #0
 __all__ = ['FramePairs', 'frame_pairs', 'FlowReading', 'motion_flow', 'amf_loss', 'fit_affine', 'residual_flow', 'true_flow',

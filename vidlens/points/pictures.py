@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.charts import finish_axes, head_atlas, layer_step_map, new_figure
-from ..core.charts import SAFE_COLOURS
+from ..core.charts import SAFE_COLOURS, finish_axes, head_atlas, layer_step_map, new_figure
 from ..core.pictures import draw_tracks
 from ..core.stats import Interval, bootstrap
 from ..core.video import as_video

@@ -5,6 +5,7 @@
 # %% ../../nbs/points/05_score_tables.ipynb #1f0b513d
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
@@ -16,15 +17,44 @@ from torch import Tensor
 
 from ..core.checks import number, one_of
 from ..core.grid import Grid
-from ..core.stats import Interval, bootstrap, harmonic_mean, percentile_ends, resampled_means
+from ..core.stats import Interval, as_numbers, bootstrap, percentile_ends, resampled_means
 from ..core.tables import BestSite, SiteTable
 from .attention import (AttentionReading, JointSequence, Weights, as_tensor, head_statistics,
                                       joint_sequence, query_tokens, sampled_tokens, visible_tokens, weigh)
-from .matching import (Matching, as_layers, cost_rows, reader, token_positions, track_by_cost)
+from .matching import Matching, as_layers, cost_rows, reader, token_positions, track_by_cost
+_log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['CRITERIA', 'Selection', 'rank_select', 'ScoreTable', 'score_interval', 'best_score', 'score_rows', 'join_scores',
-           'ProbeOptions', 'ScoreProbe']
+__all__ = ['CRITERIA', 'harmonic_mean', 'Selection', 'rank_select', 'ScoreTable', 'score_interval', 'best_score', 'score_rows',
+           'join_scores', 'ProbeOptions', 'ScoreProbe']
+
+# %% ../../nbs/points/05_score_tables.ipynb #d9012e71
+def harmonic_mean(*tables: Any,             # tables of one shape
+                  undefined: str = 'local'  # 'local': NaN only where a table is not finite, constant tables are left out;
+                                            # 'published': either makes the whole result 0
+                  ) -> Tensor:              # of that shape, 0 to 1
+    """Harmonic mean of tables, each min-max normalised over all its entries (DiffTrack, section 4).
+
+    The smallest entry of any table gives 0. The scale depends on what was measured: adding a bad layer changes all entries.
+    Raises ValueError."""
+    one_of('undefined', undefined, ('local', 'published'))
+    xs = [as_numbers(t, f'table {i}') for i, t in enumerate(tables)]
+    if not xs or any(x.shape != xs[0].shape or not x.numel() for x in xs):
+        raise ValueError(f'the tables have shapes {[tuple(x.shape) for x in xs]}, but must be of one shape, not empty')
+    published, inverse, missing = undefined == 'published', [], torch.zeros_like(xs[0], dtype=torch.bool)
+    for i, x in enumerate(xs):
+        finite = torch.isfinite(x)
+        missing = missing | ~finite
+        kept = x if published else x[finite]
+        low, high = (kept.min(), kept.max()) if kept.numel() else (0, 0)
+        if not published and low == high:
+            _log.warning('harmonic_mean: table %d is constant, cannot rank anything, and is left out', i)
+            continue
+        inverse.append((high - low) / (x - low))
+    if not inverse:
+        return torch.full_like(xs[0], torch.nan)
+    mean = len(inverse) / torch.stack(inverse).sum(0)
+    return mean.nan_to_num(0., 0., 0.) if published else mean.masked_fill(missing, torch.nan)
 
 # %% ../../nbs/points/05_score_tables.ipynb #21789b14
 class Selection(NamedTuple):

@@ -19,18 +19,18 @@ from .. import world
 from ..core.checks import number
 from ..core.grid import Grid
 from ..core.tables import BestSite
-from .score_tables import ProbeOptions, ScoreProbe, ScoreTable, join_scores
 from .matching import Tracker, points_on_grid
+from .score_tables import ProbeOptions, ScoreProbe, ScoreTable, join_scores
 from .trackers import pseudo_truth, require_opencv
 from ..seam.card import card_of, model_of
 from ..seam.choices import Wanted
 from ..seam.run import default_size, step_at, text_of
-from ..seam.traces import Reader, Trace, Usual, as_trace, site_to_read, clip_caption
+from ..seam.traces import Reader, Trace, Usual, as_trace, clip_caption, site_to_read
 _log = logging.getLogger('vidlens')
 _USUAL = Usual(-12)
 
 # %% auto #0
-__all__ = ['PUBLISHED', 'Scoring', 'GridProbes', 'text_mask', 'score', 'best_layer', 'world_clips']
+__all__ = ['PUBLISHED', 'Scoring', 'GridProbes', 'text_mask', 'score', 'world_clips', 'best_layer']
 
 # %% ../../nbs/points/10_scoring.ipynb #750db7ce
 @dataclass(frozen=True)
@@ -206,6 +206,22 @@ def _clips(pipe, clips: Any, prompt: str) -> list[Any]:
         clip_caption(pipe, c, prompt)
     return listed
 
+# %% ../../nbs/points/10_scoring.ipynb #60d71600
+def world_clips(pipe,                                            # a pipeline, whose size the clips have
+                n: int,                                          # how many
+                seed: int = 101,                                 # of the scenes
+                size: tuple[int, int, int] | None = None,        # (frames, height, width); None: the model's own
+                kind: Any = 'single',                            # as in `world.Mixture`, like what follows
+                shapes: Any = None,                              # None: all
+                motions: Any = ('left', 'right', 'up', 'down'),  # None: all
+                cameras: Any = None                              # None: all that fit the kind
+                ) -> list[world.Clip]:                           # by default of one object that moves in a straight line
+    "Clips of the world at the model's own size."
+    chosen = list(motions) if isinstance(motions, tuple) else motions
+    mixture = world.Mixture(kind=kind, shapes=shapes, motions=chosen, cameras=cameras, paces='normal', schedules='whole')
+    scenes = world.sample(n, seed, mixture)
+    return [scenes.clip(i, *(size or default_size(pipe)), paraphrase=False) for i in range(n)]
+
 # %% ../../nbs/points/10_scoring.ipynb #52258eee
 PUBLISHED = {('CogVideoX', 30): 17, ('CogVideoX', 42): 17, ('HunyuanVideo', 60): 16}
 _measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -231,19 +247,3 @@ def best_layer(pipe,                                        # a pipeline
         found = score(pipe, world_clips(pipe, 12, size=size), steps=at, num_inference_steps=num_inference_steps, scoring=far)
         memory[at, num_inference_steps, size] = found.best('accuracy').layer
     return memory[at, num_inference_steps, size]
-
-# %% ../../nbs/points/10_scoring.ipynb #60d71600
-def world_clips(pipe,                                            # a pipeline, whose size the clips have
-                n: int,                                          # how many
-                seed: int = 101,                                 # of the scenes
-                size: tuple[int, int, int] | None = None,        # (frames, height, width); None: the model's own
-                kind: Any = 'single',                            # as in `world.Mixture`, like what follows
-                shapes: Any = None,                              # None: all
-                motions: Any = ('left', 'right', 'up', 'down'),  # None: all
-                cameras: Any = None                              # None: all that fit the kind
-                ) -> list[world.Clip]:                           # by default of one object that moves in a straight line
-    "Clips of the world at the model's own size."
-    chosen = list(motions) if isinstance(motions, tuple) else motions
-    mixture = world.Mixture(kind=kind, shapes=shapes, motions=chosen, cameras=cameras, paces='normal', schedules='whole')
-    scenes = world.sample(n, seed, mixture)
-    return [scenes.clip(i, *(size or default_size(pipe)), paraphrase=False) for i in range(n)]

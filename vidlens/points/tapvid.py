@@ -29,7 +29,6 @@ from ..core.stats import Interval, bootstrap, paired_difference
 from ..core.video import as_video, fit_points, read_video, resize
 from .matching import Tracker
 from .metrics import tapvid_metrics
-
 _log = logging.getLogger('vidlens')
 
 # %% auto #0

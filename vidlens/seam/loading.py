@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from .card import card_of
-from .families import tiny
 from .choices import choose_device, choose_dtype
+from .families import tiny
 _log = logging.getLogger('vidlens')
 
 # %% auto #0

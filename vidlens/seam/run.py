@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.checks import number, one_of
+from ..core.checks import check_positive, check_seed, number, one_of
 from ..core.grid import Grid
 from ..core.results import Result
 from ..core.tables import BestSite
@@ -30,8 +30,8 @@ from ..world.captions import MAX_WORDS, vocabulary
 _log = logging.getLogger('vidlens')
 
 # %% auto #0
-__all__ = ['text_of', 'Sample', 'generate', 'check_positive', 'check_seed', 'default_size', 'fit_video', 'encode', 'decode',
-           'Step', 'schedule', 'step_at', 'Renoised', 'renoise', 'conditions', 'predict', 'Inverted', 'invert']
+__all__ = ['text_of', 'Sample', 'generate', 'default_size', 'fit_video', 'encode', 'decode', 'Step', 'schedule', 'step_at',
+           'Renoised', 'renoise', 'conditions', 'predict', 'Inverted', 'invert']
 
 # %% ../../nbs/seam/09_run.ipynb #d6b92951
 def text_of(pipe,          # a pipeline
@@ -179,19 +179,6 @@ def _given(pipe, asked: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     own_size = dict(zip(('num_frames', 'height', 'width'), default_size(pipe)))
     defaults = own_size | dict(max_sequence_length=text_length(pipe))
     return {k: v for k, v in defaults.items() if k in call} | {k: v for k, v in asked.items() if v is not None} | more
-
-# %% ../../nbs/seam/09_run.ipynb #a6b57aeb
-def check_positive(name: str,            # the argument's name, for the message
-                   n: int | None,        # what was given
-                   ) -> int | None:      # the number; None stays None
-    "A whole number of at least 1, or None. Raises ValueError."
-    return None if n is None else number(name, n, 1, whole=True)
-
-
-def check_seed(seed: int,    # what was given
-               ) -> int:     # the seed
-    "A whole number. Raises ValueError."
-    return number('seed', seed, whole=True, example='seed=0')
 
 # %% ../../nbs/seam/09_run.ipynb #e56a2aa3
 def default_size(pipe,                       # a pipeline

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.checks import check_positive, check_seed
 from ..core.grid import Grid
 from ..core.tables import BestSite
 from ..core.video import as_video, parse_size
@@ -26,8 +27,7 @@ from .card import card_of, layer_width, model_of
 from .choices import Wanted, choose_dtype, choose_numbers, gib_text, layer_numbers, parse_bytes
 from .concepts import PATHS, Concepts, concept_stream, encode_concepts
 from .hooks import CaptureError, lock_of, until_enough
-from .run import (Step, check_positive, check_seed, conditions, default_size, encode, generate, predict,
-                              schedule, text_of)
+from .run import Step, conditions, default_size, encode, generate, predict, schedule, text_of
 from .tape import Site, Tape, tape_contents
 
 # %% auto #0

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.charts import SAFE_COLOURS, figure_bytes, finish_axes, head_atlas, new_figure
 from ..core.files import refuse_existing, whole_file
 from ..core.grid import Grid
-from ..core.charts import SAFE_COLOURS, figure_bytes, finish_axes, head_atlas, new_figure
 from ..core.pictures import colour_map, overlay, side_by_side, unit_maps
 from ..core.stats import Interval
 from ..core.video import as_video, resize, write_video

@@ -24,8 +24,8 @@ from ..motion.one_site import motion_layer
 from ..points.flow import motion_flow
 from ..points.matching import match_fields
 from ..seam.card import Text, card_of, model_of
-from ..seam.concepts import Concepts, encode_concepts
 from ..seam.choices import Wanted
+from ..seam.concepts import Concepts, encode_concepts
 from ..seam.run import text_of
 from ..seam.tape import Tape
 from ..seam.traces import Reader, Trace, Usual, WordReader, as_trace, site_to_read, word_kinds

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'SHAPES', 'MOTIONS', 'SCHEDULES', 'PACES', 'CAMERAS', 'KINDS', 'MARKS', 'FAMILIES', 'PHRASES', 'MAX_WORDS',
-           'Span', 'suggestion', 'check_name', 'can_follow', 'vocabulary', 'SceneObject', 'Description', 'caption_of',
-           'parse']
+           'Span', 'can_follow', 'vocabulary', 'SceneObject', 'Description', 'caption_of', 'parse']
 
 # %% ../../nbs/world/01_captions.ipynb #c23009ee
-import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+
+from ..core.checks import check_name, suggestion
 
 # %% ../../nbs/world/01_captions.ipynb #8ea0d6e2
 COLOURS = {'red': (.90, .12, .12), 'green': (.10, .74, .20), 'blue': (.15, .27, .96), 'yellow': (.96, .88, .12),
@@ -39,23 +39,6 @@ FAMILIES = {'train': {'colours': list(COLOURS)[:6], 'shapes': list(SHAPES[:4])},
             'heldout': {'colours': list(COLOURS)[6:], 'shapes': list(SHAPES[4:])}}
 
 # %% ../../nbs/world/01_captions.ipynb #9d585e89
-def suggestion(word: str,                   # what was given
-               known: Collection[str],      # what may be given
-               ) -> str:                    # "; did you mean 'circle'?", or '.'
-    "The nearest known words, as the end of a sentence in an error message."
-    near = difflib.get_close_matches(word, list(known), 3, .6)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else '.'
-
-
-def check_name(name: str,                   # what it is, for the message: 'colour'
-               value: str,                  # what was given
-               known: Collection[str],      # what may be given
-               ) -> None:
-    "Raise ValueError, with the nearest choice, unless the value is known."
-    if value not in known:
-        raise ValueError(f'{name} {value!r} is unknown{suggestion(str(value), known)} Choose from: {", ".join(known)}')
-
-
 def can_follow(motion: str,         # from `MOTIONS`
                schedule: str,       # from `SCHEDULES`
                ) -> bool:           # whether a clip can show it

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .captions import Span, suggestion
+from ..core.checks import suggestion
+from .captions import Span
 from .geometry import Layers, check_query_points
 
 # %% ../../nbs/world/02_clips.ipynb #1534f14b

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .captions import CAMERAS, COLOURS, MOTIONS, PACES, SCHEDULES, SHAPES, can_follow, check_name
+from ..core.checks import check_name
+from .captions import CAMERAS, COLOURS, MOTIONS, PACES, SCHEDULES, SHAPES, can_follow
 from .geometry import UNIT, compose, turn_scale_shift
 
 # %% ../../nbs/world/03_poses.ipynb #c8238a89

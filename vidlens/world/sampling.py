@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .captions import (CAMERAS, COLOURS, FAMILIES, KINDS, MARKS, MOTIONS, PACES, SCHEDULES, SHAPES,
-                                    check_name, parse, suggestion)
+from ..core.checks import check_name, suggestion
+from .captions import CAMERAS, COLOURS, FAMILIES, KINDS, MARKS, MOTIONS, PACES, SCHEDULES, SHAPES, parse
 from .clips import Clip
 from .geometry import affine_scale
 from .painting import NOISE
