@@ -35,11 +35,7 @@ LONG_CELLS = {
 CELL_LINES = 32
 
 # Arguments, returns and fields without a comment in each room.
-UNDOCUMENTED = {
-}
+UNDOCUMENTED = {}
 
 # Words that the glossary replaces, in each room.
-OLD_WORDS = {
-    'points': 1,
-    'words': 2,
-}
+OLD_WORDS = {}

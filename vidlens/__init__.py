@@ -2,12 +2,13 @@
 
 The rooms, each of which imports only from those above it:
 
-    vidlens.core      token grids, files, statistics, video, pictures, reports
-    vidlens.world     procedural videos with exact captions, masks, tracks and flow
-    vidlens.seam      where vidlens meets diffusers: cards of model families, tapes, hooks, loading, running, traces
-    vidlens.points    which tokens match over time: matching, scores, tracking                     (DiffTrack)
-    vidlens.motion    which channels carry motion, and steering by them                            (MOFT)
-    vidlens.words     where, when and which way a word is expressed                                (IMAP)
+    vidlens.core      token grids, checks of arguments, files, statistics, video, pictures and charts, reports
+    vidlens.world     procedural videos: their attributes, with exact captions, masks, tracks and flow
+    vidlens.seam      where vidlens meets diffusers: cards of model families, choices of layers and steps, tapes, hooks,
+                      loading, running, traces
+    vidlens.points    which tokens match over time: matching, flow, scores of layers, tracking       (DiffTrack)
+    vidlens.motion    which channels carry motion; steering by them, and what it changed             (MOFT)
+    vidlens.words     where, when and in which heads a word is expressed, and its direction of motion  (IMAP)
     vidlens.live      explorers in JupyterLab
     vidlens.analysis  one video, all three methods, and a report: `analyse`
     vidlens.cli       the command line

@@ -80,5 +80,5 @@ def check_positive(name: str,            # the argument's name, for the message
 
 def check_seed(seed: int,    # what was given
                ) -> int:     # the seed
-    "A whole number. Raises ValueError."
+    "The seed, if it is a whole number. Raises ValueError."
     return number('seed', seed, whole=True, example='seed=0')

@@ -25,21 +25,21 @@ __all__ = ['NARROW', 'prompt_words', 'words_in', 'word_source', 'rounded_point',
 # %% ../../nbs/live/10_explorer.ipynb #43000006
 def prompt_words(trace: Trace,      # the video in its model
                  ) -> list[str]:      # words of the prompt; ['circle'] without a prompt
-    "The content words of the prompt. Raises ValueError for a model without a tokenizer."
+    "The content words of the explored prompt. Raises ValueError for a model without a tokenizer."
     words = dict.fromkeys(text_of(trace.pipe, trace.prompt).words)
     return [v for v in words if len(v) > 2] or list(words) or ['circle']
 
 
 def words_in(text: str,         # what was typed: 'red, moves right'
              ) -> list[str]:    # each word or phrase once
-    "Words and phrases of a text, split at commas."
+    "Words and phrases that the user typed, split at commas."
     return list(dict.fromkeys(v.strip() for v in text.split(',') if v.strip()))
 
 
 def word_source(trace: Trace,             # the video in its model
                 words: Sequence[str],       # words or phrases
                 ) -> str:                   # 'prompt' or 'concepts'
-    "Where words are read: in the prompt if it contains them all, otherwise as free concepts."
+    "Where the explorer reads words: in the prompt if it contains them all, otherwise as free concepts."
     text = text_of(trace.pipe, trace.prompt)
     try:
         return 'prompt' if trace.prompt and all(text.slots(v) for v in words) else 'concepts'
@@ -127,7 +127,7 @@ class State(_CheckedState):
 def current_point(state: State,           # what is shown
                   trace: Trace,         # the video in its model
                   ) -> tuple[float, float, float]:  # (t, x, y) px
-    "The selected point, or the middle of the first frame."
+    "The point that the user selected, or the middle of the first frame."
     height, width = trace.video.shape[1:3]
     t_, x, y = state.point or (0, width / 2, height / 2)
     return t_, x, y
@@ -135,13 +135,13 @@ def current_point(state: State,           # what is shown
 
 def point_text(point: Sequence[float],      # (t, x, y) px
                ) -> str:                    # '(0, 32, 20.5)'
-    "A point as Python."
+    "A point as the printed call has it."
     return f'({", ".join(f"{v:g}" for v in point)})'
 
 
 def options_text(options: Mapping[str, Any],      # arguments by name
                  ) -> str:                        # 'step=3, layer=4'
-    "Arguments as Python; None, False and () are defaults and are left out."
+    "Arguments as the printed call has them; None, False and () are defaults and are left out."
     return ', '.join(f'{k}={v!r}' for k, v in options.items() if v is not None and v is not False and v != ())
 
 # %% ../../nbs/live/10_explorer.ipynb #43000011

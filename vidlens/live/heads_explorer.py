@@ -38,7 +38,7 @@ _OF_MATCHING = 'lambda2', *_STATISTICS, 'accuracy'  # criteria of attention amon
 
 def criteria_of(trace: Trace,      # the video in its model
                 ) -> list[str]:      # names in `CRITERIA`
-    "The criteria that apply to a model and its video."
+    "The criteria of heads that the explorer offers for a model and its video."
     cross = trace.text == 'cross'
     return [n for n, c in CRITERIA.items() if not (cross and c in _OF_MATCHING) if trace.tracked or c != 'accuracy']
 
@@ -47,7 +47,7 @@ def measure_heads(trace: Trace,              # the video in its model
                   by: str,                     # criterion: a value of `CRITERIA`
                   step: int,                   # denoising step
                   ) -> Tensor:                 # (layers of the model, heads); NaN: not measured
-    "A criterion for every head of the model."
+    "A criterion for every head of the model, for the atlas of the explorer."
     if by == 'accuracy' or by in _STATISTICS:
         scores = score(trace, steps=step, scoring=Scoring(sample=64 if by in _STATISTICS else 0))
         layers, table = scores.layers, scores.map(by, heads=True)[0]
@@ -63,7 +63,7 @@ def best_heads(table: Tensor,               # (layers, heads) of a criterion; Na
                k: int,                      # how many heads
                lowest: bool,                # whether low values are best
                ) -> dict[int, list[int]]:   # {layer: heads}
-    "The best heads of the whole model."
+    "The best heads of the whole model, for the button that selects them."
     found = select_heads(table.flatten(), HeadChoice(k, 'dbi' if lowest else 'chi'), strict=False).tolist()
     width = table.shape[1]
     return {n: sorted(i % width for i in found if i // width == n) for n in sorted({i // width for i in found})}
@@ -80,14 +80,14 @@ class HeadsResult(NamedTuple):
 
 def chosen_text(chosen: dict[int, list[int]],      # {layer: heads}
                 ) -> str:                          # '4.0, 4.1'
-    "Selected heads as layer.head."
+    "The heads that the user selected, as text: layer.head."
     return ', '.join(f'{n}.{h}' for n, hs in sorted(chosen.items()) for h in hs)
 
 
 def toggled(chosen: dict[int, list[int]],       # {layer: heads}
             head: tuple[int, int],              # (layer, head)
             ) -> dict[int, list[int]]:          # {layer: heads}, never empty
-    "Add a head to a selection, or remove it; the last one stays."
+    "The heads selected after a click on one: added, or removed; the last one stays."
     kept = {(n, h) for n, hs in chosen.items() for h in hs} ^ {head}
     return {n: sorted(h for m, h in kept if m == n) for n in sorted({n for n, _ in kept})} or {head[0]: [head[1]]}
 

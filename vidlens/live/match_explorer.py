@@ -29,7 +29,7 @@ def layer_scores(trace: Trace,                    # the video in its model
                  step: int,                       # denoising step
                  layers: list[int] | None,        # which layers; None: all
                  ) -> ScoreTable:                 # of one step
-    "Scores by the known tracks, or by the confidence of up to 64 points of the first frame."
+    "Scores of layers for the explorer: by the known tracks, or by the confidence of up to 64 points of the first frame."
     if trace.tracked:
         return score(trace, layers=layers, steps=step)
     xy = trace.grid.centres().flatten(0, 1)
@@ -40,7 +40,7 @@ def layer_scores(trace: Trace,                    # the video in its model
 def true_track(trace: Trace,                            # the video in its model
                point: tuple[float, float, float],         # (t, x, y) px
                ) -> Tensor | None:                        # (1, frames, 2) px; None if no track passes
-    "The known track that passes a point within half a token."
+    "The known track that passes the clicked point within half a token."
     clip, t_ = trace.clip, int(point[0])
     if not trace.tracked:
         return None

@@ -32,7 +32,7 @@ __all__ = ['parse_heads', 'heads_text', 'ablated', 'arrow_region', 'intervene', 
 # %% ../../nbs/live/16_steer_explorer.ipynb #44100006
 def parse_heads(text: str,                              # such as '4.0, 4.1, 2'
                 ) -> dict[int, list[int] | None]:       # {layer: heads}; None: all heads of the layer
-    "Heads and layers of a text. Raises ValueError."
+    "Heads and layers that the user typed. Raises ValueError."
     found: dict[int, list[int] | None] = {}
     for part in text.replace(',', ' ').split():
         layer, dot, head = part.partition('.')
@@ -46,7 +46,7 @@ def parse_heads(text: str,                              # such as '4.0, 4.1, 2'
 # %% ../../nbs/live/16_steer_explorer.ipynb #44100007
 def heads_text(heads: Mapping[int, Sequence[int] | None],      # {layer: heads}; None: all heads of the layer
                ) -> str:                                        # 'heads 4.0, 4.1, layer 2'
-    "Heads and layers in words."
+    "The typed heads and layers in words, for the message of the explorer."
     single = [f'{n}.{h}' for n, some in heads.items() for h in some or ()]
     whole = [f'layer {n}' for n, some in heads.items() if some is None]
     return ', '.join([f'head{"s" * (len(single) > 1)} ' + ', '.join(single)] * bool(single) + whole)

@@ -31,7 +31,7 @@ _METHOD_TIPS = {'GramCol': 'GramCol, all heads', 'IMAP': 'GramCol, the heads tha
 def map_words(trace: Trace,                    # the video in its model
               options: dict[str, Any],           # of `imap`; methods: those to show
               ) -> dict[str, ConceptMaps]:       # by method; GramCol and the baselines share one result
-    "Maps of words by each method."
+    "Maps of words by each method that the user ticked."
     options = dict(options)
     methods = options.pop('methods')
     baselines = [b for b in ('cross', 'concept') if b in {METHODS[n] for n in methods}]
@@ -55,7 +55,7 @@ def words_code(options: dict[str, Any],      # as for `map_words`
 def method_maps(found: ConceptMaps,      # of one or several words
                 method: str,             # one of `METHODS`
                 ) -> Tensor:             # (words, frames, rows, cols)
-    "The maps of a method in a result."
+    "The maps of a ticked method in a result."
     return found.maps if METHODS[method] == 'maps' else found.baselines[METHODS[method]]
 
 # %% ../../nbs/live/12_words_explorer.ipynb #43200009

@@ -161,7 +161,7 @@ def folder_motion(pipe,                         # to whose size the clips are br
 def given_clips(pipe,           # to whose size clips of a folder are brought
                 clips: Any      # `MotionClips`, or a folder
                 ) -> MotionClips:   # the clips
-    "Clips as verbs accept them. Raises TypeError for anything else."
+    "Clips to look for motion channels in, as the caller gave them. Raises TypeError for anything else."
     if isinstance(clips, MotionClips):
         return clips
     if isinstance(clips, (str, os.PathLike)):

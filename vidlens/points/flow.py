@@ -250,7 +250,7 @@ def true_flow(clip: Any,                 # of the world, or anything with video,
               pairs: FramePairs = 'next',  # see `motion_flow`
               own: bool = False,         # without what the true camera does: the truth of `residual_flow`
               ) -> tuple[Tensor, Tensor, Tensor]:  # (pairs, rows, cols, 2) px, visible bool, owner int64
-    """True displacement of the centres of tokens between token frames.
+    """True flow of a clip: displacement of the centres of tokens between token frames.
 
     visible: still in the frame and not covered at the end; owner: the object at the start, -1 for the background. Raises
     ValueError if sizes differ."""

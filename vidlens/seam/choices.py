@@ -142,7 +142,7 @@ def parse_bytes(size: int | float | str,   # bytes, or words such as '500 MB'
 
 def gib_text(n: float,   # bytes
              ) -> str:   # such as '1.5 GiB'
-    "A size in words."
+    "A number of bytes in words."
     return f'{n / 2**30:.1f} GiB' if n >= 2**30 else f'{n / 2**20:.2f} MiB'
 
 # %% ../../nbs/seam/03_choices.ipynb #cc6d3970

@@ -83,7 +83,7 @@ MAX_WORDS = 24
 
 
 def vocabulary() -> list[str]:
-    "All words of the world, sorted."
+    "All words that captions of the world can have, sorted."
     return sorted({w for words in _LEXICON for w in words})
 
 # %% ../../nbs/world/01_captions.ipynb #81c9832e

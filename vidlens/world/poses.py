@@ -116,7 +116,7 @@ def _time(frames: int, like: Tensor) -> Tensor:
 def progress(scenes: SceneTensors,      # only `start` and `schedule` are read
              frames: int,               # frames of the clip
              ) -> Tensor:               # (batch, 2, frames), from 0 to 1
-    "How far along its path each object is."
+    "How far along its path each object of a scene is."
     t = _time(frames, scenes.start)
     by_schedule = {'whole': t, 'stops': (2 * t).clamp(max=1), 'late': (2 * t - 1).clamp(min=0),
                    'back': 1 - (2 * t - 1).abs()}
@@ -158,7 +158,7 @@ def to_pixels(view: Tensor,         # (..., 2, 3) maps to units from the centre 
               height: int,          # pixels
               width: int,           # pixels
               ) -> Tensor:          # (..., 2, 3) maps to pixels
-    "The same maps, ending in pixels."
+    "Affine maps of a scene's camera, taken on from units of the frame to its pixels."
     s = min(height, width) / UNIT
     return compose(torch.tensor([[s, 0, width / 2], [0, s, height / 2]]).to(view).expand_as(view), view)
 
@@ -166,5 +166,5 @@ def to_pixels(view: Tensor,         # (..., 2, 3) maps to units from the centre 
 def light_strength(scenes: SceneTensors,    # a batch of scenes
                    frames: int,             # frames of the clip
                    ) -> Tensor:             # (batch, frames), about 1
-    "Strength of the light in each frame."
+    "Strength of the light on a scene in each frame."
     return 1 + scenes.light[:, None] * (2 * math.pi * (_time(frames, scenes.light) + scenes.noise[:, -1:])).sin()
