@@ -35,7 +35,9 @@ LONG_CELLS = {
 CELL_LINES = 32
 
 # Arguments, returns and fields without a comment in each room.
-UNDOCUMENTED = {}
+UNDOCUMENTED = {
+}
 
 # Words that the glossary replaces, in each room.
-OLD_WORDS = {}
+OLD_WORDS = {
+}
