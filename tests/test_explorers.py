@@ -214,6 +214,26 @@ def test_chosen_heads_are_read(traced):
         assert sum(map(len, heads.chosen.values())) == 5
 
 
+@pytest.mark.parametrize('made', [True, False])
+def test_heads_and_layers_are_measured_without_true_tracks(pipe, traced, made, monkeypatch):
+    "Of a real video and of a generated one alike, which no tracker is asked about."
+    monkeypatch.setattr('vidlens.points.scoring.require_opencv', lambda: pytest.fail('tracked'))
+    video, prompt = (None, 'a red circle') if made else (traced.video, '')
+    untold = trace(pipe, video, prompt, seed=1, num_inference_steps=4)
+    with Worker() as worker:
+        heads = HeadsExplorer(untold, State(step=2, layer=3, words=['red']), worker)
+        for by in heads.by.options:
+            heads.by.value = by
+            assert shown(heads).message == '' and not heads.table.isnan().all(), by
+        match = MatchExplorer(untold, heads.state, worker)
+        match.score_all().result(120)
+        assert not match.scores.isnan().any() and match.scores.min() > 0
+        if not made:
+            xy = untold.grid.centres().flatten(0, 1)
+            want = score(untold, steps=2, scoring=Scoring(queries=torch.cat([torch.zeros(len(xy), 1), xy], 1)))
+            assert torch.equal(match.scores[2], want.map('confidence_cross')[0])
+
+
 def test_words_in_other_families():
     from seam import pipe_of
     video = torch.rand(9, 32, 32, 3, generator=torch.Generator().manual_seed(0))

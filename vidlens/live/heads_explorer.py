@@ -13,10 +13,11 @@ import traitlets as t
 from torch import Tensor
 
 from .explorer import NARROW, Explorer, prompt_words, word_source
+from .match_explorer import scoring_of
 from .viewer import Viewer
 from .widgets import Chart, width_layout, wrapped
 from .worker import Job
-from ..points.scoring import Scoring, score
+from ..points.scoring import score
 from ..seam.traces import Recent, Trace, word_kinds
 from ..words.heads import HeadChoice, select_heads
 from ..words.selection import score_heads
@@ -49,7 +50,7 @@ def measure_heads(trace: Trace,              # the video in its model
                   ) -> Tensor:                 # (layers of the model, heads); NaN: not measured
     "A criterion for every head of the model, for the atlas of the explorer."
     if by == 'accuracy' or by in _STATISTICS:
-        scores = score(trace, steps=step, scoring=Scoring(sample=64 if by in _STATISTICS else 0))
+        scores = score(trace, steps=step, scoring=scoring_of(trace, 64 if by in _STATISTICS else 0))
         layers, table = scores.layers, scores.map(by, heads=True)[0]
     else:
         found = score_heads(trace, by=[by], steps=step)

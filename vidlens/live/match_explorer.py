@@ -15,26 +15,43 @@ from torch import Tensor
 from .explorer import Explorer, current_point, options_text, point_text
 from .widgets import Chart, Task, wrapped
 from .worker import Job
-from ..points.matching import Matching
+from ..points.matching import Matching, Tracks
 from ..points.score_tables import ScoreTable
 from ..points.scoring import Scoring, score
 from ..points.tracking import point_map, track
 from ..seam.traces import Trace
 
 # %% auto #0
-__all__ = ['layer_scores', 'true_track', 'track_options', 'MatchExplorer', 'draw_match']
+__all__ = ['scoring_of', 'layer_scores', 'true_track', 'track_options', 'MatchExplorer', 'draw_match']
 
 # %% ../../nbs/live/11_match_explorer.ipynb #43100006
+def scoring_of(trace: Trace,          # the video in its model
+               sample: int = 0,       # video tokens drawn for the statistics of heads; 0: no statistics
+               ) -> Scoring:          # for `score`
+    "By the known tracks; without them by points whose true place is unknown: up to 64 of the first frame."
+    if trace.tracked:
+        return Scoring(sample=sample)
+    xy = trace.grid.centres().flatten(0, 1)
+    xy = xy[::-(-len(xy) // 64)]  # a large frame has too many
+    queries = torch.cat([torch.zeros(len(xy), 1), xy], 1)
+    if not trace.generated:
+        return Scoring(sample=sample, queries=queries)
+    return Scoring(sample=sample, queries=queries, moved=0, tracker=_all_points)  # of a generated video, no pseudo ground truth
+
+
+def _all_points(video: Tensor, queries: Tensor) -> Tracks:
+    "Every point counts in every frame, as its confidence needs no truth."
+    shape = len(queries), len(video)
+    return Tracks(queries[:, None, 1:].expand(*shape, 2), torch.ones(shape, dtype=torch.bool), torch.ones(shape),
+                  torch.arange(len(video)))
+
+
 def layer_scores(trace: Trace,                    # the video in its model
                  step: int,                       # denoising step
                  layers: list[int] | None,        # which layers; None: all
                  ) -> ScoreTable:                 # of one step
     "Scores of layers for the explorer: by the known tracks, or by the confidence of up to 64 points of the first frame."
-    if trace.tracked:
-        return score(trace, layers=layers, steps=step)
-    xy = trace.grid.centres().flatten(0, 1)
-    xy = xy[::-(-len(xy) // 64)]  # a large frame has too many
-    return score(trace, layers=layers, steps=step, scoring=Scoring(queries=torch.cat([torch.zeros(len(xy), 1), xy], 1)))
+    return score(trace, layers=layers, steps=step, scoring=scoring_of(trace))
 
 # %% ../../nbs/live/11_match_explorer.ipynb #43100007
 def true_track(trace: Trace,                            # the video in its model
