@@ -36,7 +36,10 @@ def whole_file(path: str | os.PathLike,     # the file to write
         raise FileExistsError(f'{p} exists and is not overwritten: pass force=True or choose another name')
     part = p.with_name(f'.{p.stem}.{os.getpid()}.part{p.suffix}')
     try:
+        part.touch()
+        mode = part.stat().st_mode      # some writers make files that only their owner may read
         yield part
+        part.chmod(mode)
         os.replace(part, p)
     finally:
         part.unlink(missing_ok=True)
