@@ -164,7 +164,7 @@ def test_short_clips_are_filled_up(pipe, clip, encoding):
 def test_as_a_tracker_for_an_evaluation(pipe, clip):
     point = PointClip('one', clip.tracks, clip.visible, clip.video)
     first = evaluate_tapvid([point], tracker(pipe, 4, chunks=Chunks('causal')), size=64)
-    assert 0 <= float(first['d_avg'][0]) <= 1 and first.asked == [len(clip.tracks)]
+    assert 0 <= float(first['d_avg'][0]) <= 1 and first.queries == [len(clip.tracks)]
 
 
 @pytest.mark.parametrize('family', ['cogvideox', 'wan', 'hunyuanvideo'])

@@ -399,7 +399,7 @@ def test_a_closed_engine_lets_go(pipe, clip):
     gc.collect()
     assert engine.closed and not engine.held and not engine.nbytes and not any(x() is not None for x in kept)
     assert not engine._encoded_words.held and not engine._prepared.held and not engine._free.held and not engine._given.held
-    assert repr(engine) == 'Trace(closed)' and engine.video is clip.video
+    assert repr(engine) == 'Trace(closed)' and torch.equal(engine.video, clip.video)
     for ask in (lambda: engine.match((0, 20, 20)), lambda: engine.words('red'), lambda: engine.words('star', source='concepts'),
                 lambda: engine.heads(), lambda: engine.score(), lambda: engine.features(), lambda: engine.tape(),
                 lambda: engine.track([(0, 20, 20)]), lambda: engine.__enter__()):
