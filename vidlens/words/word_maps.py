@@ -507,7 +507,7 @@ def imap(pipe,                                         # a pipeline, or a trace
     layers, steps, num_inference_steps = site_to_read(site, layers, steps, num_inference_steps)
     if not isinstance(pipe, Trace) and video is None and not prompt:
         raise ValueError("imap needs a video, a prompt to generate one, imap(pipe, words=..., prompt='a red star moves left'), or "
-                         'a trace, imap(trace(pipe, tape=tape), words)')
+                         'a trace, imap(trace(pipe, tape=tape), words=...)')
     told = bool(prompt) or bool(_listed(words)) or bool(getattr(video, 'caption', ''))
     if video is not None and not isinstance(pipe, Trace) and not told:
         raise ValueError("imap maps words: give prompt='...', or words and source='concepts'")
