@@ -188,8 +188,7 @@ def _traces(source: Any, clips: Any, prompt: str, num_inference_steps: int, how:
             raise ValueError('there is no trace to score: give at least one')
         return iter(listed), len(listed)
     made = _clips(source, clips, prompt)
-    return (as_trace(source, c, prompt if c is None or isinstance(c, Tensor) or not clip_caption(source, c) else None,
-                     num_inference_steps, how.seed) for c in made), len(made)
+    return (as_trace(source, c, prompt, num_inference_steps, how.seed) for c in made), len(made)
 
 
 def _clips(pipe, clips: Any, prompt: str) -> list[Any]:

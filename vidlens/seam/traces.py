@@ -788,12 +788,9 @@ def trace(pipe,                                        # a pipeline of diffusers
         parse_bytes(budget)
     choose_dtype(dtype), check_seed(seed), check_positive('num_inference_steps', num_inference_steps)
     clip = _clip_to_trace(pipe, video, prompt, generation)
-    if clip.video is None:
-        grid, inputs = _generated_grid(pipe, generation or {}), None
-        plan = schedule(pipe, num_inference_steps)
-    else:
-        plan, grid = schedule(pipe, num_inference_steps), card_of(pipe).grid(pipe, *clip.video.shape[:3])
-        inputs = _Noised(pipe, clip.video, plan, seed)
+    grid = _generated_grid(pipe, generation or {}) if clip.video is None else card_of(pipe).grid(pipe, *clip.video.shape[:3])
+    plan = schedule(pipe, num_inference_steps)
+    inputs = None if clip.video is None else _Noised(pipe, clip.video, plan, seed)
     found = Trace(pipe, clip, plan, inputs, grid, budget, dtype)
     found.seed, found.generation = seed, dict(generation or {})
     return found

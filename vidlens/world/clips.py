@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.checks import suggestion
+from ..core.checks import check_name
 from .captions import Span
 from .geometry import Layers, check_query_points
 
@@ -95,8 +95,7 @@ class Clip(_Measured):
               k: int = 0,           # number of the object
               ) -> list[int]:       # word numbers from 0; empty if the caption does not say it
         "Which words of the caption express a role of object k. Raises ValueError for unknown roles."
-        if role not in self.spans:
-            raise ValueError(f'role {role!r} is unknown{suggestion(role, self.spans)} Choose from: {", ".join(self.spans)}')
+        check_name('role', role, self.spans)
         span = self.spans[role][k] if k < len(self.spans[role]) else None
         if span is None:
             return []

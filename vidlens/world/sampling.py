@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..core.checks import check_name, suggestion
+from ..core.checks import check_name
 from .captions import CAMERAS, COLOURS, FAMILIES, KINDS, MARKS, MOTIONS, PACES, SCHEDULES, SHAPES, parse
 from .clips import Clip
 from .geometry import affine_scale
@@ -65,8 +65,7 @@ def _ranges(difficulty: float, given: Mapping[str, float | tuple[float, float]])
         raise ValueError(f'difficulty is {difficulty}, but goes from 0 (easy) to 1 (hard)')
     out = {k: tuple(a + (b - a) * difficulty for a, b in zip(*ends)) for k, ends in KNOBS.items()}
     for k, v in given.items():
-        if k not in KNOBS:
-            raise ValueError(f'setting {k!r} is unknown{suggestion(k, KNOBS)} Choose from: {", ".join(KNOBS)}')
+        check_name('setting', k, KNOBS)
         lo, hi = (v, v) if isinstance(v, (int, float)) else tuple(v)
         if not 0 <= lo <= hi or (k in ('radius', 'radius_two', 'zoom', 'growth') and lo <= 0):
             raise ValueError(f'{k}={v!r} is no range: give a number or (low, high) with 0 <= low <= high'
